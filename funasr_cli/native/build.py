@@ -18,12 +18,17 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 SOURCES = FOLDER / "src"
 LIBRARY = FOLDER / "libfunasr.so"
+MACHINE = platform.machine()
 LOG = FOLDER / "build.log"  # why the library could not be compiled
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra", "-Wshadow")
-# Instruction sets of single files; which of them runs is decided on the machine that runs it, in cpu.c.
+# Instruction sets of single files, by machine. Which of these files run is decided at run time, in cpu.c.
 OF_FILES = {
-    "kernels_avx2": "-mavx2 -mfma -mf16c",
-    "kernels_avx512": "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c",
+    "x86_64": {
+        "kernels_avx2": "-mavx2 -mfma -mf16c",
+        "kernels_avxvnni": "-mavxvnni -mavx2 -mfma -mf16c",
+        "kernels_avx512": "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c",
+    },
+    "aarch64": {"kernels_neon": "-march=armv8.2-a+dotprod"},
 }
 SWITCH = "FUNASR_NATIVE"  # "0" leaves the library out
 
@@ -50,8 +55,8 @@ def sources_hash() -> str:
     return digest.hexdigest()
 
 
-def compile_library(library: Path = LIBRARY, flags: Sequence[str] = ()) -> None:
-    """Compile the sources, with further flags, to a shared library, which replaces an earlier one.
+def compile_library(library: Path = LIBRARY, flags: Sequence[str] = (), machine: str = MACHINE) -> None:
+    """Compile the sources, with further flags, to a shared library for a machine, which replaces an earlier one.
 
     Raises:
         RuntimeError: there is no compiler, or it fails; with what it printed.
@@ -60,13 +65,12 @@ def compile_library(library: Path = LIBRARY, flags: Sequence[str] = ()) -> None:
     command = compiler()
     if command is None:
         raise RuntimeError("no C compiler: set CC, or install gcc")
-    is_x86 = platform.machine() in ("x86_64", "AMD64")
     stated = f'-DFN_SOURCES="{sources_hash()}"'
     with tempfile.TemporaryDirectory() as folder:
         objects = []
         for source in sorted(SOURCES.glob("*.c")):
             objects.append(f"{folder}/{source.stem}.o")
-            own = OF_FILES.get(source.stem, "").split() if is_x86 else []
+            own = OF_FILES.get(machine, {}).get(source.stem, "").split()
             _run([*command, *FLAGS, stated, *own, *flags, "-c", str(source), "-o", objects[-1]])
         made = f"{folder}/{library.name}"
         _run([*command, "-shared", *flags, *objects, "-o", made, "-lm", "-lpthread"])

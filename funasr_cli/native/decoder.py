@@ -16,7 +16,7 @@ import numpy as np
 
 from funasr_cli.compute.backend import mx
 from funasr_cli.models.qwen3 import Qwen3Config
-from funasr_cli.native.library import FLOAT32, GROUP, INT8, TILE, Layer, Matrix, Packed, Shape, check
+from funasr_cli.native.library import FLOAT32, GROUP, INT8, PAIR, TILE, Layer, Matrix, Packed, Shape, check
 
 SLOTS = 256  # rows that may have keys and values at a time: more than any batch has
 POSITIONS_AT_ONCE = 128  # of prompts: Ctrl-C waits for them, and they need memory for activations
@@ -40,8 +40,8 @@ def why_unsupported(config: Qwen3Config) -> str | None:
     for name, width in widths.items():
         if width % GROUP:
             return f"{name} is {width}, not a multiple of {GROUP}"
-    if config.head_dim % TILE:
-        return f"head_dim is {config.head_dim}, not a multiple of {TILE}"
+    if config.head_dim % PAIR:
+        return f"head_dim is {config.head_dim}, not a multiple of {PAIR}"
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     if heads % kv_heads:
         return f"num_attention_heads is {heads}, not a multiple of num_key_value_heads, {kv_heads}"

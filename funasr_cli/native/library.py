@@ -11,9 +11,10 @@ import numpy as np
 
 from funasr_cli.native.build import LIBRARY, LOG, SWITCH, is_wanted, sources_hash
 
-ABI = 2
+ABI = 3
 FLOAT32, INT8 = 0, 1  # how weights are stored
-GROUP, TILE = 64, 16  # inputs that share a scale; outputs that are computed together
+GROUP = 64  # inputs that share a scale
+TILE, PAIR = 16, 32  # outputs of a tile; outputs that are computed together
 TINY = 2e-36  # a group of smaller values counts as zeros
 ALIGNMENT = 64
 SLOWEST = "scalar"  # the reference, for tests: too slow to be used
@@ -111,10 +112,10 @@ def why_missing() -> str | None:
         return f"it cannot be loaded ({error})"
     if fastest != SLOWEST:
         return None
-    machine = platform.machine()
-    if machine in ("x86_64", "AMD64"):
-        return "this CPU has neither AVX2 nor AVX512"
-    return f"it is fast on x86-64 CPUs only, and this one is {machine}"
+    lacking = {"x86_64": "AVX2", "aarch64": "the dot product of bytes (asimddp)"}.get(platform.machine())
+    if lacking is None:
+        return f"it is fast on x86-64 and 64-bit ARM only, and this CPU is {platform.machine()}"
+    return f"this CPU does not have {lacking}"
 
 
 def library() -> ctypes.CDLL | None:
@@ -171,7 +172,7 @@ class Packed:
         return packed
 
     def put(self, start: int, values: np.ndarray) -> None:
-        """Pack some of the rows, as `of` does: whole tiles of `TILE` rows, or the last rows."""
+        """Pack some of the rows, as `of` does: whole pairs of tiles, `PAIR` rows, or the last rows."""
         values = np.ascontiguousarray(values, np.float32)
         check(self._library.fn_pack(self._place(start), values, *values.shape, self.matrix.weights))
 
@@ -184,7 +185,7 @@ class Packed:
         check(self._library.fn_pack_affine(self._place(start), values, scales, offsets, *values.shape, group))
 
     def _place(self, row: int) -> int:
-        """Return the address of a row that is the first of its tile."""
+        """Return the address of a row that is the first of its pair of tiles."""
         matrix = self.matrix
         return int(matrix.data) + packed_size(
             self._library, row, matrix.columns, matrix.weights, matrix.has_offset

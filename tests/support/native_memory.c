@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WIDTH = 64, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 16, FEED_FORWARD = 128, VOCAB = 40, LAYERS = 2, SLOTS = 3 };
+enum { WIDTH = 64, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 32, FEED_FORWARD = 128, VOCAB = 40, LAYERS = 2, SLOTS = 3 };
 enum { QKV = (HEADS + 2 * KV_HEADS) * HEAD_DIM, LONGEST = 70, THREADS = 3 };
 
 static long until_failure = -1; /* allocations that still succeed; negative: all of them do */

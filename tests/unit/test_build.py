@@ -225,12 +225,10 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it exists for Linux only")
-@pytest.mark.parametrize(("machine", "part"), [("x86_64", "AVX2"), ("aarch64", "aarch64")])
+@pytest.mark.parametrize(("machine", "part"), [("x86_64", "AVX2"), ("aarch64", "asimddp"), ("riscv64", "riscv64")])
 def test_a_cpu_that_it_is_slow_on(machine: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "LIBRARY", Path(__file__))
     monkeypatch.setattr(library, "_loaded", lambda: None)
     monkeypatch.setattr(library, "instruction_sets", lambda _: (library.SLOWEST,))
     monkeypatch.setattr("platform.machine", lambda: machine)
-    reason = str(library.why_missing())
-    assert part in reason
-    assert ("AVX" in reason) == (machine == "x86_64")
+    assert part in str(library.why_missing())

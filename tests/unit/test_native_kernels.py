@@ -73,9 +73,9 @@ def test_every_half_is_read_and_written(name: str) -> None:
     exact = HALVES.view(np.float16).astype(np.float32)
     read, weight = np.zeros(len(HALVES), np.float32), np.ones(1, np.float32)
     pointers, integers = ctypes.c_void_p, ctypes.c_int
-    kernel(name, "add_weighted", None, pointers, pointers, integers, integers, pointers)(
-        address(weight), address(HALVES), 1, len(HALVES), address(read)
-    )
+    kernel(
+        name, "add_weighted", None, pointers, ctypes.c_size_t, integers, pointers, integers, integers, pointers
+    )(address(weight), 1, 1, address(HALVES), 1, len(HALVES), address(read))
     np.testing.assert_array_equal(read, exact)  # 0 + -0 is 0
     assert_same_bits(to_half(name, exact), exact.astype(np.float16))
 
@@ -91,6 +91,36 @@ def test_floats_are_rounded_to_the_nearest_half(name: str) -> None:
     values = values[: len(values) // 16 * 16].copy()
     with np.errstate(over="ignore", invalid="ignore"):
         assert_same_bits(to_half(name, values), values.astype(np.float16))
+
+
+@each_set
+@pytest.mark.parametrize("d", [32, 96, 128, 160])
+def test_attention(d: int, name: str) -> None:
+    """Scores and sums of values, for queries that share them; each query's do not depend on the others."""
+    rng = np.random.default_rng(d)
+    for count, n in ((1, 1), (2, 7), (3, 64), (5, 6)):
+        queries, half = rng.standard_normal((count, d)).astype(np.float32), rng.standard_normal((n, d))
+        half = half.astype(np.float16)
+        scores = np.full((count, n + 3), 7, np.float32)
+        multiply = kernel(
+            name, "scores", None, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int,
+            ctypes.c_void_p, ctypes.c_size_t,
+        )  # fmt: skip
+        multiply(address(queries), count, address(half), n, d, address(scores), n + 3)
+        exact = queries.astype(np.float64) @ half.astype(np.float64).T
+        np.testing.assert_allclose(scores[:, :n], exact, atol=1e-4)
+        assert (scores[:, n:] == 7).all()
+        before = rng.standard_normal((count, d)).astype(np.float32)
+        sums = before.copy()
+        add = kernel(
+            name, "add_weighted", None, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p,
+            ctypes.c_int, ctypes.c_int, ctypes.c_void_p,
+        )  # fmt: skip
+        add(address(scores), n + 3, count, address(half), n, d, address(sums))
+        np.testing.assert_allclose(sums, before + scores[:, :n] @ half.astype(np.float32), atol=1e-2, rtol=1e-4)
+        alone, last = np.empty(n, np.float32), np.ascontiguousarray(queries[-1])
+        multiply(address(last), 1, address(half), n, d, address(alone), n)
+        np.testing.assert_array_equal(alone, scores[-1, :n])
 
 
 @each_set
@@ -145,10 +175,13 @@ def test_groups_of_tiny_values_are_zeros(peak: float, name: str) -> None:
 def test_instruction_sets_are_those_of_the_cpu() -> None:
     """As the kernel lists them."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    flags = set(next((line for line in lines if line.startswith("flags")), ":").split(":")[1].split())
+    listed = next((line for line in lines if line.startswith(("flags", "Features"))), ":")
+    flags = set(listed.split(":")[1].split())
     needed = {
         "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx2", "fma", "f16c"},
+        "avxvnni": {"avx_vnni", "avx2", "fma", "f16c"},
         "avx2": {"avx2", "fma", "f16c"},
+        "neon": {"asimddp"},
         "scalar": set(),
     }
     assert list(SETS) == [name for name, flags_needed in needed.items() if flags_needed <= flags]

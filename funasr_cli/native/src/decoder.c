@@ -37,7 +37,7 @@ struct fn_decoder {
     float *x;                 /* (n, hidden_size), the residual stream */
     float *qkv;               /* (n, (heads + 2 kv_heads) * head_dim) */
     float *turns;             /* (n, head_dim): cosines, then sines */
-    float *scratch;           /* scores, (n * kv_heads, scratch_width) */
+    float *scratch;           /* scores, (n * heads, scratch_width) */
     size_t scratch_width;     /* the longest row of this step, in whole pages */
     size_t scratch_capacity;  /* allocated floats */
     struct operand normed;    /* (n, hidden_size) */
@@ -55,8 +55,6 @@ struct step {
     const float *norm;                 /* of the current norm phase */
     const struct fn_matrix *matrix;    /* of the current product */
     const struct operand *input;
-    float *out;
-    size_t stride;
 };
 
 /* --- sizes --- */
@@ -74,7 +72,7 @@ static uint16_t *in_page(const struct fn_shape *s, page p, int layer, int which,
 
 static int is_supported(const struct fn_shape *s) {
     return s->hidden_size > 0 && s->hidden_size % GROUP == 0 && s->intermediate_size > 0 &&
-           s->intermediate_size % GROUP == 0 && s->head_dim > 0 && s->head_dim % 16 == 0 &&
+           s->intermediate_size % GROUP == 0 && s->head_dim > 0 && s->head_dim % PAIR == 0 &&
            s->num_key_value_heads > 0 && s->num_attention_heads > 0 &&
            s->num_attention_heads % s->num_key_value_heads == 0 && query_width(s) % GROUP == 0 &&
            s->num_hidden_layers > 0 && s->vocab_size > 0 && (s->weights == FN_F32 || s->weights == FN_U8);
@@ -259,31 +257,32 @@ static void norm_rows(void *argument, int row) {
 }
 
 /* Queries, keys and values: normed -> qkv. */
-static void project(void *argument, int chunk) {
+static void project(void *argument, int pair) {
     const struct step *step = argument;
     const fn_decoder *d = step->decoder;
-    const struct fn_matrix *m = step->matrix;
-    int tiles = tiles_a_chunk(m);
-    for (int tile = chunk * tiles; tile < (chunk + 1) * tiles && tile * TILE < m->rows; tile++)
-        multiply_tile(d->kernels, m, tile, step->input, 0, step->n, step->out + tile * TILE, step->stride);
+    float part[BLOCK_ROWS * PAIR];
+    for (int first = 0; first < step->n; first += BLOCK_ROWS) {
+        int n = block_rows(first, step->n);
+        multiply_pair(d->kernels, step->matrix, pair, step->input, first, n, part);
+        for (int row = 0; row < n; row++)
+            memcpy(d->qkv + (size_t)(first + row) * (size_t)qkv_width(&d->shape) + (size_t)(pair * PAIR), part + row * PAIR,
+                   PAIR * sizeof(float));
+    }
 }
 
-/* The same, added to the residual stream: 8 rows at a time. */
-static void project_and_add(void *argument, int chunk) {
+/* The same, added to the residual stream. */
+static void project_and_add(void *argument, int pair) {
     const struct step *step = argument;
     const fn_decoder *d = step->decoder;
-    const struct fn_matrix *m = step->matrix;
-    int tiles = tiles_a_chunk(m);
-    float part[8 * TILE];
-    for (int tile = chunk * tiles; tile < (chunk + 1) * tiles && tile * TILE < m->rows; tile++)
-        for (int first = 0; first < step->n; first += 8) {
-            int n = step->n - first < 8 ? step->n - first : 8;
-            multiply_tile(d->kernels, m, tile, step->input, first, n, part, TILE);
-            for (int row = 0; row < n; row++) {
-                float *x = d->x + (size_t)(first + row) * (size_t)d->shape.hidden_size + (size_t)tile * TILE;
-                for (int i = 0; i < TILE; i++) x[i] += part[row * TILE + i];
-            }
+    float part[BLOCK_ROWS * PAIR];
+    for (int first = 0; first < step->n; first += BLOCK_ROWS) {
+        int n = block_rows(first, step->n);
+        multiply_pair(d->kernels, step->matrix, pair, step->input, first, n, part);
+        for (int row = 0; row < n; row++) {
+            float *x = d->x + (size_t)(first + row) * (size_t)d->shape.hidden_size + (size_t)pair * PAIR;
+            for (int i = 0; i < PAIR; i++) x[i] += part[row * PAIR + i];
         }
+    }
 }
 
 /* Feed-forward up, GROUP outputs in each chunk: silu(gate) * up, rounded for the product that follows. */
@@ -291,17 +290,16 @@ static void project_up(void *argument, int chunk) {
     const struct step *step = argument;
     const fn_decoder *d = step->decoder;
     const struct operand *out = &d->activated;
-    float gate[8 * TILE], up[8 * TILE];
-    for (int first = 0; first < step->n; first += 8) {
-        int n = step->n - first < 8 ? step->n - first : 8;
-        for (int pair = 0; pair < GROUP / TILE; pair++) {
-            int tile = 2 * (chunk * (GROUP / TILE) + pair);
-            multiply_tile(d->kernels, step->matrix, tile, step->input, first, n, gate, TILE);
-            multiply_tile(d->kernels, step->matrix, tile + 1, step->input, first, n, up, TILE);
-            for (int row = 0; row < n; row++)
-                d->kernels->swiglu(gate + row * TILE, up + row * TILE, TILE,
-                                   out->values + (size_t)(first + row) * (size_t)out->columns +
-                                       (size_t)(chunk * GROUP + pair * TILE));
+    float part[BLOCK_ROWS * PAIR]; /* of each row TILE outputs of the gate, then of up */
+    for (int first = 0; first < step->n; first += BLOCK_ROWS) {
+        int n = block_rows(first, step->n);
+        for (int place = 0; place < GROUP; place += TILE) {
+            int pair = (chunk * GROUP + place) / TILE;
+            multiply_pair(d->kernels, step->matrix, pair, step->input, first, n, part);
+            for (int row = 0; row < n; row++) {
+                size_t at = (size_t)(first + row) * (size_t)out->columns + (size_t)(chunk * GROUP + place);
+                d->kernels->swiglu(part + row * PAIR, part + row * PAIR + TILE, TILE, out->values + at);
+            }
         }
         for (int row = 0; row < n && d->shape.weights == FN_U8; row++) {
             size_t at = (size_t)(first + row) * (size_t)(out->columns / GROUP) + (size_t)chunk;
@@ -342,6 +340,11 @@ static void keep_row(void *argument, int row) {
         }
 }
 
+/* Ask for the first keys or values of a head, which are read soon: each beginning would wait for memory. */
+static void ask_for(const uint16_t *values, int positions, int head_dim) {
+    for (int i = 0; i < (positions < 16 ? positions : 16) * head_dim; i += 32) __builtin_prefetch(values + i);
+}
+
 /* Attention of one row and one key/value head, for the queries that share it. */
 static void attend(void *argument, int chunk) {
     const struct step *step = argument;
@@ -349,24 +352,29 @@ static void attend(void *argument, int chunk) {
     const struct fn_shape *s = &d->shape;
     int row = chunk / s->num_key_value_heads, kv_head = chunk % s->num_key_value_heads;
     int shared = s->num_attention_heads / s->num_key_value_heads, length = step->positions[row] + 1;
+    int pages = (length + PAGE - 1) / PAGE;
     const struct slot *slot = &d->slots[step->slots[row]];
-    float *scores = d->scratch + (size_t)chunk * d->scratch_width, factor = 1.0f / sqrtf((float)s->head_dim);
-    for (int head = kv_head * shared; head < (kv_head + 1) * shared; head++) {
-        float *query = d->qkv + (size_t)row * (size_t)qkv_width(s) + (size_t)head * (size_t)s->head_dim;
-        size_t at = (size_t)row * (size_t)query_width(s) + (size_t)head * (size_t)s->head_dim;
-        float *out = d->attended.values + at;
-        for (int i = 0; i < s->head_dim; i++) query[i] *= factor;
-        for (int first = 0; first < length; first += PAGE) {
-            const uint16_t *keys = in_page(s, slot->pages[first / PAGE], step->layer, 0, kv_head);
-            d->kernels->scores(query, keys, length - first < PAGE ? length - first : PAGE, s->head_dim, scores + first);
+    size_t width = d->scratch_width, first_query = (size_t)kv_head * (size_t)shared * (size_t)s->head_dim;
+    float *scores = d->scratch + (size_t)chunk * (size_t)shared * width, factor = 1.0f / sqrtf((float)s->head_dim);
+    float *queries = d->qkv + (size_t)row * (size_t)qkv_width(s) + first_query;
+    float *out = d->attended.values + (size_t)row * (size_t)query_width(s) + first_query;
+    for (int i = 0; i < shared * s->head_dim; i++) queries[i] *= factor;
+    for (int which = 0; which < 2; which++) { /* keys, then values */
+        for (int p = 0; p < pages; p++) {
+            int first = p * PAGE, n = length - first < PAGE ? length - first : PAGE;
+            const uint16_t *here = in_page(s, slot->pages[p], step->layer, which, kv_head);
+            if (p + 1 < pages) ask_for(in_page(s, slot->pages[p + 1], step->layer, which, kv_head), length - first - PAGE, s->head_dim);
+            else if (!which) ask_for(in_page(s, slot->pages[0], step->layer, 1, kv_head), length, s->head_dim);
+            if (!which) d->kernels->scores(queries, shared, here, n, s->head_dim, scores + first, width);
+            else d->kernels->add_weighted(scores + first, width, shared, here, n, s->head_dim, out);
         }
-        float sum = d->kernels->exponentials(scores, length, d->kernels->maximum(scores, length), scores);
-        memset(out, 0, (size_t)s->head_dim * sizeof(float));
-        for (int first = 0; first < length; first += PAGE) {
-            const uint16_t *values = in_page(s, slot->pages[first / PAGE], step->layer, 1, kv_head);
-            d->kernels->add_weighted(scores + first, values, length - first < PAGE ? length - first : PAGE, s->head_dim, out);
+        if (which) break;
+        memset(out, 0, (size_t)(shared * s->head_dim) * sizeof(float));
+        for (int query = 0; query < shared; query++) {
+            float *mine = scores + (size_t)query * width;
+            float sum = d->kernels->exponentials(mine, length, d->kernels->maximum(mine, length), mine);
+            for (int i = 0; i < length; i++) mine[i] /= sum;
         }
-        for (int i = 0; i < s->head_dim; i++) out[i] /= sum;
     }
 }
 
@@ -378,10 +386,9 @@ static void round_attended(void *argument, int row) {
 static void run(struct step *step, pool_task task, int chunks) { pool_run(step->decoder->pool, task, step, chunks); }
 
 static void run_product(struct step *step, pool_task task, const struct fn_matrix *m, const struct operand *input) {
-    int per_chunk = tiles_a_chunk(m) * TILE;
     step->matrix = m;
     step->input = input;
-    run(step, task, (m->rows + per_chunk - 1) / per_chunk);
+    run(step, task, pairs(m));
 }
 
 static void run_layer(struct step *step, int index) {
@@ -391,8 +398,6 @@ static void run_layer(struct step *step, int index) {
     step->layer = index;
     step->norm = layer->input_norm;
     run(step, norm_rows, step->n);
-    step->out = d->qkv;
-    step->stride = (size_t)qkv_width(s);
     run_product(step, project, &layer->qkv, &d->normed);
     run(step, keep_row, step->n);
     run(step, attend, step->n * s->num_key_value_heads);
@@ -417,7 +422,7 @@ static int prepare(fn_decoder *d, int n, const int32_t *slots, const int32_t *po
     }
     longest = (longest + PAGE - 1) / PAGE * PAGE;
     d->scratch_width = longest;
-    size_t scores = (size_t)n * (size_t)s->num_key_value_heads * longest;
+    size_t scores = (size_t)n * (size_t)s->num_attention_heads * longest;
     return reserve_scratch(d, scores) || reserve(d, n) ? FN_NO_MEMORY : FN_OK;
 }
 
@@ -451,20 +456,18 @@ struct head_job {
     int32_t *ids;
 };
 
-static void head_chunk(void *argument, int chunk) {
+static void head_pair(void *argument, int pair) {
     const struct head_job *job = argument;
     const fn_decoder *d = job->decoder;
-    const struct fn_matrix *m = &d->head;
-    int tiles = tiles_a_chunk(m), vocab = m->rows;
-    float part[8 * TILE];
-    for (int tile = chunk * tiles; tile < (chunk + 1) * tiles && tile * TILE < vocab; tile++)
-        for (int first = 0; first < job->n; first += 8) {
-            int n = job->n - first < 8 ? job->n - first : 8, width = vocab - tile * TILE;
-            multiply_tile(d->kernels, m, tile, &d->normed, first, n, part, TILE);
-            for (int row = 0; row < n; row++)
-                memcpy(job->logits + (size_t)(first + row) * (size_t)vocab + (size_t)(tile * TILE), part + row * TILE,
-                       (size_t)(width < TILE ? width : TILE) * sizeof(float));
-        }
+    int vocab = d->head.rows, width = vocab - pair * PAIR < PAIR ? vocab - pair * PAIR : PAIR;
+    float part[BLOCK_ROWS * PAIR];
+    for (int first = 0; first < job->n; first += BLOCK_ROWS) {
+        int n = block_rows(first, job->n);
+        multiply_pair(d->kernels, &d->head, pair, &d->normed, first, n, part);
+        for (int row = 0; row < n; row++)
+            memcpy(job->logits + (size_t)(first + row) * (size_t)vocab + (size_t)(pair * PAIR), part + row * PAIR,
+                   (size_t)width * sizeof(float));
+    }
 }
 
 /* The likeliest token of a row, the first of several, and its log-probability: -log(sum(exp(logits - peak))). */
@@ -492,8 +495,7 @@ int fn_logits(fn_decoder *d, int32_t n, const float *hidden, float *logits, int3
     memcpy(d->normed.values, hidden, (size_t)n * width * sizeof(float));
     for (int row = 0; row < n; row++) round_row(d->kernels, d->head.weights, &d->normed, row);
     struct head_job job = {d, n, logits ? logits : d->logits, logprobs, ids};
-    int per_chunk = tiles_a_chunk(&d->head) * TILE;
-    pool_run(d->pool, head_chunk, &job, (d->head.rows + per_chunk - 1) / per_chunk);
+    pool_run(d->pool, head_pair, &job, pairs(&d->head));
     pool_run(d->pool, choose, &job, n);
     return FN_OK;
 }
@@ -502,18 +504,18 @@ int fn_embed(const fn_decoder *d, const int32_t *ids, int32_t n, float *out) {
     const struct fn_matrix *m = &d->embeddings;
     for (int row = 0; row < n; row++) {
         if (ids[row] < 0 || ids[row] >= m->rows) return FN_BAD_ARGUMENT;
-        int output = ids[row] % TILE;
-        const uint8_t *tile = (const uint8_t *)m->data + (size_t)(ids[row] / TILE) * tile_size(m);
+        int output = ids[row] % PAIR;
+        const uint8_t *pair = (const uint8_t *)m->data + (size_t)(ids[row] / PAIR) * pair_size(m);
         float *to = out + (size_t)row * (size_t)m->columns;
         for (int i = 0; i < m->columns; i++) {
             if (m->weights == FN_F32) {
-                to[i] = ((const float *)tile)[(size_t)i * TILE + (size_t)output];
+                to[i] = ((const float *)pair)[(size_t)i * PAIR + (size_t)output];
                 continue;
             }
-            const uint8_t *block = tile + (size_t)(i / GROUP) * block_size(m->has_offset);
+            const uint8_t *block = pair + (size_t)(i / GROUP) * block_size(m->has_offset);
             const float *scales = (const float *)(block + BLOCK_VALUES);
-            int value = block[(i % GROUP / 4 * TILE + output) * 4 + i % 4] - 128;
-            to[i] = (float)value * scales[output] + (m->has_offset ? scales[TILE + output] : 0.0f);
+            int value = block[place(output, i % GROUP)] - 128;
+            to[i] = (float)value * scales[output] + (m->has_offset ? scales[PAIR + output] : 0.0f);
         }
     }
     return FN_OK;

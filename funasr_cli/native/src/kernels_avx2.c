@@ -1,4 +1,5 @@
-/* The inner loops with AVX2, FMA and F16C; see kernels_scalar.c for what each computes.
+/* The inner loops with AVX2, FMA and F16C; see kernels_scalar.c for what each computes. kernels_avxvnni.c compiles
+ * them again for CPUs that have AVX-VNNI, too.
  *
  * AVX2 multiplies unsigned with signed bytes and adds pairs in 16 bits, which saturate at 32,767. So the weights
  * are taken as magnitudes of at most 128 and their signs are moved to the inputs, of at most 127:
@@ -13,7 +14,7 @@
 #include <math.h>
 #include <string.h>
 
-#define ROWS 4 /* that share the loads of half a tile: 8 accumulators */
+#define ROWS 4 /* that share the loads of a tile: 8 accumulators */
 #define INLINE static inline __attribute__((always_inline))
 
 /* --- names for what the loops do --- */
@@ -33,13 +34,38 @@ INLINE float reduce_max(__m256 x) {
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
-/* Add the products of 4 weights and 4 inputs to each of 8 sums. */
-INLINE __m256i add_products(__m256i sums, __m256i weights, __m256i magnitudes, const int8_t *inputs) {
+/* 4 inputs, 8 times. */
+INLINE __m256i broadcast(const int8_t *inputs) {
     int32_t four;
     memcpy(&four, inputs, sizeof four);
-    __m256i pairs = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(_mm256_set1_epi32(four), weights));
+    return _mm256_set1_epi32(four);
+}
+
+/* Weights as `add_products` takes them: 4 of each of 8 outputs. */
+struct weights {
+    __m256i values, magnitudes;
+};
+
+#if defined(__AVXVNNI__)
+#define FIRST_SUM(inputs_sum) (-128 * (inputs_sum)) /* the weights are taken as stored, 128 too large */
+INLINE struct weights load_weights(const uint8_t *stored) {
+    return (struct weights){.values = _mm256_loadu_si256((const __m256i *)stored)};
+}
+INLINE __m256i add_products(__m256i sums, struct weights w, __m256i inputs) {
+    return _mm256_dpbusd_avx_epi32(sums, w.values, inputs);
+}
+#else
+#define FIRST_SUM(inputs_sum) 0
+INLINE struct weights load_weights(const uint8_t *stored) {
+    __m256i values = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)stored), _mm256_set1_epi8((char)0x80));
+    return (struct weights){values, _mm256_abs_epi8(values)}; /* value - 128 */
+}
+/* Add the products of 4 weights and 4 inputs to each of 8 sums. */
+INLINE __m256i add_products(__m256i sums, struct weights w, __m256i inputs) {
+    __m256i pairs = _mm256_maddubs_epi16(w.magnitudes, _mm256_sign_epi8(inputs, w.values));
     return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
+#endif
 
 /* e^x as in kernels_avx512.c */
 INLINE __m256 exponential(__m256 x) {
@@ -88,54 +114,6 @@ static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *
     *sum = _mm256_movemask_ps(bad) ? 0 : _mm_cvtsi128_si32(four);
 }
 
-/* Half a tile: the 8 outputs from `half` on. */
-INLINE void rows_u8(const int n, const uint8_t *block, const int has_offset, int half, const struct operand *x,
-                    int first, float *out, size_t stride) {
-    int groups = x->columns / GROUP;
-    __m256 totals[ROWS];
-    for (int row = 0; row < n; row++) totals[row] = _mm256_setzero_ps();
-    for (int group = 0; group < groups; group++, block += block_size(has_offset)) {
-        size_t at = (size_t)first * (size_t)groups + (size_t)group;
-        __m256i dots[ROWS];
-        for (int row = 0; row < n; row++) dots[row] = _mm256_setzero_si256();
-        for (int i = 0; i < GROUP / 4; i++) {
-            if (n > 1) prefetch(block + 64 * i); /* one row waits for memory in any case */
-            __m256i unsigned_ = _mm256_loadu_si256((const __m256i *)(block + 64 * i + 4 * half));
-            __m256i weights = _mm256_xor_si256(unsigned_, _mm256_set1_epi8((char)0x80)); /* value - 128 */
-            __m256i magnitudes = _mm256_abs_epi8(weights);
-            for (int row = 0; row < n; row++)
-                dots[row] = add_products(dots[row], weights, magnitudes,
-                                         x->rounded + (at + (size_t)row * (size_t)groups) * GROUP + 4 * i);
-        }
-        __m256 scales = load((const float *)(block + BLOCK_VALUES) + half);
-        for (int row = 0; row < n; row++) {
-            size_t here = at + (size_t)row * (size_t)groups;
-            __m256 dot = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[row]), _mm256_set1_ps(x->scales[here]));
-            totals[row] = _mm256_fmadd_ps(dot, scales, totals[row]);
-            if (has_offset) {
-                __m256 sum = _mm256_set1_ps((float)x->sums[here] * x->scales[here]);
-                totals[row] = _mm256_fmadd_ps(sum, load((const float *)(block + BLOCK_VALUES + BLOCK_SCALES) + half), totals[row]);
-            }
-        }
-    }
-    for (int row = 0; row < n; row++) _mm256_storeu_ps(out + (size_t)row * stride + half, totals[row]);
-}
-
-INLINE void rows_f32(const int n, const float *tile, int half, const struct operand *x, int first, float *out,
-                     size_t stride) {
-    const float *values = x->values + (size_t)first * (size_t)x->columns;
-    __m256 totals[ROWS];
-    for (int row = 0; row < n; row++) totals[row] = _mm256_setzero_ps();
-    for (int column = 0; column < x->columns; column++) {
-        __m256 weights = load(tile + (size_t)column * TILE + half);
-        for (int row = 0; row < n; row++) {
-            __m256 input = _mm256_set1_ps(values[(size_t)row * (size_t)x->columns + (size_t)column]);
-            totals[row] = _mm256_fmadd_ps(input, weights, totals[row]);
-        }
-    }
-    for (int row = 0; row < n; row++) _mm256_storeu_ps(out + (size_t)row * stride + half, totals[row]);
-}
-
 /* The number of rows as a constant, so that the accumulators stay in registers. */
 #define FOR_ROWS(n, call)                                                                                      \
     switch (n) {                                                                                               \
@@ -145,50 +123,129 @@ INLINE void rows_f32(const int n, const float *tile, int half, const struct oper
     default: call(4); break;                                                                                   \
     }
 
-static void product_u8(const uint8_t *tile, int has_offset, const struct operand *x, int first, int n, float *out,
-                       size_t stride) {
-    for (; n > 0; n -= ROWS, first += ROWS, out += ROWS * stride)
-        for (int half = 0; half < TILE; half += 8) {
-#define WITH(count) rows_u8(count, tile, 1, half, x, first, out, stride)
-#define WITHOUT(count) rows_u8(count, tile, 0, half, x, first, out, stride)
-            if (has_offset) FOR_ROWS(n, WITH)
-            else FOR_ROWS(n, WITHOUT)
+/* Add the products of one group with n rows to totals (n, PAIR): one tile of the pair, from output `tile` on. */
+INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, int tile, const struct operand *x,
+                     size_t row, size_t group, float *totals) {
+    size_t columns = (size_t)x->columns, groups = columns / GROUP, at = row * groups + group;
+    const int8_t *rounded = x->rounded + at * GROUP;
+    const float *scales = (const float *)(block + BLOCK_VALUES) + tile, *offsets = scales + PAIR;
+    __m256i dots[ROWS][2];
+    for (int i = 0; i < n; i++)
+        dots[i][0] = dots[i][1] = _mm256_set1_epi32(FIRST_SUM(x->sums[at + (size_t)i * groups]));
+    block += 4 * tile;
+#pragma GCC unroll 4
+    for (int four = 0; four < GROUP / 4; four++, block += 4 * PAIR) {
+        prefetch(block);
+        struct weights left = load_weights(block), right = load_weights(block + 32);
+        for (int i = 0; i < n; i++) {
+            __m256i inputs = broadcast(rounded + (size_t)i * columns + 4 * four);
+            dots[i][0] = add_products(dots[i][0], left, inputs);
+            dots[i][1] = add_products(dots[i][1], right, inputs);
         }
-}
-
-static void product_f32(const float *tile, const struct operand *x, int first, int n, float *out, size_t stride) {
-    for (; n > 0; n -= ROWS, first += ROWS, out += ROWS * stride)
-        for (int half = 0; half < TILE; half += 8) {
-#define DENSE(count) rows_f32(count, tile, half, x, first, out, stride)
-            FOR_ROWS(n, DENSE)
+    }
+    totals += tile;
+    for (int i = 0; i < n; i++, totals += PAIR) {
+        size_t here = at + (size_t)i * groups;
+        __m256 scale = _mm256_set1_ps(x->scales[here]), sum = _mm256_set1_ps((float)x->sums[here] * x->scales[here]);
+        for (int half = 0; half < 2; half++) {
+            __m256 dot = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[i][half]), scale);
+            __m256 total = _mm256_fmadd_ps(dot, load(scales + 8 * half), load(totals + 8 * half));
+            if (has_offset) total = _mm256_fmadd_ps(sum, load(offsets + 8 * half), total);
+            _mm256_storeu_ps(totals + 8 * half, total);
         }
-}
-
-/* --- attention; d is a multiple of 16 --- */
-
-static void scores(const float *query, const uint16_t *keys, int n, int d, float *out) {
-    for (int position = 0; position < n; position++, keys += d) {
-        __m256 one = _mm256_setzero_ps(), other = _mm256_setzero_ps();
-        for (int i = 0; i < d; i += 16) {
-            one = _mm256_fmadd_ps(load(query + i), load_half(keys + i), one);
-            other = _mm256_fmadd_ps(load(query + i + 8), load_half(keys + i + 8), other);
-        }
-        out[position] = reduce_add(_mm256_add_ps(one, other));
     }
 }
 
-static void add_weighted(const float *weights, const uint16_t *values, int n, int d, float *out) {
-    for (int i = 0; i < d; i += 32) {
-        int lanes = d - i < 32 ? (d - i) / 8 : 4;
-        __m256 totals[4];
-        for (int j = 0; j < lanes; j++) totals[j] = load(out + i + 8 * j);
-        for (int position = 0; position < n; position++) {
-            __m256 weight = _mm256_set1_ps(weights[position]);
-            for (int j = 0; j < lanes; j++)
-                totals[j] = _mm256_fmadd_ps(weight, load_half(values + (size_t)position * (size_t)d + i + 8 * j), totals[j]);
+/* One pass over the weights, group by group: a few rows at a time, which find them in the first-level cache. */
+INLINE void rows_u8(const int has_offset, const uint8_t *pair, const struct operand *x, int first, int n, float *out) {
+    size_t groups = (size_t)x->columns / GROUP;
+    memset(out, 0, (size_t)(n * PAIR) * sizeof(float));
+    for (size_t group = 0; group < groups; group++, pair += block_size(has_offset))
+        for (int tile = 0; tile < PAIR; tile += TILE)
+            for (int row = 0; row < n; row += ROWS) {
+#define GROUP_OF(count) group_u8(count, has_offset, pair, tile, x, (size_t)(first + row), group, out + row * PAIR)
+                FOR_ROWS(n - row, GROUP_OF)
+            }
+}
+
+static void product_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n, float *out) {
+    if (has_offset) rows_u8(1, pair, x, first, n, out);
+    else rows_u8(0, pair, x, first, n, out);
+}
+
+/* One tile of a pair. */
+INLINE void rows_f32(const int n, const float *tile, const struct operand *x, int first, float *out) {
+    const float *values = x->values + (size_t)first * (size_t)x->columns;
+    __m256 totals[ROWS][2];
+    for (int row = 0; row < n; row++) totals[row][0] = totals[row][1] = _mm256_setzero_ps();
+    for (int column = 0; column < x->columns; column++, tile += PAIR) {
+        __m256 left = load(tile), right = load(tile + 8);
+        for (int row = 0; row < n; row++) {
+            __m256 input = _mm256_set1_ps(values[(size_t)row * (size_t)x->columns + (size_t)column]);
+            totals[row][0] = _mm256_fmadd_ps(input, left, totals[row][0]);
+            totals[row][1] = _mm256_fmadd_ps(input, right, totals[row][1]);
         }
-        for (int j = 0; j < lanes; j++) _mm256_storeu_ps(out + i + 8 * j, totals[j]);
     }
+    for (int row = 0; row < n; row++, out += PAIR) {
+        _mm256_storeu_ps(out, totals[row][0]);
+        _mm256_storeu_ps(out + 8, totals[row][1]);
+    }
+}
+
+static void product_f32(const float *pair, const struct operand *x, int first, int n, float *out) {
+    for (int tile = 0; tile < PAIR; tile += TILE)
+        for (int row = 0; row < n; row += ROWS) {
+#define DENSE(count) rows_f32(count, pair + tile, x, first + row, out + row * PAIR + tile)
+            FOR_ROWS(n - row, DENSE)
+        }
+}
+
+/* --- attention; d is a multiple of 32. Queries are taken in twos, which share what is read. --- */
+
+INLINE void scores_of(const int count, const float *queries, const uint16_t *keys, int n, int d, float *out, size_t stride) {
+    for (int first = 0; first < n; first += 2) {
+        const uint16_t *two[2] = {keys + first * d, keys + (first + 1 < n ? first + 1 : first) * d};
+        __m256 totals[2][2] = {0};
+        for (int i = 0; i < d; i += 8)
+            for (int key = 0; key < 2; key++) {
+                if (i % 32 == 0) __builtin_prefetch(two[key] + i + 16 * d);
+                __m256 values = load_half(two[key] + i);
+                for (int query = 0; query < count; query++)
+                    totals[query][key] = _mm256_fmadd_ps(load(queries + query * d + i), values, totals[query][key]);
+            }
+        for (int query = 0; query < count; query++)
+            for (int key = 0; key < 2 && first + key < n; key++)
+                out[(size_t)query * stride + (size_t)(first + key)] = reduce_add(totals[query][key]);
+    }
+}
+
+static void scores(const float *queries, int count, const uint16_t *keys, int n, int d, float *out, size_t stride) {
+    for (; count > 1; count -= 2, queries += 2 * d, out += 2 * stride) scores_of(2, queries, keys, n, d, out, stride);
+    if (count) scores_of(1, queries, keys, n, d, out, stride);
+}
+
+/* 32 numbers of each value, from the first one on. */
+INLINE void add_lanes(const int count, const float *weights, size_t stride, const uint16_t *values, int n, int d, float *out) {
+    __m256 totals[2][4];
+    for (int query = 0; query < count; query++)
+        for (int i = 0; i < 4; i++) totals[query][i] = load(out + query * d + 8 * i);
+    for (int value = 0; value < n; value++, values += d)
+        for (int i = 0; i < 4; i++) {
+            if (!i) __builtin_prefetch(values + 16 * d);
+            __m256 part = load_half(values + 8 * i);
+            for (int query = 0; query < count; query++)
+                totals[query][i] = _mm256_fmadd_ps(_mm256_set1_ps(weights[(size_t)query * stride + (size_t)value]), part, totals[query][i]);
+        }
+    for (int query = 0; query < count; query++)
+        for (int i = 0; i < 4; i++) _mm256_storeu_ps(out + query * d + 8 * i, totals[query][i]);
+}
+
+static void add_weighted(const float *weights, size_t stride, int count, const uint16_t *values, int n, int d, float *out) {
+    for (; count > 0; count -= 2, weights += 2 * stride, out += 2 * d)
+        for (int i = 0; i < d; i += 32) {
+            if (count > 1) add_lanes(2, weights, stride, values + i, n, d, out + i);
+            else add_lanes(1, weights, stride, values + i, n, d, out + i);
+        }
 }
 
 static void to_half(const float *x, int n, uint16_t *out) {
@@ -250,8 +307,14 @@ static void swiglu(const float *gate, const float *up, int n, float *out) {
     for (; i < n; i++) out[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
 
+#if defined(__AVXVNNI__)
+const struct kernels kernels_avxvnni = {
+    "avxvnni",
+#else
 const struct kernels kernels_avx2 = {
-    "avx2", round_group, product_u8, product_f32, scores, add_weighted, to_half,
+    "avx2",
+#endif
+    round_group, product_u8, product_f32, scores, add_weighted, to_half,
     maximum, exponentials, sum_of_squares, scale_by, swiglu,
 };
 

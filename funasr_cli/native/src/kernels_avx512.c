@@ -17,11 +17,11 @@ INLINE __m512 load(const float *x) { return _mm512_loadu_ps(x); }
 INLINE __m512 load_half(const uint16_t *x) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)x)); }
 INLINE __mmask16 first_lanes(int n) { return n >= 16 ? 0xFFFF : (__mmask16)((1u << n) - 1); }
 
-/* Add the products of 4 weights and 4 inputs to each of 16 sums. */
-INLINE __m512i add_products(__m512i sums, __m512i weights, const int8_t *inputs) {
+/* 4 inputs, 16 times. */
+INLINE __m512i broadcast(const int8_t *inputs) {
     int32_t four;
     memcpy(&four, inputs, sizeof four);
-    return _mm512_dpbusd_epi32(sums, weights, _mm512_set1_epi32(four));
+    return _mm512_set1_epi32(four);
 }
 
 /* e^x to 2 units in the last place: 2^n * e^r with |r| <= ln(2) / 2 and a polynomial of degree 5 in r. */
@@ -43,6 +43,19 @@ INLINE __m512 exponential(__m512 x) {
 
 /* --- products --- */
 
+/* The number of rows as a constant, so that the accumulators stay in registers. */
+#define FOR_ROWS(n, call)                                                                                      \
+    switch (n) {                                                                                               \
+    case 1: call(1); break;                                                                                    \
+    case 2: call(2); break;                                                                                    \
+    case 3: call(3); break;                                                                                    \
+    case 4: call(4); break;                                                                                    \
+    case 5: call(5); break;                                                                                    \
+    case 6: call(6); break;                                                                                    \
+    case 7: call(7); break;                                                                                    \
+    default: call(8); break;                                                                                   \
+    }
+
 static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *sum) {
     __m512 v[4], peaks = _mm512_setzero_ps();
     __mmask16 bad = 0;
@@ -63,103 +76,138 @@ static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *
     *sum = bad ? 0 : _mm512_reduce_add_epi32(sums);
 }
 
-INLINE void rows_u8(const int n, const uint8_t *block, const int has_offset, const struct operand *x, int first,
-                    float *out, size_t stride) {
-    size_t columns = (size_t)x->columns, groups = columns / GROUP, start = (size_t)first * groups;
-    const int8_t *rounded = x->rounded + (size_t)first * columns;
-    __m512 totals[ROWS];
-    for (int row = 0; row < n; row++) totals[row] = _mm512_setzero_ps();
-    for (size_t group = 0; group < groups; group++, block += block_size(has_offset), rounded += GROUP) {
-        __m512i dots[ROWS];
-        for (int row = 0; row < n; row++)
-            dots[row] = _mm512_set1_epi32(-128 * x->sums[start + (size_t)row * groups + group]);
-#pragma GCC unroll 16
-        for (int i = 0; i < GROUP / 4; i++) {
-            if (n > 1) prefetch(block + 64 * i); /* one row waits for memory in any case */
-            __m512i weights = _mm512_loadu_si512(block + 64 * i);
-            for (int row = 0; row < n; row++)
-                dots[row] = add_products(dots[row], weights, rounded + (size_t)row * columns + 4 * i);
-        }
-        __m512 scales = load((const float *)(block + BLOCK_VALUES));
-        for (int row = 0; row < n; row++) {
-            size_t at = start + (size_t)row * groups + group;
-            __m512 dot = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[row]), _mm512_set1_ps(x->scales[at]));
-            totals[row] = _mm512_fmadd_ps(dot, scales, totals[row]);
-            if (has_offset) {
-                __m512 sum = _mm512_set1_ps((float)x->sums[at] * x->scales[at]);
-                totals[row] = _mm512_fmadd_ps(sum, load((const float *)(block + BLOCK_VALUES + BLOCK_SCALES)), totals[row]);
-            }
+/* Add the products of one group with n rows to totals (n, PAIR). */
+INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, const struct operand *x, size_t row,
+                     size_t group, float *totals) {
+    size_t columns = (size_t)x->columns, groups = columns / GROUP, at = row * groups + group;
+    const int8_t *rounded = x->rounded + at * GROUP;
+    const float *scales = (const float *)(block + BLOCK_VALUES), *offsets = scales + PAIR;
+    __m512i dots[ROWS][2];
+    for (int i = 0; i < n; i++) dots[i][0] = dots[i][1] = _mm512_set1_epi32(-128 * x->sums[at + (size_t)i * groups]);
+#pragma GCC unroll 4
+    for (int four = 0; four < GROUP / 4; four++, block += 4 * PAIR) {
+        prefetch(block);
+        prefetch(block + 64);
+        __m512i left = _mm512_loadu_si512(block), right = _mm512_loadu_si512(block + 64);
+        for (int i = 0; i < n; i++) {
+            __m512i inputs = broadcast(rounded + (size_t)i * columns + 4 * four);
+            dots[i][0] = _mm512_dpbusd_epi32(dots[i][0], left, inputs);
+            dots[i][1] = _mm512_dpbusd_epi32(dots[i][1], right, inputs);
         }
     }
-    for (int row = 0; row < n; row++) _mm512_storeu_ps(out + (size_t)row * stride, totals[row]);
+    for (int i = 0; i < n; i++, totals += PAIR) {
+        size_t here = at + (size_t)i * groups;
+        __m512 scale = _mm512_set1_ps(x->scales[here]), sum = _mm512_set1_ps((float)x->sums[here] * x->scales[here]);
+        for (int half = 0; half < 2; half++) {
+            __m512 dot = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[i][half]), scale);
+            __m512 total = _mm512_fmadd_ps(dot, load(scales + half * TILE), load(totals + half * TILE));
+            if (has_offset) total = _mm512_fmadd_ps(sum, load(offsets + half * TILE), total);
+            _mm512_storeu_ps(totals + half * TILE, total);
+        }
+    }
 }
 
-INLINE void rows_f32(const int n, const float *tile, const struct operand *x, int first, float *out, size_t stride) {
+/* One pass over the weights, group by group: first half of the rows, then the other half, which finds the group's
+ * weights in the first-level cache. */
+INLINE void rows_u8(const int has_offset, const uint8_t *pair, const struct operand *x, int first, int n, float *out) {
+    size_t groups = (size_t)x->columns / GROUP;
+    int half = n > ROWS ? (n + 1) / 2 : n;
+    memset(out, 0, (size_t)(n * PAIR) * sizeof(float));
+    for (size_t group = 0; group < groups; group++, pair += block_size(has_offset))
+        for (int start = 0; start < n; start += half) {
+#define GROUP_OF(count) group_u8(count, has_offset, pair, x, (size_t)(first + start), group, out + start * PAIR)
+            FOR_ROWS(n - start < half ? n - start : half, GROUP_OF)
+        }
+}
+
+static void product_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n, float *out) {
+    if (has_offset) rows_u8(1, pair, x, first, n, out);
+    else rows_u8(0, pair, x, first, n, out);
+}
+
+INLINE void rows_f32(const int n, const float *pair, const struct operand *x, int first, float *out) {
     const float *values = x->values + (size_t)first * (size_t)x->columns;
-    __m512 totals[ROWS];
-    for (int row = 0; row < n; row++) totals[row] = _mm512_setzero_ps();
-    for (int column = 0; column < x->columns; column++) {
-        __m512 weights = load(tile + (size_t)column * TILE);
+    __m512 totals[ROWS][2];
+    for (int row = 0; row < n; row++) totals[row][0] = totals[row][1] = _mm512_setzero_ps();
+    for (int column = 0; column < x->columns; column++, pair += PAIR) {
+        __m512 left = load(pair), right = load(pair + TILE);
         for (int row = 0; row < n; row++) {
             __m512 input = _mm512_set1_ps(values[(size_t)row * (size_t)x->columns + (size_t)column]);
-            totals[row] = _mm512_fmadd_ps(input, weights, totals[row]);
+            totals[row][0] = _mm512_fmadd_ps(input, left, totals[row][0]);
+            totals[row][1] = _mm512_fmadd_ps(input, right, totals[row][1]);
         }
     }
-    for (int row = 0; row < n; row++) _mm512_storeu_ps(out + (size_t)row * stride, totals[row]);
-}
-
-/* The number of rows as a constant, so that the accumulators stay in registers. */
-#define FOR_ROWS(n, call)                                                                                      \
-    switch (n) {                                                                                               \
-    case 1: call(1); break;                                                                                    \
-    case 2: call(2); break;                                                                                    \
-    case 3: call(3); break;                                                                                    \
-    case 4: call(4); break;                                                                                    \
-    case 5: call(5); break;                                                                                    \
-    case 6: call(6); break;                                                                                    \
-    case 7: call(7); break;                                                                                    \
-    default: call(8); break;                                                                                   \
-    }
-
-static void product_u8(const uint8_t *tile, int has_offset, const struct operand *x, int first, int n, float *out,
-                       size_t stride) {
-    for (; n > 0; n -= ROWS, first += ROWS, out += ROWS * stride) {
-#define WITH(count) rows_u8(count, tile, 1, x, first, out, stride)
-#define WITHOUT(count) rows_u8(count, tile, 0, x, first, out, stride)
-        if (has_offset) FOR_ROWS(n, WITH)
-        else FOR_ROWS(n, WITHOUT)
+    for (int row = 0; row < n; row++, out += PAIR) {
+        _mm512_storeu_ps(out, totals[row][0]);
+        _mm512_storeu_ps(out + TILE, totals[row][1]);
     }
 }
 
-static void product_f32(const float *tile, const struct operand *x, int first, int n, float *out, size_t stride) {
-    for (; n > 0; n -= ROWS, first += ROWS, out += ROWS * stride) {
-#define DENSE(count) rows_f32(count, tile, x, first, out, stride)
-        FOR_ROWS(n, DENSE)
+static void product_f32(const float *pair, const struct operand *x, int first, int n, float *out) {
+    for (int row = 0; row < n; row += ROWS) {
+#define DENSE(count) rows_f32(count, pair, x, first + row, out + row * PAIR)
+        FOR_ROWS(n - row, DENSE)
     }
 }
 
-/* --- attention; d is a multiple of 16 --- */
+/* --- attention; d is a multiple of 32. Queries are taken in twos, which share what is read. --- */
 
-static void scores(const float *query, const uint16_t *keys, int n, int d, float *out) {
-    for (int position = 0; position < n; position++, keys += d) {
-        __m512 total = _mm512_setzero_ps();
-        for (int i = 0; i < d; i += 16) total = _mm512_fmadd_ps(load(query + i), load_half(keys + i), total);
-        out[position] = _mm512_reduce_add_ps(total);
+/* Sums of 4 registers. */
+INLINE __m128 reduce_4(const __m512 x[4]) {
+    __m256 y[4];
+    for (int i = 0; i < 4; i++) y[i] = _mm256_add_ps(_mm512_castps512_ps256(x[i]), _mm512_extractf32x8_ps(x[i], 1));
+    __m256 sums = _mm256_hadd_ps(_mm256_hadd_ps(y[0], y[1]), _mm256_hadd_ps(y[2], y[3]));
+    return _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1));
+}
+
+INLINE void scores_of(const int count, const float *queries, const uint16_t *keys, int n, int d, float *out, size_t stride) {
+    for (int first = 0; first < n; first += 4) {
+        const uint16_t *four[4]; /* keys; the last one again where there are none */
+        for (int i = 0; i < 4; i++) four[i] = keys + (first + i < n ? first + i : n - 1) * d;
+        __m512 totals[2][4] = {0};
+        for (int i = 0; i < d; i += 16)
+            for (int key = 0; key < 4; key++) {
+                if (i % 32 == 0) __builtin_prefetch(four[key] + i + 16 * d);
+                __m512 values = load_half(four[key] + i);
+                for (int query = 0; query < count; query++)
+                    totals[query][key] = _mm512_fmadd_ps(load(queries + query * d + i), values, totals[query][key]);
+            }
+        for (int query = 0; query < count; query++)
+            _mm_mask_storeu_ps(out + (size_t)query * stride + first, (__mmask8)first_lanes(n - first), reduce_4(totals[query]));
     }
 }
 
-static void add_weighted(const float *weights, const uint16_t *values, int n, int d, float *out) {
-    for (int i = 0; i < d; i += 64) {
-        int lanes = d - i < 64 ? (d - i) / 16 : 4;
-        __m512 totals[4];
-        for (int j = 0; j < lanes; j++) totals[j] = load(out + i + 16 * j);
-        for (int position = 0; position < n; position++) {
-            __m512 weight = _mm512_set1_ps(weights[position]);
-            for (int j = 0; j < lanes; j++)
-                totals[j] = _mm512_fmadd_ps(weight, load_half(values + (size_t)position * (size_t)d + i + 16 * j), totals[j]);
+static void scores(const float *queries, int count, const uint16_t *keys, int n, int d, float *out, size_t stride) {
+    for (; count > 1; count -= 2, queries += 2 * d, out += 2 * stride) scores_of(2, queries, keys, n, d, out, stride);
+    if (count) scores_of(1, queries, keys, n, d, out, stride);
+}
+
+/* `lanes` registers of the values, from the first one on. */
+INLINE void add_lanes(const int count, const int lanes, const float *weights, size_t stride, const uint16_t *values, int n,
+                      int d, float *out) {
+    __m512 totals[2][8];
+    for (int query = 0; query < count; query++)
+        for (int i = 0; i < lanes; i++) totals[query][i] = load(out + query * d + 16 * i);
+    for (int value = 0; value < n; value++, values += d)
+        for (int i = 0; i < lanes; i++) {
+            if (i % 2 == 0) __builtin_prefetch(values + 16 * i + 16 * d);
+            __m512 part = load_half(values + 16 * i);
+            for (int query = 0; query < count; query++)
+                totals[query][i] = _mm512_fmadd_ps(_mm512_set1_ps(weights[(size_t)query * stride + (size_t)value]), part, totals[query][i]);
         }
-        for (int j = 0; j < lanes; j++) _mm512_storeu_ps(out + i + 16 * j, totals[j]);
-    }
+    for (int query = 0; query < count; query++)
+        for (int i = 0; i < lanes; i++) _mm512_storeu_ps(out + query * d + 16 * i, totals[query][i]);
+}
+
+static void add_weighted(const float *weights, size_t stride, int count, const uint16_t *values, int n, int d, float *out) {
+    for (; count > 0; count -= 2, weights += 2 * stride, out += 2 * d)
+        for (int i = 0, lanes; i < d; i += 16 * lanes) {
+            lanes = d - i < 128 ? 2 : 8;
+            if (count > 1 && lanes == 8) add_lanes(2, 8, weights, stride, values + i, n, d, out + i);
+            else if (count > 1) add_lanes(2, 2, weights, stride, values + i, n, d, out + i);
+            else if (lanes == 8) add_lanes(1, 8, weights, stride, values + i, n, d, out + i);
+            else add_lanes(1, 2, weights, stride, values + i, n, d, out + i);
+        }
 }
 
 static void to_half(const float *x, int n, uint16_t *out) {

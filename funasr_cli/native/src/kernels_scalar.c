@@ -45,49 +45,49 @@ static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *
     }
 }
 
-static void product_u8(const uint8_t *tile, int has_offset, const struct operand *x, int first, int n, float *out,
-                       size_t stride) {
+static void product_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n, float *out) {
     int groups = x->columns / GROUP;
-    for (int row = 0; row < n; row++) {
-        const uint8_t *block = tile;
-        float total[TILE] = {0};
+    memset(out, 0, (size_t)(n * PAIR) * sizeof(float));
+    for (int row = 0; row < n; row++, out += PAIR) {
+        const uint8_t *block = pair;
         for (int group = 0; group < groups; group++, block += block_size(has_offset)) {
             size_t at = (size_t)(first + row) * (size_t)groups + (size_t)group;
             const int8_t *values = x->rounded + at * GROUP;
-            const float *scales = (const float *)(block + BLOCK_VALUES), *offsets = scales + TILE;
-            for (int output = 0; output < TILE; output++) {
+            const float *scales = (const float *)(block + BLOCK_VALUES), *offsets = scales + PAIR;
+            for (int output = 0; output < PAIR; output++) {
                 int32_t dot = -128 * x->sums[at];
-                for (int i = 0; i < GROUP; i++) dot += block[(i / 4 * TILE + output) * 4 + i % 4] * values[i];
-                total[output] += (float)dot * x->scales[at] * scales[output];
-                if (has_offset) total[output] += (float)x->sums[at] * x->scales[at] * offsets[output];
+                for (int i = 0; i < GROUP; i++) dot += block[place(output, i)] * values[i];
+                out[output] += (float)dot * x->scales[at] * scales[output];
+                if (has_offset) out[output] += (float)x->sums[at] * x->scales[at] * offsets[output];
             }
         }
-        memcpy(out + (size_t)row * stride, total, sizeof total);
     }
 }
 
-static void product_f32(const float *tile, const struct operand *x, int first, int n, float *out, size_t stride) {
-    for (int row = 0; row < n; row++) {
+static void product_f32(const float *pair, const struct operand *x, int first, int n, float *out) {
+    memset(out, 0, (size_t)(n * PAIR) * sizeof(float));
+    for (int row = 0; row < n; row++, out += PAIR) {
         const float *values = x->values + (size_t)(first + row) * (size_t)x->columns;
-        float total[TILE] = {0};
         for (int column = 0; column < x->columns; column++)
-            for (int output = 0; output < TILE; output++)
-                total[output] += values[column] * tile[(size_t)column * TILE + (size_t)output];
-        memcpy(out + (size_t)row * stride, total, sizeof total);
+            for (int output = 0; output < PAIR; output++)
+                out[output] += values[column] * pair[(size_t)column * PAIR + (size_t)output];
     }
 }
 
-static void scores(const float *query, const uint16_t *keys, int n, int d, float *out) {
-    for (int position = 0; position < n; position++, keys += d) {
-        float total = 0.0f;
-        for (int i = 0; i < d; i++) total += query[i] * from_half(keys[i]);
-        out[position] = total;
-    }
+static void scores(const float *queries, int count, const uint16_t *keys, int n, int d, float *out, size_t stride) {
+    for (int query = 0; query < count; query++)
+        for (int key = 0; key < n; key++) {
+            float total = 0.0f;
+            for (int i = 0; i < d; i++) total += queries[query * d + i] * from_half(keys[key * d + i]);
+            out[(size_t)query * stride + (size_t)key] = total;
+        }
 }
 
-static void add_weighted(const float *weights, const uint16_t *values, int n, int d, float *out) {
-    for (int position = 0; position < n; position++, values += d)
-        for (int i = 0; i < d; i++) out[i] += weights[position] * from_half(values[i]);
+static void add_weighted(const float *weights, size_t stride, int count, const uint16_t *values, int n, int d, float *out) {
+    for (int query = 0; query < count; query++)
+        for (int value = 0; value < n; value++)
+            for (int i = 0; i < d; i++)
+                out[query * d + i] += weights[(size_t)query * stride + (size_t)value] * from_half(values[value * d + i]);
 }
 
 static void to_half(const float *x, int n, uint16_t *out) {

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FN_ABI 2
+#define FN_ABI 3
 #define FN_EXPORT __attribute__((visibility("default")))
 
 enum {

@@ -1,6 +1,4 @@
-/* Packing of matrices: into tiles of TILE outputs whose inputs follow each other, see internal.h.
- *
- * Rows that are missing in the last tile are zero. FN_F32 keeps a tile as (columns, TILE).
+/* Packing of matrices: into pairs of tiles, see internal.h. Rows that are missing in the last pair are zero.
  */
 
 #include "internal.h"
@@ -8,24 +6,19 @@
 #include <math.h>
 #include <string.h>
 
-static int tiles(int32_t rows) { return (rows + TILE - 1) / TILE; }
-
 size_t fn_packed_size(int32_t rows, int32_t columns, int32_t weights, int32_t has_offset) {
     struct fn_matrix m = {.rows = rows, .columns = columns, .weights = weights, .has_offset = has_offset};
-    return (size_t)tiles(rows) * tile_size(&m);
+    return (size_t)pairs(&m) * pair_size(&m);
 }
 
 static void pack_f32(float *packed, const float *values, int32_t rows, int32_t columns) {
-    for (int tile = 0; tile < tiles(rows); tile++)
+    for (int first = 0; first < rows; first += PAIR)
         for (int column = 0; column < columns; column++)
-            for (int output = 0; output < TILE; output++) {
-                int row = tile * TILE + output;
+            for (int output = 0; output < PAIR; output++) {
+                int row = first + output;
                 *packed++ = row < rows ? values[(size_t)row * columns + column] : 0.0f;
             }
 }
-
-/* Place of one value within the values of its block. */
-static inline int place(int output, int input) { return (input / 4 * TILE + output) * 4 + input % 4; }
 
 /* The scale of a group of weights: NaN if one of them is not finite, so that no product hides it. */
 static float scale_of(const float *values) {
@@ -44,10 +37,10 @@ int fn_pack(void *packed, const float *values, int32_t rows, int32_t columns, in
         return FN_OK;
     }
     uint8_t *block = packed;
-    for (int tile = 0; tile < tiles(rows); tile++)
+    for (int first = 0; first < rows; first += PAIR)
         for (int group = 0; group < columns / GROUP; group++, block += block_size(0))
-            for (int output = 0; output < TILE; output++) {
-                int row = tile * TILE + output;
+            for (int output = 0; output < PAIR; output++) {
+                int row = first + output;
                 const float *from = values + (size_t)row * columns + (size_t)group * GROUP;
                 float scale = row < rows ? scale_of(from) : 0.0f;
                 ((float *)(block + BLOCK_VALUES))[output] = scale;
@@ -64,10 +57,10 @@ int fn_pack_affine(void *packed, const uint8_t *values, const float *scales, con
     if (rows < 1 || columns < 1 || columns % GROUP || group < GROUP || group % GROUP || columns % group)
         return FN_BAD_ARGUMENT;
     uint8_t *block = packed;
-    for (int tile = 0; tile < tiles(rows); tile++)
+    for (int first = 0; first < rows; first += PAIR)
         for (int g = 0; g < columns / GROUP; g++, block += block_size(1))
-            for (int output = 0; output < TILE; output++) {
-                int row = tile * TILE + output;
+            for (int output = 0; output < PAIR; output++) {
+                int row = first + output;
                 size_t stated = (size_t)row * (size_t)(columns / group) + (size_t)(g * GROUP / group);
                 float scale = row < rows ? scales[stated] : 0.0f, offset = row < rows ? offsets[stated] : 0.0f;
                 ((float *)(block + BLOCK_VALUES))[output] = scale;

@@ -1,15 +1,9 @@
-/* Products of a batch with a packed matrix, tile by tile. */
+/* Products of a batch with a packed matrix, by pairs of tiles. */
 
 #include "internal.h"
 
 #include <stdlib.h>
-
-#define CHUNK_BYTES 65536 /* of weights: long beside the handing over of a chunk, short beside a whole matrix */
-
-int tiles_a_chunk(const struct fn_matrix *m) {
-    size_t tiles = CHUNK_BYTES / tile_size(m);
-    return tiles > 1 ? (int)tiles : 1;
-}
+#include <string.h>
 
 int operand_reserve(struct operand *x, int n, int columns, int weights) {
     size_t count = (size_t)n * (size_t)columns, groups = count / GROUP;
@@ -42,11 +36,11 @@ void round_row(const struct kernels *k, int weights, const struct operand *x, in
     }
 }
 
-void multiply_tile(const struct kernels *k, const struct fn_matrix *m, int tile, const struct operand *x, int first,
-                   int n, float *out, size_t stride) {
-    const uint8_t *data = (const uint8_t *)m->data + (size_t)tile * tile_size(m);
-    if (m->weights == FN_U8) k->product_u8(data, m->has_offset, x, first, n, out, stride);
-    else k->product_f32((const float *)data, x, first, n, out, stride);
+void multiply_pair(const struct kernels *k, const struct fn_matrix *m, int pair, const struct operand *x, int first,
+                   int n, float *out) {
+    const void *data = (const uint8_t *)m->data + (size_t)pair * pair_size(m);
+    if (m->weights == FN_U8) k->product_u8(data, m->has_offset, x, first, n, out);
+    else k->product_f32(data, x, first, n, out);
 }
 
 struct product_job {
@@ -57,19 +51,16 @@ struct product_job {
     float *out;
 };
 
-static void product_chunk(void *argument, int chunk) {
+static void product_pair(void *argument, int pair) {
     const struct product_job *job = argument;
-    int tiles = tiles_a_chunk(job->matrix), rows = job->matrix->rows;
-    for (int tile = chunk * tiles; tile < (chunk + 1) * tiles && tile * TILE < rows; tile++) {
-        float part[8 * TILE];
-        for (int first = 0; first < job->n; first += 8) {
-            int n = job->n - first < 8 ? job->n - first : 8, width = rows - tile * TILE;
-            multiply_tile(job->kernels, job->matrix, tile, job->x, first, n, part, TILE);
-            for (int row = 0; row < n; row++)
-                for (int i = 0; i < TILE && i < width; i++)
-                    job->out[(size_t)(first + row) * (size_t)rows + (size_t)(tile * TILE + i)] =
-                        part[row * TILE + i];
-        }
+    int rows = job->matrix->rows, width = rows - pair * PAIR < PAIR ? rows - pair * PAIR : PAIR;
+    float part[BLOCK_ROWS * PAIR];
+    for (int first = 0; first < job->n; first += BLOCK_ROWS) {
+        int n = block_rows(first, job->n);
+        multiply_pair(job->kernels, job->matrix, pair, job->x, first, n, part);
+        for (int row = 0; row < n; row++)
+            memcpy(job->out + (size_t)(first + row) * (size_t)rows + (size_t)(pair * PAIR), part + row * PAIR,
+                   (size_t)width * sizeof(float));
     }
 }
 
@@ -86,8 +77,7 @@ int fn_product(const struct fn_matrix *matrix, const float *x, int32_t n, float 
         for (size_t i = 0; i < (size_t)n * (size_t)matrix->columns; i++) operand.values[i] = x[i];
         for (int row = 0; row < n; row++) round_row(kernels, matrix->weights, &operand, row);
         struct product_job job = {kernels, matrix, &operand, n, out};
-        int per_chunk = tiles_a_chunk(matrix) * TILE;
-        pool_run(pool, product_chunk, &job, (matrix->rows + per_chunk - 1) / per_chunk);
+        pool_run(pool, product_pair, &job, pairs(matrix));
     }
     operand_free(&operand);
     pool_free(pool);

@@ -1,0 +1,284 @@
+/* The inner loops with NEON and its dot product of bytes; see kernels_scalar.c for what each computes.
+ *
+ * The dot product takes signed bytes, so the weights are taken as value - 128, which is the value with its highest
+ * bit flipped, and nothing has to be subtracted afterwards.
+ */
+
+#include "internal.h"
+
+#if defined(__aarch64__)
+
+#include <arm_neon.h>
+#include <math.h>
+#include <string.h>
+
+#define ROWS 4     /* that share the loads of a tile: 16 accumulators */
+#define QUARTERS 4 /* registers of 4 numbers: the 16 outputs of a tile, or 16 numbers of a row */
+#define INLINE static inline __attribute__((always_inline))
+
+/* --- names for what the loops do --- */
+
+INLINE float32x4_t load_half(const uint16_t *x) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x))); }
+INLINE float32x4_t zero(void) { return vdupq_n_f32(0.0f); }
+
+INLINE float reduce_add(const float32x4_t *x) {
+    return vaddvq_f32(vaddq_f32(vaddq_f32(x[0], x[1]), vaddq_f32(x[2], x[3])));
+}
+
+/* Add the products of 4 weights and 4 inputs to each of 4 sums. */
+INLINE int32x4_t add_products(int32x4_t sums, int8x16_t weights, const int8_t *inputs) {
+    int32_t four;
+    memcpy(&four, inputs, sizeof four);
+    return vdotq_s32(sums, weights, vreinterpretq_s8_s32(vdupq_n_s32(four)));
+}
+
+/* e^x as in kernels_avx512.c */
+INLINE float32x4_t exponential(float32x4_t x) {
+    x = vmaxq_f32(x, vdupq_n_f32(-87.3f)); /* NaN stays NaN */
+    x = vminq_f32(x, vdupq_n_f32(88.3f));
+    float32x4_t n = vrndnq_f32(vmulq_f32(x, vdupq_n_f32(1.44269504f)));
+    float32x4_t r = vfmsq_f32(x, n, vdupq_n_f32(0.693359375f));
+    r = vfmsq_f32(r, n, vdupq_n_f32(-2.12194440e-4f));
+    float32x4_t p = vdupq_n_f32(1.9875691500e-4f);
+    p = vfmaq_f32(vdupq_n_f32(1.3981999507e-3f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(8.3334519073e-3f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(4.1665795894e-2f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(1.6666665459e-1f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(5.0000001201e-1f), p, r);
+    p = vfmaq_f32(vaddq_f32(r, vdupq_n_f32(1.0f)), vmulq_f32(p, r), r);
+    int32x4_t bits = vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23);
+    return vmulq_f32(p, vreinterpretq_f32_s32(bits));
+}
+
+/* --- products --- */
+
+static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *sum) {
+    float32x4_t peaks = zero();
+    uint32x4_t finite = vdupq_n_u32(~0u);
+    for (int i = 0; i < GROUP; i += 4) {
+        float32x4_t v = vld1q_f32(x + i), nothing = vsubq_f32(v, v); /* NaN, if v is not finite */
+        finite = vandq_u32(finite, vceqq_f32(nothing, nothing));
+        peaks = vmaxnmq_f32(peaks, vabsq_f32(v));
+    }
+    float peak = vmaxvq_f32(peaks);
+    float32x4_t inverse = vdupq_n_f32(peak >= TINY ? 127.0f / peak : 0.0f);
+    int32x4_t sums = vdupq_n_s32(0);
+    for (int i = 0; i < GROUP; i += 8) {
+        int32x4_t low = vcvtnq_s32_f32(vmulq_f32(vld1q_f32(x + i), inverse)); /* 0, if NaN */
+        int32x4_t high = vcvtnq_s32_f32(vmulq_f32(vld1q_f32(x + i + 4), inverse));
+        sums = vaddq_s32(sums, vaddq_s32(low, high));
+        vst1_s8(rounded + i, vqmovn_s16(vcombine_s16(vqmovn_s32(low), vqmovn_s32(high))));
+    }
+    int bad = !vminvq_u32(finite);
+    *scale = bad ? NAN : peak >= TINY ? peak / 127.0f : 0.0f;
+    *sum = bad ? 0 : vaddvq_s32(sums);
+}
+
+/* The number of rows as a constant, so that the accumulators stay in registers. */
+#define FOR_ROWS(n, call)                                                                                      \
+    switch (n) {                                                                                               \
+    case 1: call(1); break;                                                                                    \
+    case 2: call(2); break;                                                                                    \
+    case 3: call(3); break;                                                                                    \
+    default: call(4); break;                                                                                   \
+    }
+
+/* Add the products of one group with n rows to totals (n, PAIR): one tile of the pair, from output `tile` on. */
+INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, int tile, const struct operand *x,
+                     size_t row, size_t group, float *totals) {
+    size_t columns = (size_t)x->columns, groups = columns / GROUP, at = row * groups + group;
+    const int8_t *rounded = x->rounded + at * GROUP;
+    const float *scales = (const float *)(block + BLOCK_VALUES) + tile, *offsets = scales + PAIR;
+    int32x4_t dots[ROWS][QUARTERS];
+    for (int i = 0; i < n; i++)
+        for (int q = 0; q < QUARTERS; q++) dots[i][q] = vdupq_n_s32(0);
+    block += 4 * tile;
+    for (int four = 0; four < GROUP / 4; four++, block += 4 * PAIR) {
+        prefetch(block);
+        for (int q = 0; q < QUARTERS; q++) {
+            uint8x16_t stored = vld1q_u8(block + 16 * q);
+            int8x16_t weights = vreinterpretq_s8_u8(veorq_u8(stored, vdupq_n_u8(0x80))); /* value - 128 */
+            for (int i = 0; i < n; i++)
+                dots[i][q] = add_products(dots[i][q], weights, rounded + (size_t)i * columns + 4 * four);
+        }
+    }
+    totals += tile;
+    for (int i = 0; i < n; i++, totals += PAIR) {
+        size_t here = at + (size_t)i * groups;
+        float sum = (float)x->sums[here] * x->scales[here];
+        for (int q = 0; q < QUARTERS; q++) {
+            float32x4_t dot = vmulq_n_f32(vcvtq_f32_s32(dots[i][q]), x->scales[here]);
+            float32x4_t total = vfmaq_f32(vld1q_f32(totals + 4 * q), dot, vld1q_f32(scales + 4 * q));
+            if (has_offset) total = vfmaq_n_f32(total, vld1q_f32(offsets + 4 * q), sum);
+            vst1q_f32(totals + 4 * q, total);
+        }
+    }
+}
+
+/* One pass over the weights, group by group: a few rows at a time, which find them in the first-level cache. */
+INLINE void rows_u8(const int has_offset, const uint8_t *pair, const struct operand *x, int first, int n,
+                    float *out) {
+    size_t groups = (size_t)x->columns / GROUP;
+    memset(out, 0, (size_t)(n * PAIR) * sizeof(float));
+    for (size_t group = 0; group < groups; group++, pair += block_size(has_offset))
+        for (int tile = 0; tile < PAIR; tile += TILE)
+            for (int row = 0; row < n; row += ROWS) {
+#define GROUP_OF(count) group_u8(count, has_offset, pair, tile, x, (size_t)(first + row), group, out + row * PAIR)
+                FOR_ROWS(n - row, GROUP_OF)
+            }
+}
+
+static void product_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n,
+                       float *out) {
+    if (has_offset) rows_u8(1, pair, x, first, n, out);
+    else rows_u8(0, pair, x, first, n, out);
+}
+
+/* One tile of a pair. */
+INLINE void rows_f32(const int n, const float *tile, const struct operand *x, int first, float *out) {
+    const float *values = x->values + (size_t)first * (size_t)x->columns;
+    float32x4_t totals[ROWS][QUARTERS];
+    for (int row = 0; row < n; row++)
+        for (int q = 0; q < QUARTERS; q++) totals[row][q] = zero();
+    for (int column = 0; column < x->columns; column++, tile += PAIR)
+        for (int q = 0; q < QUARTERS; q++) {
+            float32x4_t weights = vld1q_f32(tile + 4 * q);
+            for (int row = 0; row < n; row++) {
+                float input = values[(size_t)row * (size_t)x->columns + (size_t)column];
+                totals[row][q] = vfmaq_n_f32(totals[row][q], weights, input);
+            }
+        }
+    for (int row = 0; row < n; row++, out += PAIR)
+        for (int q = 0; q < QUARTERS; q++) vst1q_f32(out + 4 * q, totals[row][q]);
+}
+
+static void product_f32(const float *pair, const struct operand *x, int first, int n, float *out) {
+    for (int tile = 0; tile < PAIR; tile += TILE)
+        for (int row = 0; row < n; row += ROWS) {
+#define DENSE(count) rows_f32(count, pair + tile, x, first + row, out + row * PAIR + tile)
+            FOR_ROWS(n - row, DENSE)
+        }
+}
+
+/* --- attention; d is a multiple of 32. Queries are taken in twos, which share what is read. --- */
+
+INLINE void scores_of(const int count, const float *queries, const uint16_t *keys, int n, int d, float *out,
+                      size_t stride) {
+    for (int key = 0; key < n; key++, keys += d) {
+        float32x4_t totals[2][QUARTERS];
+        for (int query = 0; query < count; query++)
+            for (int q = 0; q < QUARTERS; q++) totals[query][q] = zero();
+        for (int i = 0; i < d; i += 16)
+            for (int q = 0; q < QUARTERS; q++) {
+                float32x4_t values = load_half(keys + i + 4 * q);
+                for (int query = 0; query < count; query++) {
+                    float32x4_t four = vld1q_f32(queries + query * d + i + 4 * q);
+                    totals[query][q] = vfmaq_f32(totals[query][q], four, values);
+                }
+            }
+        for (int query = 0; query < count; query++)
+            out[(size_t)query * stride + (size_t)key] = reduce_add(totals[query]);
+    }
+}
+
+static void scores(const float *queries, int count, const uint16_t *keys, int n, int d, float *out,
+                   size_t stride) {
+    for (; count > 1; count -= 2, queries += 2 * d, out += 2 * stride)
+        scores_of(2, queries, keys, n, d, out, stride);
+    if (count) scores_of(1, queries, keys, n, d, out, stride);
+}
+
+/* 16 numbers of each value, from the first one on. */
+INLINE void add_lanes(const int count, const float *weights, size_t stride, const uint16_t *values, int n, int d,
+                      float *out) {
+    float32x4_t totals[2][QUARTERS];
+    for (int query = 0; query < count; query++)
+        for (int q = 0; q < QUARTERS; q++) totals[query][q] = vld1q_f32(out + query * d + 4 * q);
+    for (int value = 0; value < n; value++, values += d)
+        for (int q = 0; q < QUARTERS; q++) {
+            float32x4_t four = load_half(values + 4 * q);
+            for (int query = 0; query < count; query++) {
+                float weight = weights[(size_t)query * stride + (size_t)value];
+                totals[query][q] = vfmaq_n_f32(totals[query][q], four, weight);
+            }
+        }
+    for (int query = 0; query < count; query++)
+        for (int q = 0; q < QUARTERS; q++) vst1q_f32(out + query * d + 4 * q, totals[query][q]);
+}
+
+static void add_weighted(const float *weights, size_t stride, int count, const uint16_t *values, int n, int d,
+                         float *out) {
+    for (; count > 1; count -= 2, weights += 2 * stride, out += 2 * d)
+        for (int i = 0; i < d; i += 16) add_lanes(2, weights, stride, values + i, n, d, out + i);
+    for (int i = 0; count && i < d; i += 16) add_lanes(1, weights, stride, values + i, n, d, out + i);
+}
+
+static void to_half(const float *x, int n, uint16_t *out) {
+    for (int i = 0; i < n; i += 4) vst1_u16(out + i, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(x + i))));
+}
+
+/* --- whole rows, of any length: 4 or 16 values at a time, then the rest one by one --- */
+
+static float maximum(const float *x, int n) {
+    float32x4_t peaks = vdupq_n_f32(x[0]);
+    int i = 0;
+    for (; i + 4 <= n; i += 4) peaks = vmaxnmq_f32(peaks, vld1q_f32(x + i));
+    float peak = vmaxnmvq_f32(peaks);
+    for (; i < n; i++) peak = x[i] > peak ? x[i] : peak;
+    return peak;
+}
+
+static float exponentials(const float *x, int n, float peak, float *out) {
+    float32x4_t sums[QUARTERS] = {zero(), zero(), zero(), zero()};
+    int i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int q = 0; q < QUARTERS; q++) {
+            float32x4_t values = exponential(vsubq_f32(vld1q_f32(x + i + 4 * q), vdupq_n_f32(peak)));
+            if (out) vst1q_f32(out + i + 4 * q, values);
+            sums[q] = vaddq_f32(sums[q], values);
+        }
+    float sum = reduce_add(sums);
+    for (; i < n; i++) {
+        float value = expf(x[i] - peak);
+        if (out) out[i] = value;
+        sum += value;
+    }
+    return sum;
+}
+
+static float sum_of_squares(const float *x, int n) {
+    float32x4_t sums[QUARTERS] = {zero(), zero(), zero(), zero()};
+    int i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int q = 0; q < QUARTERS; q++) {
+            float32x4_t values = vld1q_f32(x + i + 4 * q);
+            sums[q] = vfmaq_f32(sums[q], values, values);
+        }
+    float sum = reduce_add(sums);
+    for (; i < n; i++) sum += x[i] * x[i];
+    return sum;
+}
+
+static void scale_by(const float *x, const float *weights, float factor, int n, float *out) {
+    int i = 0;
+    for (; i + 4 <= n; i += 4)
+        vst1q_f32(out + i, vmulq_f32(vmulq_n_f32(vld1q_f32(x + i), factor), vld1q_f32(weights + i)));
+    for (; i < n; i++) out[i] = x[i] * factor * weights[i];
+}
+
+static void swiglu(const float *gate, const float *up, int n, float *out) {
+    int i = 0;
+    for (; i + 4 <= n; i += 4) {
+        float32x4_t g = vld1q_f32(gate + i);
+        float32x4_t below = vaddq_f32(vdupq_n_f32(1.0f), exponential(vnegq_f32(g)));
+        vst1q_f32(out + i, vmulq_f32(vdivq_f32(g, below), vld1q_f32(up + i)));
+    }
+    for (; i < n; i++) out[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+}
+
+const struct kernels kernels_neon = {
+    "neon", round_group, product_u8, product_f32, scores, add_weighted, to_half,
+    maximum, exponentials, sum_of_squares, scale_by, swiglu,
+};
+
+#endif

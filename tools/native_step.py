@@ -1,0 +1,151 @@
+"""Measure steps of the CPU engine's decoder at the published size, with random weights, and reading them once.
+
+python -m tools.native_step --rows 1,4,8,16 --prompts 75,100
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+
+import numpy as np
+
+from funasr_cli.models.qwen3 import Qwen3Config
+from funasr_cli.native.decoder import NativeDecoder, Row, usual_threads
+from funasr_cli.native.library import FLOAT32, INT8, PAIR, SLOWEST, Packed, instruction_sets, library, why_missing
+
+CONFIG = Qwen3Config(
+    hidden_size=1024, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, head_dim=128,
+    intermediate_size=3072, vocab_size=151936, rope_theta=1e6, rms_norm_eps=1e-6, tie_word_embeddings=True,
+    attention_bias=False,
+)  # fmt: skip
+OUTPUTS = {
+    "q_proj": 2048, "k_proj": 1024, "v_proj": 1024, "o_proj": 1024, "gate_proj": 3072, "up_proj": 3072,
+    "down_proj": 1024, "embed_tokens": CONFIG.vocab_size,
+}  # fmt: skip
+INPUTS = {"o_proj": 2048, "down_proj": 3072}  # others: hidden_size
+WEIGHTS = {"int8": INT8, "float32": FLOAT32}
+PIECE = 8 * PAIR  # rows that are packed once and repeated: random values differ enough, and packing takes long
+
+
+def random_matrices(weights: int) -> Callable[..., Packed]:
+    """Return what makes packed matrices of random weights, for `NativeDecoder`."""
+    loaded, rng, pieces = library(), np.random.default_rng(1), dict[int, Packed]()
+    assert loaded is not None
+
+    def matrix(*names: str, interleave: bool = False) -> Packed:
+        parts = [name.rpartition(".")[2] for name in names]
+        rows, columns = sum(OUTPUTS[part] for part in parts), INPUTS.get(parts[0], CONFIG.hidden_size)
+        if columns not in pieces:
+            values = rng.standard_normal((PIECE, columns), np.float32) / np.float32(columns**0.5)
+            pieces[columns] = Packed.of(loaded, values, weights)
+        packed = Packed(loaded, rows, columns, weights)
+        packed.bytes[:] = np.resize(pieces[columns].bytes, packed.bytes.size)
+        return packed
+
+    return matrix
+
+
+def norm(name: str) -> np.ndarray:
+    """Return the weights of a norm, all 1."""
+    return np.ones(CONFIG.head_dim if name.endswith(("q_norm", "k_norm")) else CONFIG.hidden_size, np.float32)
+
+
+def milliseconds(calls: Sequence[Callable[[], object]], trials: int) -> list[list[float]]:
+    """Return the sorted times of each call. They take turns, after a first time that is not measured."""
+    times: list[list[float]] = [[] for _ in calls]
+    for trial in range(-1, trials):
+        for call, each in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            if trial >= 0:
+                each.append(1000 * (time.perf_counter() - start))
+    return [sorted(each) for each in times]
+
+
+def reading(decoder: NativeDecoder, threads: int) -> Callable[[], object]:
+    """Return what reads the decoder's packed weights once, without computing anything else of use."""
+    words = [packed.bytes.view(np.int32) for packed in decoder._packed]
+    pieces = [piece for each in words for piece in np.array_split(each, max(1, each.nbytes >> 20))]
+    pool = ThreadPoolExecutor(threads)
+
+    def read(first: int) -> list[int]:
+        return [np.maximum.reduce(piece) for piece in pieces[first::threads]]
+
+    return lambda: list(pool.map(read, range(threads)))
+
+
+class Steps:
+    """A decoder and rows that have read a prompt, for steps that are taken back."""
+
+    def __init__(self, decoder: NativeDecoder, before: int, most_rows: int):
+        self.decoder, self.rng = decoder, np.random.default_rng(2)
+        first = decoder.new_row()
+        decoder.run([first], [self.inputs(before)])
+        self.rows = [first, *(decoder.copied(first) for _ in range(most_rows - 1))]
+
+    def inputs(self, positions: int) -> np.ndarray:
+        """Make random embeddings, (positions, hidden)."""
+        return self.rng.standard_normal((positions, CONFIG.hidden_size), np.float32)
+
+    def step(self, rows: int) -> Callable[[], object]:
+        """Return what computes a step of this number of rows, up to their next tokens."""
+        chosen, inputs = self.rows[:rows], [self.inputs(1) for _ in range(rows)]
+        return lambda: self._run(chosen, inputs)
+
+    def prompt(self, positions: int) -> Callable[[], object]:
+        """Return what reads a prompt of this length after that of one row, up to its first token."""
+        inputs = [self.inputs(positions)]
+        return lambda: self._run(self.rows[:1], inputs)
+
+    def _run(self, rows: Sequence[Row], inputs: Sequence[np.ndarray]) -> None:
+        hidden = self.decoder.run(rows, inputs)
+        self.decoder.choose(np.stack([each[-1] for each in hidden]))
+        for row, each in zip(rows, inputs, strict=True):
+            row.length -= len(each)
+
+
+def numbers(text: str) -> list[int]:
+    """Split 1,4,8."""
+    return [int(each) for each in text.split(",")]
+
+
+def main() -> None:
+    """Print a table with a row for each instruction set: median and shortest time."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=numbers, default=[1, 4, 8, 16], help="rows of a step")
+    parser.add_argument("--prompts", type=numbers, default=[75, 100], help="positions of a prompt")
+    parser.add_argument("--before", type=int, default=100, help="positions before a step")
+    parser.add_argument("--sets", type=lambda text: text.split(","), help="instruction sets [all but scalar]")
+    parser.add_argument("--dtype", choices=WEIGHTS, default="int8")
+    parser.add_argument("--threads", type=int, default=usual_threads())
+    parser.add_argument("--trials", type=int, default=15)
+    given = parser.parse_args()
+    loaded = library()
+    if loaded is None:
+        sys.exit(why_missing())
+    weights = WEIGHTS[given.dtype]
+    matrices = dict[tuple[str, ...], Packed]()
+    make = random_matrices(weights)
+
+    def shared(*names: str, interleave: bool = False) -> Packed:  # the instruction sets read the same memory
+        if names not in matrices:
+            matrices[names] = make(*names, interleave=interleave)
+        return matrices[names]
+
+    titles = [f"{rows} rows" for rows in given.rows] + [f"prompt of {length}" for length in given.prompts]
+    print(f"{'ms':8}", *(f"{title:>14}" for title in [*titles, "read once"]))
+    for name in given.sets or [name for name in instruction_sets(loaded) if name != SLOWEST]:
+        decoder = NativeDecoder(loaded, CONFIG, weights, shared, norm, given.threads, name)
+        steps = Steps(decoder, given.before, max(given.rows))
+        calls = [*map(steps.step, given.rows), *map(steps.prompt, given.prompts), reading(decoder, given.threads)]
+        times = milliseconds(calls, given.trials)
+        print(f"{name:8}", *(f"{f'{median(each):.1f} ({each[0]:.1f})':>14}" for each in times), flush=True)
+    size_gb = decoder.size_bytes / 1e9
+    print(f"{size_gb:.2f} GB of weights, {given.threads} threads, {given.before} positions before")
+
+
+if __name__ == "__main__":
+    main()
