@@ -11,7 +11,7 @@ if build.LIBRARY.is_file() and build.is_wanted():
 NAMED = "NATIVE_LIBRARY"
 EMULATION = Path(__file__).parent / "amx_emulation.h"  # of tile registers, in plain C
 EMULATING = (
-    f'-DFN_TILES="{EMULATION}"'  # a compiler's option; with it, each CPU with AVX512 computes as if it had AMX
+    f'-DFN_TILES="{EMULATION}"'  # a compiler option: with AVX512, compute as if there were AMX
 )
 LIBRARY = load(Path(os.environ[NAMED])) if os.environ.get(NAMED) else library()
 SETS = instruction_sets(LIBRARY) if LIBRARY else ()
