@@ -24,6 +24,7 @@ FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off
 OF_FILES = {
     "kernels_avx2": "-mavx2 -mfma -mf16c",
     "kernels_avx512": "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c",
+    "kernels_avx512bf16": "-mavx512f -mavx512bw -mavx512vl -mavx512bf16",
 }
 SWITCH = "FUNASR_NATIVE"  # "0" leaves the library out
 

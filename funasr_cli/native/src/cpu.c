@@ -23,18 +23,23 @@ static int has_avx512(void) {
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vnni");
 }
+
+static int has_bf16(void) {
+    unsigned a, b, c, d;
+    return has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1 << 5);
+}
 #endif
 
 /* Best first: a CPU that has one has those after it, too. */
 static const char *const names[] = {
 #if defined(__x86_64__)
-    "avx512", "avx2",
+    "avx512bf16", "avx512", "avx2",
 #endif
     "scalar", NULL};
 
 static const struct kernels *const kernels[] = {
 #if defined(__x86_64__)
-    &kernels_avx512, &kernels_avx2,
+    &kernels_avx512bf16, &kernels_avx512, &kernels_avx2,
 #endif
     &kernels_scalar};
 
@@ -42,7 +47,7 @@ static const struct kernels *const kernels[] = {
 static int best(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    return has_avx512() ? 0 : has_avx2() ? 1 : 2;
+    return has_bf16() ? 0 : has_avx512() ? 1 : has_avx2() ? 2 : 3;
 #else
     return 0;
 #endif

@@ -253,8 +253,8 @@ static void rms_norm(const fn_decoder *d, const float *x, const float *weights, 
 static void norm_rows(void *argument, int row) {
     const struct step *step = argument;
     const fn_decoder *d = step->decoder;
-    size_t width = (size_t)d->shape.hidden_size, at = (size_t)row * width;
-    rms_norm(d, d->x + at, step->norm, (int)width, d->normed.values + at);
+    size_t width = (size_t)d->shape.hidden_size;
+    rms_norm(d, d->x + (size_t)row * width, step->norm, (int)width, row_of(&d->normed, row));
     round_row(d->kernels, d->shape.weights, &d->normed, row);
 }
 
@@ -300,13 +300,10 @@ static void project_up(void *argument, int chunk) {
             multiply_tile(d->kernels, step->matrix, tile + 1, step->input, first, n, up, TILE);
             for (int row = 0; row < n; row++)
                 d->kernels->swiglu(gate + row * TILE, up + row * TILE, TILE,
-                                   out->values + (size_t)(first + row) * (size_t)out->columns +
-                                       (size_t)(chunk * GROUP + pair * TILE));
+                                   row_of(out, first + row) + chunk * GROUP + pair * TILE);
         }
-        for (int row = 0; row < n && d->shape.weights == FN_U8; row++) {
-            size_t at = (size_t)(first + row) * (size_t)(out->columns / GROUP) + (size_t)chunk;
-            d->kernels->round_group(out->values + at * GROUP, out->rounded + at * GROUP, out->scales + at, out->sums + at);
-        }
+        for (int row = first; row < first + n; row++)
+            put(d->kernels, d->shape.weights, out, row, chunk * GROUP, row_of(out, row) + chunk * GROUP, GROUP);
     }
 }
 
@@ -353,8 +350,7 @@ static void attend(void *argument, int chunk) {
     float *scores = d->scratch + (size_t)chunk * d->scratch_width, factor = 1.0f / sqrtf((float)s->head_dim);
     for (int head = kv_head * shared; head < (kv_head + 1) * shared; head++) {
         float *query = d->qkv + (size_t)row * (size_t)qkv_width(s) + (size_t)head * (size_t)s->head_dim;
-        size_t at = (size_t)row * (size_t)query_width(s) + (size_t)head * (size_t)s->head_dim;
-        float *out = d->attended.values + at;
+        float *out = row_of(&d->attended, row) + head * s->head_dim;
         for (int i = 0; i < s->head_dim; i++) query[i] *= factor;
         for (int first = 0; first < length; first += PAGE) {
             const uint16_t *keys = in_page(s, slot->pages[first / PAGE], step->layer, 0, kv_head);
@@ -489,8 +485,8 @@ int fn_logits(fn_decoder *d, int32_t n, const float *hidden, float *logits, int3
         d->logits_capacity = d->logits ? n : 0;
         if (!d->logits) return FN_NO_MEMORY;
     }
-    memcpy(d->normed.values, hidden, (size_t)n * width * sizeof(float));
-    for (int row = 0; row < n; row++) round_row(d->kernels, d->head.weights, &d->normed, row);
+    for (int row = 0; row < n; row++)
+        put(d->kernels, d->head.weights, &d->normed, row, 0, hidden + (size_t)row * width, (int)width);
     struct head_job job = {d, n, logits ? logits : d->logits, logprobs, ids};
     int per_chunk = tiles_a_chunk(&d->head) * TILE;
     pool_run(d->pool, head_chunk, &job, (d->head.rows + per_chunk - 1) / per_chunk);
@@ -499,22 +495,5 @@ int fn_logits(fn_decoder *d, int32_t n, const float *hidden, float *logits, int3
 }
 
 int fn_embed(const fn_decoder *d, const int32_t *ids, int32_t n, float *out) {
-    const struct fn_matrix *m = &d->embeddings;
-    for (int row = 0; row < n; row++) {
-        if (ids[row] < 0 || ids[row] >= m->rows) return FN_BAD_ARGUMENT;
-        int output = ids[row] % TILE;
-        const uint8_t *tile = (const uint8_t *)m->data + (size_t)(ids[row] / TILE) * tile_size(m);
-        float *to = out + (size_t)row * (size_t)m->columns;
-        for (int i = 0; i < m->columns; i++) {
-            if (m->weights == FN_F32) {
-                to[i] = ((const float *)tile)[(size_t)i * TILE + (size_t)output];
-                continue;
-            }
-            const uint8_t *block = tile + (size_t)(i / GROUP) * block_size(m->has_offset);
-            const float *scales = (const float *)(block + BLOCK_VALUES);
-            int value = block[(i % GROUP / 4 * TILE + output) * 4 + i % 4] - 128;
-            to[i] = (float)value * scales[output] + (m->has_offset ? scales[TILE + output] : 0.0f);
-        }
-    }
-    return FN_OK;
+    return fn_unpack(&d->embeddings, ids, n, out);
 }

@@ -13,7 +13,8 @@
 #include <math.h>
 #include <string.h>
 
-#define ROWS 4 /* that share the loads of half a tile: 8 accumulators */
+#define ROWS 4     /* that share the loads of half a tile: 8 accumulators */
+#define ROWS_F32 6 /* that share the loads of a tile: 12 accumulators */
 #define INLINE static inline __attribute__((always_inline))
 
 /* --- names for what the loops do --- */
@@ -34,7 +35,7 @@ INLINE float reduce_max(__m256 x) {
 }
 
 /* Add the products of 4 weights and 4 inputs to each of 8 sums. */
-INLINE __m256i add_products(__m256i sums, __m256i weights, __m256i magnitudes, const int8_t *inputs) {
+INLINE __m256i add_bytes(__m256i sums, __m256i weights, __m256i magnitudes, const int8_t *inputs) {
     int32_t four;
     memcpy(&four, inputs, sizeof four);
     __m256i pairs = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(_mm256_set1_epi32(four), weights));
@@ -104,7 +105,7 @@ INLINE void rows_u8(const int n, const uint8_t *block, const int has_offset, int
             __m256i weights = _mm256_xor_si256(unsigned_, _mm256_set1_epi8((char)0x80)); /* value - 128 */
             __m256i magnitudes = _mm256_abs_epi8(weights);
             for (int row = 0; row < n; row++)
-                dots[row] = add_products(dots[row], weights, magnitudes,
+                dots[row] = add_bytes(dots[row], weights, magnitudes,
                                          x->rounded + (at + (size_t)row * (size_t)groups) * GROUP + 4 * i);
         }
         __m256 scales = load((const float *)(block + BLOCK_VALUES) + half);
@@ -121,19 +122,19 @@ INLINE void rows_u8(const int n, const uint8_t *block, const int has_offset, int
     for (int row = 0; row < n; row++) _mm256_storeu_ps(out + (size_t)row * stride + half, totals[row]);
 }
 
-INLINE void rows_f32(const int n, const float *tile, int half, const struct operand *x, int first, float *out,
-                     size_t stride) {
-    const float *values = x->values + (size_t)first * (size_t)x->columns;
-    __m256 totals[ROWS];
-    for (int row = 0; row < n; row++) totals[row] = _mm256_setzero_ps();
+INLINE void rows_f32(const int n, const float *tile, const struct operand *x, int first, float *out, size_t stride) {
+    const float *values = row_of(x, first);
+    __m256 totals[2 * ROWS_F32];
+    for (int i = 0; i < 2 * n; i++) totals[i] = _mm256_setzero_ps();
     for (int column = 0; column < x->columns; column++) {
-        __m256 weights = load(tile + (size_t)column * TILE + half);
+        __m256 one = load(tile + (size_t)column * TILE), other = load(tile + (size_t)column * TILE + 8);
         for (int row = 0; row < n; row++) {
-            __m256 input = _mm256_set1_ps(values[(size_t)row * (size_t)x->columns + (size_t)column]);
-            totals[row] = _mm256_fmadd_ps(input, weights, totals[row]);
+            __m256 input = _mm256_set1_ps(values[(size_t)row * x->stride + (size_t)column]);
+            totals[2 * row] = _mm256_fmadd_ps(input, one, totals[2 * row]);
+            totals[2 * row + 1] = _mm256_fmadd_ps(input, other, totals[2 * row + 1]);
         }
     }
-    for (int row = 0; row < n; row++) _mm256_storeu_ps(out + (size_t)row * stride + half, totals[row]);
+    for (int i = 0; i < 2 * n; i++) _mm256_storeu_ps(out + (size_t)(i / 2) * stride + i % 2 * 8, totals[i]);
 }
 
 /* The number of rows as a constant, so that the accumulators stay in registers. */
@@ -157,11 +158,12 @@ static void product_u8(const uint8_t *tile, int has_offset, const struct operand
 }
 
 static void product_f32(const float *tile, const struct operand *x, int first, int n, float *out, size_t stride) {
-    for (; n > 0; n -= ROWS, first += ROWS, out += ROWS * stride)
-        for (int half = 0; half < TILE; half += 8) {
-#define DENSE(count) rows_f32(count, tile, half, x, first, out, stride)
-            FOR_ROWS(n, DENSE)
-        }
+    for (; n > 0; n -= ROWS_F32, first += ROWS_F32, out += ROWS_F32 * stride) {
+#define DENSE(count) rows_f32(count, tile, x, first, out, stride)
+        if (n >= 6) DENSE(6);
+        else if (n == 5) DENSE(5);
+        else FOR_ROWS(n, DENSE)
+    }
 }
 
 /* --- attention; d is a multiple of 16 --- */
@@ -250,9 +252,70 @@ static void swiglu(const float *gate, const float *up, int n, float *out) {
     for (; i < n; i++) out[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
 
+/* --- whole rows of networks with layer norms --- */
+
+static void layer_norm(const float *x, const float *weights, const float *bias, float eps, int n, float *out) {
+    __m256 sums = _mm256_setzero_ps(), squares = _mm256_setzero_ps();
+    int i = 0;
+    for (; i + 8 <= n; i += 8) sums = _mm256_add_ps(sums, load(x + i));
+    float sum = reduce_add(sums);
+    for (; i < n; i++) sum += x[i];
+    float mean = sum / (float)n;
+    for (i = 0; i + 8 <= n; i += 8) {
+        __m256 from_mean = _mm256_sub_ps(load(x + i), _mm256_set1_ps(mean));
+        squares = _mm256_fmadd_ps(from_mean, from_mean, squares);
+    }
+    float variance = reduce_add(squares);
+    for (; i < n; i++) variance += (x[i] - mean) * (x[i] - mean);
+    float factor = 1.0f / sqrtf(variance / (float)n + eps);
+    for (i = 0; i + 8 <= n; i += 8) {
+        __m256 normed = _mm256_mul_ps(_mm256_sub_ps(load(x + i), _mm256_set1_ps(mean)), _mm256_set1_ps(factor));
+        _mm256_storeu_ps(out + i, _mm256_fmadd_ps(normed, load(weights + i), load(bias + i)));
+    }
+    for (; i < n; i++) out[i] = (x[i] - mean) * factor * weights[i] + bias[i];
+}
+
+static void add(const float *x, const float *y, int n, float *out) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, _mm256_add_ps(load(x + i), load(y + i)));
+    for (; i < n; i++) out[i] = x[i] + y[i];
+}
+
+static void add_products(const float *x, const float *weights, int n, float *out) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, _mm256_fmadd_ps(load(x + i), load(weights + i), load(out + i)));
+    for (; i < n; i++) out[i] += x[i] * weights[i];
+}
+
+static void relu(const float *x, int n, float *out) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, _mm256_max_ps(_mm256_setzero_ps(), load(x + i)));
+    for (; i < n; i++) out[i] = x[i] < 0.0f ? 0.0f : x[i];
+}
+
+/* As in kernels_avx512.c */
+static void gelu(const float *x, int n, float *out) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256 v = load(x + i), size = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v), one = _mm256_set1_ps(1.0f);
+        __m256 z = _mm256_mul_ps(size, _mm256_set1_ps(0.70710678f));
+        __m256 t = _mm256_div_ps(one, _mm256_fmadd_ps(z, _mm256_set1_ps(0.3275911f), one));
+        __m256 p = _mm256_set1_ps(1.061405429f);
+        p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(-1.453152027f));
+        p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(1.421413741f));
+        p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(-0.284496736f));
+        p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(0.254829592f));
+        __m256 below = _mm256_mul_ps(_mm256_mul_ps(p, t), exponential(_mm256_fnmadd_ps(z, z, _mm256_setzero_ps())));
+        __m256 half = _mm256_mul_ps(size, _mm256_set1_ps(0.5f));
+        _mm256_storeu_ps(out + i, _mm256_fnmadd_ps(half, below, _mm256_max_ps(_mm256_setzero_ps(), v)));
+    }
+    for (; i < n; i++) out[i] = 0.5f * x[i] * erfcf(x[i] * -0.70710678f);
+}
+
 const struct kernels kernels_avx2 = {
     "avx2", round_group, product_u8, product_f32, scores, add_weighted, to_half,
     maximum, exponentials, sum_of_squares, scale_by, swiglu,
+    product_bf16_plain, to_bfloat_plain, layer_norm, add, add_products, relu, gelu,
 };
 
 #endif

@@ -8,7 +8,8 @@
 #include <math.h>
 #include <string.h>
 
-#define ROWS 8 /* that share the loads of a tile: 16 accumulators */
+#define ROWS 8       /* that share the loads of a tile: 16 accumulators */
+#define ROWS_F32 16  /* with one accumulator each: 17 loads for 16 products, at 2 of each a cycle */
 #define INLINE static inline __attribute__((always_inline))
 
 /* --- names for what the loops do --- */
@@ -18,7 +19,7 @@ INLINE __m512 load_half(const uint16_t *x) { return _mm512_cvtph_ps(_mm256_loadu
 INLINE __mmask16 first_lanes(int n) { return n >= 16 ? 0xFFFF : (__mmask16)((1u << n) - 1); }
 
 /* Add the products of 4 weights and 4 inputs to each of 16 sums. */
-INLINE __m512i add_products(__m512i sums, __m512i weights, const int8_t *inputs) {
+INLINE __m512i add_bytes(__m512i sums, __m512i weights, const int8_t *inputs) {
     int32_t four;
     memcpy(&four, inputs, sizeof four);
     return _mm512_dpbusd_epi32(sums, weights, _mm512_set1_epi32(four));
@@ -78,7 +79,7 @@ INLINE void rows_u8(const int n, const uint8_t *block, const int has_offset, con
             if (n > 1) prefetch(block + 64 * i); /* one row waits for memory in any case */
             __m512i weights = _mm512_loadu_si512(block + 64 * i);
             for (int row = 0; row < n; row++)
-                dots[row] = add_products(dots[row], weights, rounded + (size_t)row * columns + 4 * i);
+                dots[row] = add_bytes(dots[row], weights, rounded + (size_t)row * columns + 4 * i);
         }
         __m512 scales = load((const float *)(block + BLOCK_VALUES));
         for (int row = 0; row < n; row++) {
@@ -95,13 +96,13 @@ INLINE void rows_u8(const int n, const uint8_t *block, const int has_offset, con
 }
 
 INLINE void rows_f32(const int n, const float *tile, const struct operand *x, int first, float *out, size_t stride) {
-    const float *values = x->values + (size_t)first * (size_t)x->columns;
-    __m512 totals[ROWS];
+    const float *values = row_of(x, first);
+    __m512 totals[ROWS_F32];
     for (int row = 0; row < n; row++) totals[row] = _mm512_setzero_ps();
     for (int column = 0; column < x->columns; column++) {
         __m512 weights = load(tile + (size_t)column * TILE);
         for (int row = 0; row < n; row++) {
-            __m512 input = _mm512_set1_ps(values[(size_t)row * (size_t)x->columns + (size_t)column]);
+            __m512 input = _mm512_set1_ps(values[(size_t)row * x->stride + (size_t)column]);
             totals[row] = _mm512_fmadd_ps(input, weights, totals[row]);
         }
     }
@@ -121,6 +122,18 @@ INLINE void rows_f32(const int n, const float *tile, const struct operand *x, in
     default: call(8); break;                                                                                   \
     }
 
+#define FOR_MORE_ROWS(n, call)                                                                                 \
+    switch (n) {                                                                                               \
+    case 9: call(9); break;                                                                                    \
+    case 10: call(10); break;                                                                                  \
+    case 11: call(11); break;                                                                                  \
+    case 12: call(12); break;                                                                                  \
+    case 13: call(13); break;                                                                                  \
+    case 14: call(14); break;                                                                                  \
+    case 15: call(15); break;                                                                                  \
+    default: call(16); break;                                                                                  \
+    }
+
 static void product_u8(const uint8_t *tile, int has_offset, const struct operand *x, int first, int n, float *out,
                        size_t stride) {
     for (; n > 0; n -= ROWS, first += ROWS, out += ROWS * stride) {
@@ -132,9 +145,11 @@ static void product_u8(const uint8_t *tile, int has_offset, const struct operand
 }
 
 static void product_f32(const float *tile, const struct operand *x, int first, int n, float *out, size_t stride) {
-    for (; n > 0; n -= ROWS, first += ROWS, out += ROWS * stride) {
-#define DENSE(count) rows_f32(count, tile, x, first, out, stride)
-        FOR_ROWS(n, DENSE)
+    for (int count, parts = (n + ROWS_F32 - 1) / ROWS_F32; n > 0; n -= count, first += count, out += (size_t)count * stride, parts--) {
+        count = (n + parts - 1) / parts; /* parts of about the same size */
+#define DENSE(rows) rows_f32(rows, tile, x, first, out, stride)
+        if (count <= ROWS) FOR_ROWS(count, DENSE)
+        else FOR_MORE_ROWS(count, DENSE)
     }
 }
 
@@ -214,9 +229,76 @@ static void swiglu(const float *gate, const float *up, int n, float *out) {
     }
 }
 
+/* --- whole rows of networks with layer norms --- */
+
+static void layer_norm(const float *x, const float *weights, const float *bias, float eps, int n, float *out) {
+    __m512 sums = _mm512_setzero_ps(), squares = _mm512_setzero_ps();
+    for (int i = 0; i < n; i += 16) sums = _mm512_add_ps(sums, _mm512_maskz_loadu_ps(first_lanes(n - i), x + i));
+    __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sums) / (float)n);
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 lanes = first_lanes(n - i);
+        __m512 from_mean = _mm512_maskz_sub_ps(lanes, _mm512_maskz_loadu_ps(lanes, x + i), mean);
+        squares = _mm512_fmadd_ps(from_mean, from_mean, squares);
+    }
+    __m512 factor = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(squares) / (float)n + eps));
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 lanes = first_lanes(n - i);
+        __m512 normed = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, x + i), mean), factor);
+        normed = _mm512_fmadd_ps(normed, _mm512_maskz_loadu_ps(lanes, weights + i), _mm512_maskz_loadu_ps(lanes, bias + i));
+        _mm512_mask_storeu_ps(out + i, lanes, normed);
+    }
+}
+
+static void add(const float *x, const float *y, int n, float *out) {
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 lanes = first_lanes(n - i);
+        __m512 sum = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, x + i), _mm512_maskz_loadu_ps(lanes, y + i));
+        _mm512_mask_storeu_ps(out + i, lanes, sum);
+    }
+}
+
+static void add_products(const float *x, const float *weights, int n, float *out) {
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 lanes = first_lanes(n - i);
+        __m512 before = _mm512_maskz_loadu_ps(lanes, out + i), w = _mm512_maskz_loadu_ps(lanes, weights + i);
+        _mm512_mask_storeu_ps(out + i, lanes, _mm512_fmadd_ps(_mm512_maskz_loadu_ps(lanes, x + i), w, before));
+    }
+}
+
+static void relu(const float *x, int n, float *out) {
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 lanes = first_lanes(n - i); /* in this order, NaN stays NaN */
+        _mm512_mask_storeu_ps(out + i, lanes, _mm512_max_ps(_mm512_setzero_ps(), _mm512_maskz_loadu_ps(lanes, x + i)));
+    }
+}
+
+/* gelu(x) = relu(x) - |x| / 2 * erfc(|x| / sqrt(2)), with erfc(z) = p(t) * e^(-z^2), t = 1 / (1 + 0.3275911 z), to
+ * 1.5e-7: Abramowitz and Stegun, 7.1.26. */
+static void gelu(const float *x, int n, float *out) {
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 lanes = first_lanes(n - i);
+        __m512 v = _mm512_maskz_loadu_ps(lanes, x + i), size = _mm512_abs_ps(v), one = _mm512_set1_ps(1.0f);
+        __m512 z = _mm512_mul_ps(size, _mm512_set1_ps(0.70710678f));
+        __m512 t = _mm512_div_ps(one, _mm512_fmadd_ps(z, _mm512_set1_ps(0.3275911f), one));
+        __m512 p = _mm512_set1_ps(1.061405429f);
+        p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-1.453152027f));
+        p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(1.421413741f));
+        p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-0.284496736f));
+        p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0.254829592f));
+        __m512 below = _mm512_mul_ps(_mm512_mul_ps(p, t), exponential(_mm512_fnmadd_ps(z, z, _mm512_setzero_ps())));
+        __m512 half = _mm512_mul_ps(size, _mm512_set1_ps(0.5f));
+        _mm512_mask_storeu_ps(out + i, lanes, _mm512_fnmadd_ps(half, below, _mm512_max_ps(_mm512_setzero_ps(), v)));
+    }
+}
+
+#define SHARED                                                                                                 \
+    round_group, product_u8, product_f32, scores, add_weighted, to_half, maximum, exponentials,                \
+        sum_of_squares, scale_by, swiglu
 const struct kernels kernels_avx512 = {
-    "avx512", round_group, product_u8, product_f32, scores, add_weighted, to_half,
-    maximum, exponentials, sum_of_squares, scale_by, swiglu,
+    "avx512", SHARED, product_bf16_plain, to_bfloat_plain, layer_norm, add, add_products, relu, gelu,
+};
+const struct kernels kernels_avx512bf16 = {
+    "avx512bf16", SHARED, product_bf16_avx512, to_bfloat_avx512, layer_norm, add, add_products, relu, gelu,
 };
 
 #endif
