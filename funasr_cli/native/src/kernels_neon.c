@@ -136,7 +136,7 @@ static void product_u8(const uint8_t *pair, int has_offset, const struct operand
 
 /* One tile of a pair. */
 INLINE void rows_f32(const int n, const float *tile, const struct operand *x, int first, float *out) {
-    const float *values = x->values + (size_t)first * (size_t)x->columns;
+    const float *values = row_of(x, first);
     float32x4_t totals[ROWS][QUARTERS];
     for (int row = 0; row < n; row++)
         for (int q = 0; q < QUARTERS; q++) totals[row][q] = zero();
@@ -144,7 +144,7 @@ INLINE void rows_f32(const int n, const float *tile, const struct operand *x, in
         for (int q = 0; q < QUARTERS; q++) {
             float32x4_t weights = vld1q_f32(tile + 4 * q);
             for (int row = 0; row < n; row++) {
-                float input = values[(size_t)row * (size_t)x->columns + (size_t)column];
+                float input = values[(size_t)row * x->stride + (size_t)column];
                 totals[row][q] = vfmaq_n_f32(totals[row][q], weights, input);
             }
         }
@@ -276,9 +276,69 @@ static void swiglu(const float *gate, const float *up, int n, float *out) {
     for (; i < n; i++) out[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
 
+/* --- whole rows of networks with layer norms --- */
+
+static void layer_norm(const float *x, const float *weights, const float *bias, float eps, int n, float *out) {
+    float32x4_t sums = zero(), squares = zero();
+    int i = 0;
+    for (; i + 4 <= n; i += 4) sums = vaddq_f32(sums, vld1q_f32(x + i));
+    float sum = vaddvq_f32(sums);
+    for (; i < n; i++) sum += x[i];
+    float mean = sum / (float)n;
+    for (i = 0; i + 4 <= n; i += 4) {
+        float32x4_t from_mean = vsubq_f32(vld1q_f32(x + i), vdupq_n_f32(mean));
+        squares = vfmaq_f32(squares, from_mean, from_mean);
+    }
+    float variance = vaddvq_f32(squares);
+    for (; i < n; i++) variance += (x[i] - mean) * (x[i] - mean);
+    float factor = 1.0f / sqrtf(variance / (float)n + eps);
+    for (i = 0; i + 4 <= n; i += 4) {
+        float32x4_t normed = vmulq_n_f32(vsubq_f32(vld1q_f32(x + i), vdupq_n_f32(mean)), factor);
+        vst1q_f32(out + i, vfmaq_f32(vld1q_f32(bias + i), normed, vld1q_f32(weights + i)));
+    }
+    for (; i < n; i++) out[i] = (x[i] - mean) * factor * weights[i] + bias[i];
+}
+
+static void add(const float *x, const float *y, int n, float *out) {
+    int i = 0;
+    for (; i + 4 <= n; i += 4) vst1q_f32(out + i, vaddq_f32(vld1q_f32(x + i), vld1q_f32(y + i)));
+    for (; i < n; i++) out[i] = x[i] + y[i];
+}
+
+static void add_products(const float *x, const float *weights, int n, float *out) {
+    int i = 0;
+    for (; i + 4 <= n; i += 4) vst1q_f32(out + i, vfmaq_f32(vld1q_f32(out + i), vld1q_f32(x + i), vld1q_f32(weights + i)));
+    for (; i < n; i++) out[i] += x[i] * weights[i];
+}
+
+static void relu(const float *x, int n, float *out) {
+    int i = 0;
+    for (; i + 4 <= n; i += 4) vst1q_f32(out + i, vmaxq_f32(vld1q_f32(x + i), zero())); /* NaN stays NaN */
+    for (; i < n; i++) out[i] = x[i] < 0.0f ? 0.0f : x[i];
+}
+
+/* As in kernels_avx512.c */
+static void gelu(const float *x, int n, float *out) {
+    int i = 0;
+    for (; i + 4 <= n; i += 4) {
+        float32x4_t v = vld1q_f32(x + i), size = vabsq_f32(v), one = vdupq_n_f32(1.0f);
+        float32x4_t z = vmulq_n_f32(size, 0.70710678f);
+        float32x4_t t = vdivq_f32(one, vfmaq_n_f32(one, z, 0.3275911f));
+        float32x4_t p = vdupq_n_f32(1.061405429f);
+        p = vfmaq_f32(vdupq_n_f32(-1.453152027f), p, t);
+        p = vfmaq_f32(vdupq_n_f32(1.421413741f), p, t);
+        p = vfmaq_f32(vdupq_n_f32(-0.284496736f), p, t);
+        p = vfmaq_f32(vdupq_n_f32(0.254829592f), p, t);
+        float32x4_t below = vmulq_f32(vmulq_f32(p, t), exponential(vnegq_f32(vmulq_f32(z, z))));
+        vst1q_f32(out + i, vfmsq_f32(vmaxq_f32(v, zero()), vmulq_n_f32(size, 0.5f), below));
+    }
+    for (; i < n; i++) out[i] = 0.5f * x[i] * erfcf(x[i] * -0.70710678f);
+}
+
 const struct kernels kernels_neon = {
     "neon", round_group, product_u8, product_f32, scores, add_weighted, to_half,
     maximum, exponentials, sum_of_squares, scale_by, swiglu,
+    product_bf16_plain, to_bfloat_plain, layer_norm, add, add_products, relu, gelu,
 };
 
 #endif
