@@ -15,8 +15,8 @@
  *   uint8_t values[GROUP / 4][PAIR][4];  w = scale * (value - 128) + offset
  *   float scales[PAIR];
  *   float offsets[PAIR];                 only where the matrix has offsets
- * The blocks of one pair of tiles follow each other, so that a product reads memory in order. A pair of an FN_F32 matrix
- * is float values[columns][PAIR]. */
+ * The blocks of one pair of tiles follow each other, so that a product reads memory in order. A pair of an FN_F32
+ * matrix is float values[columns][PAIR]. */
 #define BLOCK_VALUES (PAIR * GROUP)
 #define BLOCK_SCALES (PAIR * (int)sizeof(float))
 
@@ -24,7 +24,9 @@
 static inline int place(int output, int input) { return (input / 4 * PAIR + output) * 4 + input % 4; }
 
 /* Ask for the weights some blocks after these: a processor's own prefetcher stops at each page of 4 kB. */
-static inline void prefetch(const uint8_t *weights) { __builtin_prefetch(weights + 4 * (BLOCK_VALUES + BLOCK_SCALES)); }
+static inline void prefetch(const uint8_t *weights) {
+    __builtin_prefetch(weights + 4 * (BLOCK_VALUES + BLOCK_SCALES));
+}
 
 static inline size_t block_size(int has_offset) {
     return BLOCK_VALUES + (size_t)BLOCK_SCALES * (has_offset ? 2 : 1);
@@ -60,7 +62,8 @@ struct kernels {
     /* Multiply queries (count, d) with n keys (n, d) in float16: out[query * stride + key]. */
     void (*scores)(const float *queries, int count, const uint16_t *keys, int n, int d, float *out, size_t stride);
     /* Add n values (n, d) in float16, times weights[query * stride + value], to out (count, d). */
-    void (*add_weighted)(const float *weights, size_t stride, int count, const uint16_t *values, int n, int d, float *out);
+    void (*add_weighted)(const float *weights, size_t stride, int count, const uint16_t *values, int n, int d,
+                         float *out);
     void (*to_half)(const float *x, int n, uint16_t *out);
     /* Return the largest of n values. */
     float (*maximum)(const float *x, int n);
@@ -91,8 +94,8 @@ void pool_run(struct pool *pool, pool_task task, void *job, int chunks);
 void round_row(const struct kernels *k, int weights, const struct operand *x, int row);
 
 /* Multiply `n` rows of x, at most BLOCK_ROWS, `first` the first of them, by a pair of tiles: (n, PAIR). */
-void multiply_pair(const struct kernels *k, const struct fn_matrix *m, int pair, const struct operand *x, int first,
-                   int n, float *out);
+void multiply_pair(const struct kernels *k, const struct fn_matrix *m, int pair, const struct operand *x,
+                   int first, int n, float *out);
 
 /* The number of rows in a block that begins with row `first` of n. */
 static inline int block_rows(int first, int n) { return n - first < BLOCK_ROWS ? n - first : BLOCK_ROWS; }
