@@ -19,7 +19,7 @@ from funasr_cli.models.qwen3 import Qwen3Config
 from funasr_cli.native.library import FLOAT32, GROUP, INT8, PAIR, TILE, Layer, Matrix, Packed, Shape, check
 
 SLOTS = 256  # rows that may have keys and values at a time: more than any batch has
-POSITIONS_AT_ONCE = 64  # of prompts: Ctrl-C waits for them, and they need memory for activations; 128 are no faster
+POSITIONS_AT_ONCE = 64  # of prompts: Ctrl-C waits for them, and they need memory; 128 are no faster
 PAGE = 64  # positions of a slot that are allocated together
 MOST_THREADS = 16  # a step has too little work for more
 CGROUP = Path("/sys/fs/cgroup")
