@@ -57,6 +57,6 @@ def test_tiles_that_cannot_be_used(
 ) -> None:
     """The system refuses them, or a first product is wrong: another instruction set is used."""
     monkeypatch.setenv("AMX_EMULATION", outcome)
-    copy = tmp_path / "libfunasr.so"  # loaded anew, under a new name
+    copy = tmp_path / "libfunasr.so"  # loaded again, under a new name
     copy.write_bytes(emulating.read_bytes())
     assert instruction_sets(load(copy))[0] in ("avx512bf16", "avx512")

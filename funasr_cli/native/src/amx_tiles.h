@@ -1,8 +1,8 @@
-/* AMX's tile registers, behind the few operations that kernels_amx.c needs. A test replaces this file by an emulation
- * in plain C (tests/support/amx_emulation.h).
+/* AMX's tile registers, behind the few operations that kernels_amx.c needs. A test replaces this file by an
+ * emulation in plain C (tests/support/amx_emulation.h).
  *
- * Tiles 0 and 1 hold 32-bit sums of up to 16 rows and the two tiles of a pair, tile 2 holds 64 inputs of each row, and
- * tiles 3 and 4 hold weights: 16 times 4 inputs of 16 outputs.
+ * Tiles 0 and 1 hold 32-bit sums of up to 16 rows and the two tiles of a pair, tile 2 holds 64 inputs of each row,
+ * and tiles 3 and 4 hold weights: 16 times 4 inputs of 16 outputs.
  */
 #ifndef FUNASR_AMX_TILES_H
 #define FUNASR_AMX_TILES_H
@@ -25,17 +25,18 @@ static inline int tiles_allowed(void) {
     return (states & TILE_STATES) == TILE_STATES && !syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
 }
 
-/* Have what was written before in memory: compilers, gcc 12 among them, do not know what these instructions read. */
+/* Have what was written before in memory: some compilers, such as gcc 12, do not know what the instructions read. */
 static inline void tiles_wait_for(const void *written) { __asm__ volatile("" : : "r"(written) : "memory"); }
 
-/* Set the sizes of the tiles, for `rows` rows. At each use: another library may have released this thread's tiles. */
+/* Set the sizes of the tiles, for `rows` rows: at each use, since another library may have released the tiles. */
 static inline void tiles_begin(int rows) {
     struct {
         uint8_t palette, start, reserved[14];
         uint16_t row_bytes[16];
         uint8_t rows[16];
     } sizes = {.palette = 1};
-    for (int tile = 0; tile < 5; tile++) sizes.row_bytes[tile] = 64, sizes.rows[tile] = tile < 3 ? (uint8_t)rows : 16;
+    for (int tile = 0; tile < 5; tile++)
+        sizes.row_bytes[tile] = 64, sizes.rows[tile] = tile < 3 ? (uint8_t)rows : 16;
     tiles_wait_for(&sizes);
     _tile_loadconfig(&sizes);
 }

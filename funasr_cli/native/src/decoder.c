@@ -3,9 +3,9 @@
  * Source: transformers models/qwen3/modeling_qwen3.py. What differs: keys and values are kept in float16, and with
  * FN_U8 weights the inputs of every product are rounded to 8 bits in groups of 64.
  *
- * A step goes through each layer in eight phases, each of which is a job of the thread pool: norm and round, queries
- * and keys and values, their norms and positions, attention, output, norm and round, feed-forward up, down. Each
- * pair (slot, position) is a row; what a row gives does not depend on the others.
+ * A step goes through each layer in eight phases, each of which is a job of the thread pool: norm and round,
+ * queries and keys and values, their norms and positions, attention, output, norm and round, feed-forward up,
+ * down. Each pair (slot, position) is a row; what a row gives does not depend on the others.
  */
 
 #include "internal.h"
@@ -62,7 +62,9 @@ struct step {
 static int query_width(const struct fn_shape *s) { return s->num_attention_heads * s->head_dim; }
 static int key_width(const struct fn_shape *s) { return s->num_key_value_heads * s->head_dim; }
 static int qkv_width(const struct fn_shape *s) { return query_width(s) + 2 * key_width(s); }
-static size_t page_values(const struct fn_shape *s) { return (size_t)s->num_hidden_layers * 2 * PAGE * (size_t)key_width(s); }
+static size_t page_values(const struct fn_shape *s) {
+    return (size_t)s->num_hidden_layers * 2 * PAGE * (size_t)key_width(s);
+}
 
 /* Where a page keeps the keys (which = 0) or values (1) of a head in a layer: (PAGE, head_dim). */
 static uint16_t *in_page(const struct fn_shape *s, page p, int layer, int which, int head) {
@@ -72,10 +74,11 @@ static uint16_t *in_page(const struct fn_shape *s, page p, int layer, int which,
 
 static int is_supported(const struct fn_shape *s) {
     return s->hidden_size > 0 && s->hidden_size % GROUP == 0 && s->intermediate_size > 0 &&
-           s->intermediate_size % GROUP == 0 && s->head_dim > 0 && s->head_dim % PAIR == 0 &&
+           s->intermediate_size % GROUP == 0 && s->head_dim > 0 && s->head_dim % 16 == 0 &&
            s->num_key_value_heads > 0 && s->num_attention_heads > 0 &&
            s->num_attention_heads % s->num_key_value_heads == 0 && query_width(s) % GROUP == 0 &&
-           s->num_hidden_layers > 0 && s->vocab_size > 0 && (s->weights == FN_F32 || s->weights == FN_U8);
+           key_width(s) % PAIR == 0 && s->num_hidden_layers > 0 && s->vocab_size > 0 &&
+           (s->weights == FN_F32 || s->weights == FN_U8);
 }
 
 static int fits(const struct fn_matrix *m, int rows, int columns, int weights) {
@@ -107,7 +110,8 @@ static int copy_layers(fn_decoder *d, const struct fn_layer *layers) {
         layer->attention_norm = copy(layers[i].attention_norm, s->hidden_size);
         layer->query_norm = copy(layers[i].query_norm, s->head_dim);
         layer->key_norm = copy(layers[i].key_norm, s->head_dim);
-        if (!layer->input_norm || !layer->attention_norm || !layer->query_norm || !layer->key_norm) return FN_NO_MEMORY;
+        if (!layer->input_norm || !layer->attention_norm || !layer->query_norm || !layer->key_norm)
+            return FN_NO_MEMORY;
     }
     return FN_OK;
 }
@@ -265,8 +269,8 @@ static void project(void *argument, int pair) {
         int n = block_rows(first, step->n);
         multiply_pair(d->kernels, step->matrix, pair, step->input, first, n, part);
         for (int row = 0; row < n; row++)
-            memcpy(d->qkv + (size_t)(first + row) * (size_t)qkv_width(&d->shape) + (size_t)(pair * PAIR), part + row * PAIR,
-                   PAIR * sizeof(float));
+            memcpy(d->qkv + (size_t)(first + row) * (size_t)qkv_width(&d->shape) + (size_t)(pair * PAIR),
+                   part + row * PAIR, PAIR * sizeof(float));
     }
 }
 
@@ -332,7 +336,8 @@ static void keep_row(void *argument, int row) {
     for (int which = 0; which < 2; which++)
         for (int head = 0; head < s->num_key_value_heads; head++) {
             const float *from = qkv + query_width(s) + which * key_width(s) + head * s->head_dim;
-            uint16_t *to = in_page(s, here, step->layer, which, head) + (size_t)(position % PAGE) * (size_t)s->head_dim;
+            uint16_t *to =
+                in_page(s, here, step->layer, which, head) + (size_t)(position % PAGE) * (size_t)s->head_dim;
             d->kernels->to_half(from, s->head_dim, to);
         }
 }
@@ -360,7 +365,9 @@ static void attend(void *argument, int chunk) {
         for (int p = 0; p < pages; p++) {
             int first = p * PAGE, n = length - first < PAGE ? length - first : PAGE;
             const uint16_t *here = in_page(s, slot->pages[p], step->layer, which, kv_head);
-            if (p + 1 < pages) ask_for(in_page(s, slot->pages[p + 1], step->layer, which, kv_head), length - first - PAGE, s->head_dim);
+            if (p + 1 < pages)
+                ask_for(in_page(s, slot->pages[p + 1], step->layer, which, kv_head), length - first - PAGE,
+                        s->head_dim);
             else if (!which) ask_for(in_page(s, slot->pages[0], step->layer, 1, kv_head), length, s->head_dim);
             if (!which) d->kernels->scores(queries, shared, here, n, s->head_dim, scores + first, width);
             else d->kernels->add_weighted(scores + first, width, shared, here, n, s->head_dim, out);
@@ -382,7 +389,8 @@ static void round_attended(void *argument, int row) {
 
 static void run(struct step *step, pool_task task, int chunks) { pool_run(step->decoder->pool, task, step, chunks); }
 
-static void run_product(struct step *step, pool_task task, const struct fn_matrix *m, const struct operand *input) {
+static void run_product(struct step *step, pool_task task, const struct fn_matrix *m,
+                        const struct operand *input) {
     step->matrix = m;
     step->input = input;
     run(step, task, pairs(m));
@@ -423,7 +431,8 @@ static int prepare(fn_decoder *d, int n, const int32_t *slots, const int32_t *po
     return reserve_scratch(d, scores) || reserve(d, n) ? FN_NO_MEMORY : FN_OK;
 }
 
-int fn_step(fn_decoder *d, int32_t n, const int32_t *slots, const int32_t *positions, const float *x, float *hidden) {
+int fn_step(fn_decoder *d, int32_t n, const int32_t *slots, const int32_t *positions, const float *x,
+            float *hidden) {
     const struct fn_shape *s = &d->shape;
     if (n < 1) return FN_BAD_ARGUMENT;
     int status = prepare(d, n, slots, positions);

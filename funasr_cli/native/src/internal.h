@@ -29,7 +29,9 @@
 static inline int place(int output, int input) { return (input / 4 * PAIR + output) * 4 + input % 4; }
 
 /* Ask for the weights some blocks after these: a processor's own prefetcher stops at each page of 4 kB. */
-static inline void prefetch(const uint8_t *weights) { __builtin_prefetch(weights + 4 * (BLOCK_VALUES + BLOCK_SCALES)); }
+static inline void prefetch(const uint8_t *weights) {
+    __builtin_prefetch(weights + 4 * (BLOCK_VALUES + BLOCK_SCALES));
+}
 
 static inline size_t block_size(int has_offset) {
     return BLOCK_VALUES + (size_t)BLOCK_SCALES * (has_offset ? 2 : 1);
@@ -88,7 +90,8 @@ struct kernels {
     /* Multiply queries (count, d) with n keys (n, d) in float16: out[query * stride + key]. */
     void (*scores)(const float *queries, int count, const uint16_t *keys, int n, int d, float *out, size_t stride);
     /* Add n values (n, d) in float16, times weights[query * stride + value], to out (count, d). */
-    void (*add_weighted)(const float *weights, size_t stride, int count, const uint16_t *values, int n, int d, float *out);
+    void (*add_weighted)(const float *weights, size_t stride, int count, const uint16_t *values, int n, int d,
+                         float *out);
     void (*to_half)(const float *x, int n, uint16_t *out);
     /* Return the largest of n values. */
     float (*maximum)(const float *x, int n);
@@ -143,8 +146,8 @@ void round_row(const struct kernels *k, int weights, const struct operand *x, in
 void put(const struct kernels *k, int weights, const struct operand *x, int row, int column, const float *from, int n);
 
 /* Multiply `n` rows of x, at most BLOCK_ROWS, `first` the first of them, by a pair of tiles: (n, PAIR). */
-void multiply_pair(const struct kernels *k, const struct fn_matrix *m, int pair, const struct operand *x, int first,
-                   int n, float *out);
+void multiply_pair(const struct kernels *k, const struct fn_matrix *m, int pair, const struct operand *x,
+                   int first, int n, float *out);
 
 /* The number of rows in a block that begins with row `first` of n. */
 static inline int block_rows(int first, int n) { return n - first < BLOCK_ROWS ? n - first : BLOCK_ROWS; }

@@ -1,8 +1,8 @@
 /* Products with AMX's tiles, which pay from 9 rows on; everything else as in kernels_avx512.c.
  *
- * A tile register sums the products of one group, 64 inputs of up to 16 rows with 16 outputs, in 32 bits: exactly, as
- * every instruction set does. The scales are applied in the same order as in kernels_avx512.c, so that the results are
- * the same bit by bit.
+ * A tile register sums the products of one group, 64 inputs of up to 16 rows with 16 outputs, in 32 bits: exactly,
+ * as every instruction set does. The scales are applied in the same order as in kernels_avx512.c, so that the
+ * results are the same bit by bit.
  */
 
 #include "internal.h"
@@ -31,14 +31,16 @@ INLINE void add_scaled(const int32_t *sums, const int has_offset, const uint8_t 
         for (int half = 0; half < PAIR; half += TILE) {
             __m512i dot = _mm512_sub_epi32(_mm512_loadu_si512(sums + half), excess);
             __m512 total = _mm512_loadu_ps(out + half);
-            total = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dot), scale), _mm512_loadu_ps(scales + half), total);
+            total = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dot), scale), _mm512_loadu_ps(scales + half),
+                                    total);
             if (has_offset) total = _mm512_fmadd_ps(sum, _mm512_loadu_ps(offsets + half), total);
             _mm512_storeu_ps(out + half, total);
         }
     }
 }
 
-static void product_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n, float *out) {
+static void product_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n,
+                       float *out) {
     if (n < FEWEST_ROWS) {
         kernels_avx512.product_u8(pair, has_offset, x, first, n, out);
         return;
@@ -58,8 +60,8 @@ static void product_u8(const uint8_t *pair, int has_offset, const struct operand
     tiles_end();
 }
 
-/* Return whether a small product with extreme values equals the scalar one. Virtual machines and emulators have been
- * seen to announce what they do not do well; a wrong product would be noticed by nobody. */
+/* Return whether a small product with extreme values equals the scalar one. Nobody would
+ * notice a wrong one. */
 static int is_right(void) {
     uint8_t pair[BLOCK_VALUES + BLOCK_SCALES];
     int8_t rounded[BLOCK_ROWS * GROUP];

@@ -72,7 +72,8 @@ INLINE __m256i add_bytes(__m256i sums, struct weights w, __m256i inputs) {
 INLINE __m256 exponential(__m256 x) {
     x = _mm256_max_ps(_mm256_set1_ps(-87.3f), x);
     x = _mm256_min_ps(_mm256_set1_ps(88.3f), x);
-    __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)),
+                               _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
     r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
     __m256 p = _mm256_set1_ps(1.9875691500e-4f);
@@ -147,7 +148,8 @@ INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, in
     totals += tile;
     for (int i = 0; i < n; i++, totals += PAIR) {
         size_t here = at + (size_t)i * groups;
-        __m256 scale = _mm256_set1_ps(x->scales[here]), sum = _mm256_set1_ps((float)x->sums[here] * x->scales[here]);
+        __m256 scale = _mm256_set1_ps(x->scales[here]),
+               sum = _mm256_set1_ps((float)x->sums[here] * x->scales[here]);
         for (int half = 0; half < 2; half++) {
             __m256 dot = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[i][half]), scale);
             __m256 total = _mm256_fmadd_ps(dot, load(scales + 8 * half), load(totals + 8 * half));
@@ -158,7 +160,8 @@ INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, in
 }
 
 /* One pass over the weights, group by group: a few rows at a time, which find them in the first-level cache. */
-INLINE void rows_u8(const int has_offset, const uint8_t *pair, const struct operand *x, int first, int n, float *out) {
+INLINE void rows_u8(const int has_offset, const uint8_t *pair, const struct operand *x, int first, int n,
+                    float *out) {
     size_t groups = (size_t)x->columns / GROUP;
     memset(out, 0, (size_t)(n * PAIR) * sizeof(float));
     for (size_t group = 0; group < groups; group++, pair += block_size(has_offset))
@@ -169,7 +172,8 @@ INLINE void rows_u8(const int has_offset, const uint8_t *pair, const struct oper
             }
 }
 
-static void product_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n, float *out) {
+static void product_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n,
+                       float *out) {
     if (has_offset) rows_u8(1, pair, x, first, n, out);
     else rows_u8(0, pair, x, first, n, out);
 }
@@ -203,9 +207,10 @@ static void product_f32(const float *pair, const struct operand *x, int first, i
         }
 }
 
-/* --- attention; d is a multiple of 32. Queries are taken in twos, which share what is read. --- */
+/* --- attention; d is a multiple of 16. Queries are taken in twos, which share what is read. --- */
 
-INLINE void scores_of(const int count, const float *queries, const uint16_t *keys, int n, int d, float *out, size_t stride) {
+INLINE void scores_of(const int count, const float *queries, const uint16_t *keys, int n, int d, float *out,
+                      size_t stride) {
     for (int first = 0; first < n; first += 2) {
         const uint16_t *two[2] = {keys + first * d, keys + (first + 1 < n ? first + 1 : first) * d};
         __m256 totals[2][2] = {0};
@@ -214,7 +219,8 @@ INLINE void scores_of(const int count, const float *queries, const uint16_t *key
                 if (i % 32 == 0) __builtin_prefetch(two[key] + i + 16 * d);
                 __m256 values = load_half(two[key] + i);
                 for (int query = 0; query < count; query++)
-                    totals[query][key] = _mm256_fmadd_ps(load(queries + query * d + i), values, totals[query][key]);
+                    totals[query][key] =
+                        _mm256_fmadd_ps(load(queries + query * d + i), values, totals[query][key]);
             }
         for (int query = 0; query < count; query++)
             for (int key = 0; key < 2 && first + key < n; key++)
@@ -222,38 +228,47 @@ INLINE void scores_of(const int count, const float *queries, const uint16_t *key
     }
 }
 
-static void scores(const float *queries, int count, const uint16_t *keys, int n, int d, float *out, size_t stride) {
-    for (; count > 1; count -= 2, queries += 2 * d, out += 2 * stride) scores_of(2, queries, keys, n, d, out, stride);
+static void scores(const float *queries, int count, const uint16_t *keys, int n, int d, float *out,
+                   size_t stride) {
+    for (; count > 1; count -= 2, queries += 2 * d, out += 2 * stride)
+        scores_of(2, queries, keys, n, d, out, stride);
     if (count) scores_of(1, queries, keys, n, d, out, stride);
 }
 
-/* 32 numbers of each value, from the first one on. */
-INLINE void add_lanes(const int count, const float *weights, size_t stride, const uint16_t *values, int n, int d, float *out) {
+/* `lanes` registers of each value, from the first one on. */
+INLINE void add_lanes(const int count, const int lanes, const float *weights, size_t stride,
+                      const uint16_t *values, int n, int d, float *out) {
     __m256 totals[2][4];
     for (int query = 0; query < count; query++)
-        for (int i = 0; i < 4; i++) totals[query][i] = load(out + query * d + 8 * i);
+        for (int i = 0; i < lanes; i++) totals[query][i] = load(out + query * d + 8 * i);
     for (int value = 0; value < n; value++, values += d)
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < lanes; i++) {
             if (!i) __builtin_prefetch(values + 16 * d);
             __m256 part = load_half(values + 8 * i);
             for (int query = 0; query < count; query++)
-                totals[query][i] = _mm256_fmadd_ps(_mm256_set1_ps(weights[(size_t)query * stride + (size_t)value]), part, totals[query][i]);
+                totals[query][i] = _mm256_fmadd_ps(_mm256_set1_ps(weights[(size_t)query * stride + (size_t)value]),
+                                                   part, totals[query][i]);
         }
     for (int query = 0; query < count; query++)
-        for (int i = 0; i < 4; i++) _mm256_storeu_ps(out + query * d + 8 * i, totals[query][i]);
+        for (int i = 0; i < lanes; i++) _mm256_storeu_ps(out + query * d + 8 * i, totals[query][i]);
 }
 
-static void add_weighted(const float *weights, size_t stride, int count, const uint16_t *values, int n, int d, float *out) {
+static void add_weighted(const float *weights, size_t stride, int count, const uint16_t *values, int n, int d,
+                         float *out) {
     for (; count > 0; count -= 2, weights += 2 * stride, out += 2 * d)
-        for (int i = 0; i < d; i += 32) {
-            if (count > 1) add_lanes(2, weights, stride, values + i, n, d, out + i);
-            else add_lanes(1, weights, stride, values + i, n, d, out + i);
+        for (int i = 0, lanes; i < d; i += 8 * lanes) {
+            lanes = d - i < 32 ? 2 : 4;
+            if (count > 1 && lanes == 4) add_lanes(2, 4, weights, stride, values + i, n, d, out + i);
+            else if (count > 1) add_lanes(2, 2, weights, stride, values + i, n, d, out + i);
+            else if (lanes == 4) add_lanes(1, 4, weights, stride, values + i, n, d, out + i);
+            else add_lanes(1, 2, weights, stride, values + i, n, d, out + i);
         }
 }
 
 static void to_half(const float *x, int n, uint16_t *out) {
     for (int i = 0; i < n; i += 8)
-        _mm_storeu_si128((__m128i *)(out + i), _mm256_cvtps_ph(load(x + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+        _mm_storeu_si128((__m128i *)(out + i),
+                         _mm256_cvtps_ph(load(x + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
 /* --- whole rows, of any length: 8 values at a time, then the rest one by one --- */
@@ -296,7 +311,8 @@ static float sum_of_squares(const float *x, int n) {
 static void scale_by(const float *x, const float *weights, float factor, int n, float *out) {
     int i = 0;
     for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(out + i, _mm256_mul_ps(_mm256_mul_ps(load(x + i), _mm256_set1_ps(factor)), load(weights + i)));
+        _mm256_storeu_ps(out + i,
+                         _mm256_mul_ps(_mm256_mul_ps(load(x + i), _mm256_set1_ps(factor)), load(weights + i)));
     for (; i < n; i++) out[i] = x[i] * factor * weights[i];
 }
 

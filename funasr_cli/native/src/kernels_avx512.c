@@ -28,7 +28,8 @@ INLINE __m512i broadcast(const int8_t *inputs) {
 INLINE __m512 exponential(__m512 x) {
     x = _mm512_max_ps(_mm512_set1_ps(-87.3f), x); /* in this order, NaN stays NaN */
     x = _mm512_min_ps(_mm512_set1_ps(88.3f), x);
-    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)),
+                                    _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
     r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
     __m512 p = _mm512_set1_ps(1.9875691500e-4f);
@@ -83,7 +84,8 @@ INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, co
     const int8_t *rounded = x->rounded + at * GROUP;
     const float *scales = (const float *)(block + BLOCK_VALUES), *offsets = scales + PAIR;
     __m512i dots[ROWS][2];
-    for (int i = 0; i < n; i++) dots[i][0] = dots[i][1] = _mm512_set1_epi32(-128 * x->sums[at + (size_t)i * groups]);
+    for (int i = 0; i < n; i++)
+        dots[i][0] = dots[i][1] = _mm512_set1_epi32(-128 * x->sums[at + (size_t)i * groups]);
 #pragma GCC unroll 4
     for (int four = 0; four < GROUP / 4; four++, block += 4 * PAIR) {
         prefetch(block);
@@ -97,7 +99,8 @@ INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, co
     }
     for (int i = 0; i < n; i++, totals += PAIR) {
         size_t here = at + (size_t)i * groups;
-        __m512 scale = _mm512_set1_ps(x->scales[here]), sum = _mm512_set1_ps((float)x->sums[here] * x->scales[here]);
+        __m512 scale = _mm512_set1_ps(x->scales[here]),
+               sum = _mm512_set1_ps((float)x->sums[here] * x->scales[here]);
         for (int half = 0; half < 2; half++) {
             __m512 dot = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[i][half]), scale);
             __m512 total = _mm512_fmadd_ps(dot, load(scales + half * TILE), load(totals + half * TILE));
@@ -109,7 +112,8 @@ INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, co
 
 /* One pass over the weights, group by group: first half of the rows, then the other half, which finds the group's
  * weights in the first-level cache. */
-INLINE void rows_u8(const int has_offset, const uint8_t *pair, const struct operand *x, int first, int n, float *out) {
+INLINE void rows_u8(const int has_offset, const uint8_t *pair, const struct operand *x, int first, int n,
+                    float *out) {
     size_t groups = (size_t)x->columns / GROUP;
     int half = n > ROWS ? (n + 1) / 2 : n;
     memset(out, 0, (size_t)(n * PAIR) * sizeof(float));
@@ -120,7 +124,8 @@ INLINE void rows_u8(const int has_offset, const uint8_t *pair, const struct oper
         }
 }
 
-static void product_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n, float *out) {
+static void product_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n,
+                       float *out) {
     if (has_offset) rows_u8(1, pair, x, first, n, out);
     else rows_u8(0, pair, x, first, n, out);
 }
@@ -150,17 +155,19 @@ static void product_f32(const float *pair, const struct operand *x, int first, i
     }
 }
 
-/* --- attention; d is a multiple of 32. Queries are taken in twos, which share what is read. --- */
+/* --- attention; d is a multiple of 16. Queries are taken in twos, which share what is read. --- */
 
 /* Sums of 4 registers. */
 INLINE __m128 reduce_4(const __m512 x[4]) {
     __m256 y[4];
-    for (int i = 0; i < 4; i++) y[i] = _mm256_add_ps(_mm512_castps512_ps256(x[i]), _mm512_extractf32x8_ps(x[i], 1));
+    for (int i = 0; i < 4; i++)
+        y[i] = _mm256_add_ps(_mm512_castps512_ps256(x[i]), _mm512_extractf32x8_ps(x[i], 1));
     __m256 sums = _mm256_hadd_ps(_mm256_hadd_ps(y[0], y[1]), _mm256_hadd_ps(y[2], y[3]));
     return _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1));
 }
 
-INLINE void scores_of(const int count, const float *queries, const uint16_t *keys, int n, int d, float *out, size_t stride) {
+INLINE void scores_of(const int count, const float *queries, const uint16_t *keys, int n, int d, float *out,
+                      size_t stride) {
     for (int first = 0; first < n; first += 4) {
         const uint16_t *four[4]; /* keys; the last one again where there are none */
         for (int i = 0; i < 4; i++) four[i] = keys + (first + i < n ? first + i : n - 1) * d;
@@ -170,21 +177,25 @@ INLINE void scores_of(const int count, const float *queries, const uint16_t *key
                 if (i % 32 == 0) __builtin_prefetch(four[key] + i + 16 * d);
                 __m512 values = load_half(four[key] + i);
                 for (int query = 0; query < count; query++)
-                    totals[query][key] = _mm512_fmadd_ps(load(queries + query * d + i), values, totals[query][key]);
+                    totals[query][key] =
+                        _mm512_fmadd_ps(load(queries + query * d + i), values, totals[query][key]);
             }
         for (int query = 0; query < count; query++)
-            _mm_mask_storeu_ps(out + (size_t)query * stride + first, (__mmask8)first_lanes(n - first), reduce_4(totals[query]));
+            _mm_mask_storeu_ps(out + (size_t)query * stride + first, (__mmask8)first_lanes(n - first),
+                               reduce_4(totals[query]));
     }
 }
 
-static void scores(const float *queries, int count, const uint16_t *keys, int n, int d, float *out, size_t stride) {
-    for (; count > 1; count -= 2, queries += 2 * d, out += 2 * stride) scores_of(2, queries, keys, n, d, out, stride);
+static void scores(const float *queries, int count, const uint16_t *keys, int n, int d, float *out,
+                   size_t stride) {
+    for (; count > 1; count -= 2, queries += 2 * d, out += 2 * stride)
+        scores_of(2, queries, keys, n, d, out, stride);
     if (count) scores_of(1, queries, keys, n, d, out, stride);
 }
 
 /* `lanes` registers of the values, from the first one on. */
-INLINE void add_lanes(const int count, const int lanes, const float *weights, size_t stride, const uint16_t *values, int n,
-                      int d, float *out) {
+INLINE void add_lanes(const int count, const int lanes, const float *weights, size_t stride,
+                      const uint16_t *values, int n, int d, float *out) {
     __m512 totals[2][8];
     for (int query = 0; query < count; query++)
         for (int i = 0; i < lanes; i++) totals[query][i] = load(out + query * d + 16 * i);
@@ -193,20 +204,22 @@ INLINE void add_lanes(const int count, const int lanes, const float *weights, si
             if (i % 2 == 0) __builtin_prefetch(values + 16 * i + 16 * d);
             __m512 part = load_half(values + 16 * i);
             for (int query = 0; query < count; query++)
-                totals[query][i] = _mm512_fmadd_ps(_mm512_set1_ps(weights[(size_t)query * stride + (size_t)value]), part, totals[query][i]);
+                totals[query][i] = _mm512_fmadd_ps(_mm512_set1_ps(weights[(size_t)query * stride + (size_t)value]),
+                                                   part, totals[query][i]);
         }
     for (int query = 0; query < count; query++)
         for (int i = 0; i < lanes; i++) _mm512_storeu_ps(out + query * d + 16 * i, totals[query][i]);
 }
 
-static void add_weighted(const float *weights, size_t stride, int count, const uint16_t *values, int n, int d, float *out) {
+static void add_weighted(const float *weights, size_t stride, int count, const uint16_t *values, int n, int d,
+                         float *out) {
     for (; count > 0; count -= 2, weights += 2 * stride, out += 2 * d)
         for (int i = 0, lanes; i < d; i += 16 * lanes) {
-            lanes = d - i < 128 ? 2 : 8;
+            lanes = d - i < 128 ? 1 : 8;
             if (count > 1 && lanes == 8) add_lanes(2, 8, weights, stride, values + i, n, d, out + i);
-            else if (count > 1) add_lanes(2, 2, weights, stride, values + i, n, d, out + i);
+            else if (count > 1) add_lanes(2, 1, weights, stride, values + i, n, d, out + i);
             else if (lanes == 8) add_lanes(1, 8, weights, stride, values + i, n, d, out + i);
-            else add_lanes(1, 2, weights, stride, values + i, n, d, out + i);
+            else add_lanes(1, 1, weights, stride, values + i, n, d, out + i);
         }
 }
 
@@ -221,7 +234,9 @@ static void to_half(const float *x, int n, uint16_t *out) {
 
 static float maximum(const float *x, int n) {
     __m512 peaks = _mm512_set1_ps(x[0]);
-    for (int i = 0; i < n; i += 16) peaks = _mm512_mask_max_ps(peaks, first_lanes(n - i), peaks, _mm512_maskz_loadu_ps(first_lanes(n - i), x + i));
+    for (int i = 0; i < n; i += 16)
+        peaks =
+            _mm512_mask_max_ps(peaks, first_lanes(n - i), peaks, _mm512_maskz_loadu_ps(first_lanes(n - i), x + i));
     return _mm512_reduce_max_ps(peaks);
 }
 

@@ -45,7 +45,8 @@ static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *
     }
 }
 
-static void product_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n, float *out) {
+static void product_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n,
+                       float *out) {
     int groups = x->columns / GROUP;
     memset(out, 0, (size_t)(n * PAIR) * sizeof(float));
     for (int row = 0; row < n; row++, out += PAIR) {
@@ -74,7 +75,8 @@ static void product_f32(const float *pair, const struct operand *x, int first, i
     }
 }
 
-static void scores(const float *queries, int count, const uint16_t *keys, int n, int d, float *out, size_t stride) {
+static void scores(const float *queries, int count, const uint16_t *keys, int n, int d, float *out,
+                   size_t stride) {
     for (int query = 0; query < count; query++)
         for (int key = 0; key < n; key++) {
             float total = 0.0f;
@@ -83,11 +85,13 @@ static void scores(const float *queries, int count, const uint16_t *keys, int n,
         }
 }
 
-static void add_weighted(const float *weights, size_t stride, int count, const uint16_t *values, int n, int d, float *out) {
+static void add_weighted(const float *weights, size_t stride, int count, const uint16_t *values, int n, int d,
+                         float *out) {
     for (int query = 0; query < count; query++)
         for (int value = 0; value < n; value++)
             for (int i = 0; i < d; i++)
-                out[query * d + i] += weights[(size_t)query * stride + (size_t)value] * from_half(values[value * d + i]);
+                out[query * d + i] +=
+                    weights[(size_t)query * stride + (size_t)value] * from_half(values[value * d + i]);
 }
 
 static void to_half(const float *x, int n, uint16_t *out) {

@@ -52,8 +52,8 @@ void round_row(const struct kernels *k, int weights, const struct operand *x, in
     put(k, weights, x, row, 0, row_of(x, row), x->columns);
 }
 
-void multiply_pair(const struct kernels *k, const struct fn_matrix *m, int pair, const struct operand *x, int first,
-                   int n, float *out) {
+void multiply_pair(const struct kernels *k, const struct fn_matrix *m, int pair, const struct operand *x,
+                   int first, int n, float *out) {
     const void *data = (const uint8_t *)m->data + (size_t)pair * pair_size(m);
     if (m->weights == FN_U8) k->product_u8(data, m->has_offset, x, first, n, out);
     else if (m->weights == FN_BF16) k->product_bf16(data, x, first, n, out);
