@@ -79,7 +79,7 @@ def load(
         dtype: "stored", "float32" or "bfloat16"; with the native engine "int8" or "float32". None chooses by
             device and engine.
         align_with: another converted model that supplies word times for a model without them.
-        engine: what computes the decoder: "mlx", "native" (this package's C library, on a CPU) or "auto", for now
+        engine: what computes the model: "mlx", "native" (this package's C library, on a CPU) or "auto", for now
             MLX.
         stages: stages that change each transcript, applied in this order.
 

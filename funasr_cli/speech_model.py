@@ -131,7 +131,7 @@ class SpeechModel(Protocol):
     longest_segment_s: float  # longest segment that it accepts
     window_s: float | None  # every segment costs as much as one of this length; None if cost grows with length
     weights_type: str  # number type of the weights while computing, for logs and tables
-    engine: str  # what computes its decoder, and how: "native int8, avx512" or "mlx float32, CPU"
+    engine: str  # what computes it: "native int8, encoder bfloat16, avx512bf16" or "mlx float32, CPU"
     native_bytes: int  # memory of the weights that MLX does not hold
     parameters: int  # number of parameters of its networks
 

@@ -233,8 +233,8 @@ class Transcript:
             the recording.
         lost: (start, end) of damaged audio. It is replaced with silence and counted as failed in the ledger.
         level_dbfs: level of the loudest moment relative to full scale; None if there is no sound.
-        engine: what computed the model's decoder, or a model without one, and in which arithmetic: "mlx" with the
-            number type and the device, or "native" with the number type and the instruction set.
+        engine: what computed the model, and in which arithmetic: "mlx" with the number type and the device, or
+            "native" with the number types and the instruction set.
     """
 
     source: str

@@ -29,7 +29,7 @@ class ModelCost:
 
     model: str  # its name in the cases
     weights: str
-    engine: str  # what computes its decoder, and how
+    engine: str  # what computes it, and how
     parameters: int
     mlx_bytes: int  # memory allocated by MLX for the loaded model
     native_bytes: int  # packed weights of the native engine

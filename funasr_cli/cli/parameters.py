@@ -93,14 +93,15 @@ DType = Annotated[
     Literal["stored", "float32", "bfloat16", "int8"] | None,
     option(
         None, "--dtype",
-        "Number type for computing. Default: as stored on a GPU, float32 on a CPU, int8 with --engine native.",
+        "Number type for computing. Default: as stored on a GPU, float32 on a CPU, int8 with --engine native (the "
+        "decoder only; the rest in bfloat16 or float32).",
     ),
 ]
 Engine = Annotated[
     Literal["auto", "mlx", "native"],
     option(
         None, "--engine",
-        "Engine for the decoder: MLX, or native CPU code in int8 or float32. auto: MLX, for now.",
+        "Engine: MLX, or native CPU code in int8 or float32. auto: MLX, for now.",
     ),
 ]
 Lang = Annotated[

@@ -118,7 +118,7 @@ def load(
         aligner: folder of a second model that aligns words.
         device: "cpu" or "gpu"; None leaves the choice to MLX.
         dtype: number type to compute in, as `load_model` takes it.
-        engine: engine that computes the decoder, as `load_model` takes it.
+        engine: engine that computes the model, as `load_model` takes it.
         show_prompt: also print the model's prompt.
     """
     from funasr_cli.compute.backend import lacks_blas
@@ -143,7 +143,7 @@ def load(
     if console.is_verbose():
         gflops = gflops_a_core()
         console.detail(f"model {recognizer.model.name} from {folder}, {recognizer.model.weights_type}")
-        console.detail(f"on {in_words(gflops)}; decoder: {recognizer.model.engine}")
+        console.detail(f"on {in_words(gflops)}; engine: {recognizer.model.engine}")
         warn_if_slow(gflops)
     elif lacks_blas():
         warn_if_slow(0.0)  # known without measuring

@@ -27,7 +27,6 @@ from funasr_cli.checkpoints.values import Options
 from funasr_cli.compute.backend import nn, on_accelerator
 from funasr_cli.native.decoder import NativeDecoder
 from funasr_cli.native.encoder import NativeNetwork
-from funasr_cli.native.networks import NativeAdaptor, NativeCTCHead, NativeSANM
 from funasr_cli.options import AS_STORED, MLX, NATIVE
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ class NativePart:
     """
 
     prefix: str
-    network: type[NativeDecoder] | type[NativeSANM] | type[NativeAdaptor] | type[NativeCTCHead]
+    network: type[NativeDecoder] | type[NativeNetwork]
     config: Callable[[Any], Any]
 
 
@@ -194,9 +193,9 @@ class LoadedModel:
     @property
     def _native_types(self) -> list[str]:
         """Number type of the engine's products: that of the decoder, and that of the encoder if it is another."""
-        decoder = [part.type for part in self.native if isinstance(part, NativeDecoder)]
-        (rest,) = {part.type for part in self.native if not isinstance(part, NativeDecoder)}
-        return [*decoder, f"encoder {rest}"] if decoder and decoder != [rest] else [rest]
+        decoder = {part.type for part in self.native if isinstance(part, NativeDecoder)}
+        others = {part.type for part in self.native} - decoder
+        return [*decoder, *(f"encoder {each}" if decoder else each for each in others)]
 
     @property
     def engine(self) -> str:

@@ -114,7 +114,7 @@ def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str, engine: st
         lighter = ELSEWHERE if dtype == INT8 else LIGHTER_NATIVE
         shapes = model_shapes(network).items()
         rest = (size_bytes("float32", shape) for name, shape in shapes if not _is_in(name, parts))
-        sizes = iter((*(needed_bytes(checkpoint, part, dtype) for part in parts), *rest))
+        sizes = iter((needed_bytes(checkpoint, parts, dtype), *rest))
     elif dtype == AS_STORED:
         lighter = LIGHTER_STORED.format(family.parts[0].recipes[0]) if family.parts else ELSEWHERE
         sizes = (tensor.size_bytes for tensor in checkpoint.tensors.values())

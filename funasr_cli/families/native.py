@@ -98,19 +98,22 @@ def _packed_type(part: NativePart, dtype: str) -> int:
     return BFLOAT16 if is_bfloat16_fast(loaded) else FLOAT32
 
 
-def needed_bytes(checkpoint: Checkpoint, part: NativePart, dtype: str) -> int:
-    """Return the memory that a part takes, with its largest tensor while it is being packed."""
-    loaded, quantized, packed_type = library(), checkpoint.quantized(), _packed_type(part, dtype)
+def needed_bytes(checkpoint: Checkpoint, parts: list[NativePart], dtype: str) -> int:
+    """Return the memory that the parts take, with the largest tensor while it is being packed."""
+    loaded, quantized, total, largest = library(), checkpoint.quantized(), 0, 0
     assert loaded is not None
-    tensors = {name: each for name, each in checkpoint.tensors.items() if belongs(name, part)}
-    total = max(tensor.size_bytes for tensor in tensors.values())
-    for name, tensor in tensors.items():
+    types = {part.prefix: _packed_type(part, dtype) for part in parts}
+    for name, tensor in checkpoint.tensors.items():
+        packed_type = types.get(name.partition(".")[0])
+        if packed_type is None:
+            continue
+        largest = max(largest, tensor.size_bytes)
         module, _, kind = name.rpartition(".")
         if kind == "weight" and len(tensor.shape) == 2:
             columns = _columns(tensor.shape[1], quantized.get(module))
             has_offset = packed_type == INT8 and bool(quantized)
             total += packed_size(loaded, tensor.shape[0], columns, packed_type, has_offset)
-    return total
+    return total + largest
 
 
 def load_parts(

@@ -116,8 +116,8 @@ class NativeNetwork:
     Layers are run one by one, so that Ctrl-C waits for one of them only.
     """
 
-    def __init__(self, encoder: NativeEncoder, weights: Weights):
-        self.encoder, self._weights = encoder, weights
+    def __init__(self, encoder: NativeEncoder, weights: Weights, config: Any):
+        self.encoder, self._weights, self._config = encoder, weights, config
         self._kept: list[Packed | np.ndarray] = []
 
     @property

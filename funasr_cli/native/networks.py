@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +18,7 @@ class NativeSANM(NativeNetwork):
     """The encoder of `models.sanm`: (frames, input_dim) -> (frames, width) float32 for each sequence."""
 
     def __init__(self, encoder: NativeEncoder, weights: Weights, config: SANMConfig):
-        super().__init__(encoder, weights)
-        self._config = config
+        super().__init__(encoder, weights, config)
         later = [f"encoders.{number}" for number in range(config.blocks - 1)]
         self._blocks = [self._block(name) for name in ("encoders0.0", *later)]
         self._last_blocks = [self._block(f"tp_encoders.{number}") for number in range(config.tp_blocks)]
@@ -66,8 +66,7 @@ class NativeAdaptor(NativeNetwork):
     """The network of `models.adaptor`: (frames, input_dim) -> (ceil(frames / downsample), output_dim) for each."""
 
     def __init__(self, encoder: NativeEncoder, weights: Weights, config: AdaptorConfig):
-        super().__init__(encoder, weights)
-        self._config = config
+        super().__init__(encoder, weights, config)
         self._linear1, self._linear2 = self._linear("linear1"), self._linear("linear2")
         self._blocks = [self._block(f"blocks.{number}") for number in range(config.layers)]
 
@@ -96,8 +95,8 @@ class NativeAdaptor(NativeNetwork):
 class NativeCTCHead(NativeNetwork):
     """The head of `models.ctc`, on (frames, width) float32."""
 
-    def __init__(self, encoder: NativeEncoder, weights: Weights, _: object):
-        super().__init__(encoder, weights)
+    def __init__(self, encoder: NativeEncoder, weights: Weights, config: Any):
+        super().__init__(encoder, weights, config)
         self._head = self._linear("ctc_lo")
         self._bias = self._weights.vector("ctc_lo.bias")
 

@@ -50,7 +50,7 @@ def test_results_and_details_name_the_engine(
     lines = list(map(json.loads, result.stdout.splitlines()))
     assert [line["engine"] for line in lines] == [engine] * 2
     assert [line["text"] for line in lines] == [clip.written for clip in CLIPS[:2]]
-    assert f"decoder: {engine}" in result.stderr
+    assert f"engine: {engine}" in result.stderr
 
 
 @needs_library

@@ -1,4 +1,4 @@
-/* Runs a small decoder through its life, with each allocation failing once: see tests/unit/test_build.py.
+/* Runs a small decoder and an encoder's layer through their lives, with each allocation failing once: see tests/unit/test_build.py.
  *
  * Linked with -Wl,--wrap for malloc, calloc, realloc and aligned_alloc. A leak makes LeakSanitizer end it with an
  * error; anything else that is wrong is printed.
@@ -40,7 +40,10 @@ static float x[LONGEST * WIDTH], norm[WIDTH];
 
 static struct fn_matrix packed(int rows, int columns, int weights) {
     struct fn_matrix m = {.rows = rows, .columns = columns, .weights = weights};
+    long before = until_failure; /* not one of the library's allocations */
+    until_failure = -1;
     void *data = malloc(fn_packed_size(rows, columns, weights, 0));
+    until_failure = before;
     check(data && !fn_pack(data, numbers, rows, columns, weights), "packing");
     m.data = data;
     return m;
@@ -80,6 +83,54 @@ static int life(const struct fn_shape *shape, const struct fn_layer *layers, con
     return failures;
 }
 
+/* A layer over two batches, with cross-attention in the second, a product and the best of its outputs. */
+static int encoder_life(int weights, const struct fn_block *block, const struct fn_block *crossed, float *hidden) {
+    static const int32_t offsets[] = {0, 1, 30, LONGEST}, source_offsets[] = {0, 9, 10, LONGEST};
+    static float out[LONGEST * 3 * WIDTH];
+    int32_t places[LONGEST];
+    float totals[LONGEST];
+    fn_encoder *encoder = NULL;
+    int failures = 0, status;
+    REPEATED(fn_encoder_new(&encoder, THREADS, NULL))
+    REPEATED(fn_run_block(encoder, block, 2, offsets, x, NULL, NULL, hidden))
+    REPEATED(fn_run_block(encoder, crossed, 3, offsets, x, x, source_offsets, hidden))
+    struct fn_linear linear = {packed(3 * WIDTH, WIDTH, weights), NULL};
+    REPEATED(fn_run_linear(encoder, &linear, FN_GELU, LONGEST, hidden, out))
+    REPEATED(fn_highest(encoder, LONGEST, 3 * WIDTH, out, places, totals))
+    fn_encoder_free(encoder);
+    fn_encoder_free(NULL);
+    free((void *)linear.matrix.data);
+    return failures;
+}
+
+static void try_encoder(int weights) {
+    static float expected[LONGEST * WIDTH], hidden[LONGEST * WIDTH];
+    struct fn_norm normed = {norm, norm, 1e-5f, FN_LAYER_NORM};
+    struct fn_block block = {.attention_norm = normed, .cross_norm = normed, .feed_forward_norm = normed,
+                             .qkv = {packed(3 * WIDTH, WIDTH, weights), NULL}, .output = {packed(WIDTH, WIDTH, weights), norm},
+                             .up = {packed(2 * FEED_FORWARD, WIDTH, weights), NULL},
+                             .down = {packed(WIDTH, FEED_FORWARD, weights), norm}, .memory = numbers, .taps = 3,
+                             .taps_before = 1, .heads = HEADS, .activation = FN_SWIGLU};
+    struct fn_block crossed = block;
+    crossed.cross_query = crossed.cross_output = block.output;
+    crossed.cross_key_value = (struct fn_linear){packed(2 * WIDTH, WIDTH, weights), NULL};
+    check(!encoder_life(weights, &block, &crossed, expected), "a failure without a reason");
+    int failing = 0;
+    for (;; failing++) {
+        memset(hidden, 0, sizeof hidden);
+        until_failure = failing;
+        int failures = encoder_life(weights, &block, &crossed, hidden);
+        check(!memcmp(hidden, expected, sizeof hidden), "an encoder's output after a failure");
+        if (until_failure >= 0) break;
+        check(failures == 1, "an encoder's failure that was not reported");
+    }
+    until_failure = -1;
+    check(failing > 10, "the encoder's allocations were not counted");
+    const struct fn_linear *all[] = {&block.qkv, &block.output, &block.up, &block.down, &crossed.cross_key_value};
+    for (int i = 0; i < 5; i++) free((void *)all[i]->matrix.data);
+    printf("%d allocations\n", failing);
+}
+
 static void try_all(int weights) {
     struct fn_shape shape = {WIDTH, LAYERS, HEADS, KV_HEADS, HEAD_DIM, FEED_FORWARD, VOCAB, weights, 1e4f, 1e-6f};
     struct fn_layer layers[LAYERS];
@@ -115,5 +166,6 @@ int main(void) {
     for (int i = 0; i < WIDTH; i++) norm[i] = 1.0f;
     try_all(FN_U8);
     try_all(FN_F32);
+    for (int weights = FN_F32; weights <= FN_BF16; weights++) try_encoder(weights);
     return 0;
 }

@@ -17,7 +17,7 @@ WRAPPED = [f"-Wl,--wrap={name}" for name in ("malloc", "calloc", "realloc", "ali
 @pytest.mark.skipif(not build.is_wanted() or build.compiler() is None, reason="no C compiler")
 @pytest.mark.process
 def test_allocations_that_fail(tmp_path: Path) -> None:
-    """The call that needs it says so, the decoder is as it was before, and all memory is given back at the end."""
+    """The call that needs it says so, nothing else has changed, and all memory is given back at the end."""
     library, program = tmp_path / "libfunasr.so", tmp_path / "program"
     build.compile_library(library, [*SANITIZERS, *WRAPPED])
     compiler = shlex.split(os.environ.get("CC") or "cc")
@@ -26,4 +26,4 @@ def test_allocations_that_fail(tmp_path: Path) -> None:
     environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=1"}
     done = subprocess.run([program], env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("allocations") == 2
+    assert done.stdout.count("allocations") == 5

@@ -47,6 +47,17 @@ def test_the_texts_of_the_demo_model(dtype: str, draft: str) -> None:
 
 
 @needs_library
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_what_mlx_holds(dtype: str, tmp_path: Path) -> None:
+    """Nothing of Fun-ASR-Nano, and of SenseVoice only the table of queries."""
+    sense_voice = convert(Path(__file__).parents[1] / "data" / "sense_voice_small", tmp_path / "m").folder
+    for folder, kept in ((demo.MODEL, []), (sense_voice, ["embed.weight"])):
+        model = load_model(folder, dtype, "native")
+        assert [name for name, _ in tree_flatten(model.network.parameters())] == kept
+        assert model.native_bytes > 1e5
+
+
+@needs_library
 def test_every_stage_is_near_that_of_mlx() -> None:
     """`trace` works on both engines."""
     ours = trace(load_model(demo.MODEL, "int8", "native"), PATHS[0])

@@ -65,7 +65,7 @@ def forced_logits(recognizer: Recognizer, prompts: list[mx.array], forced_ids: l
 
 def ctc_log_probs(model: FunASRNano, hidden: mx.array) -> mx.array:
     """Return log-probabilities of (..., frames, CTC width): (..., frames, CTC vocabulary)."""
-    logits = model.ctc.logits(hidden)
+    logits = mx.array(model.ctc.logits(hidden))
     return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 
 
