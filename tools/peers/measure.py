@@ -49,7 +49,8 @@ def run(workers: Sequence[Worker], plan: Plan, progress: Callable[[str], None]) 
     def ask(worker: Worker, clips: list[Path], tokens: int) -> dict[str, Any]:
         time.sleep(PAUSE_S)
         answer = worker.ask(clips, tokens)
-        progress(f"{worker.engine.name}, {len(clips)} x {tokens} tokens: {answer['total_s']:.2f} s")
+        busy = f", others used {answer['elsewhere']:.2f} cores" if answer["elsewhere"] else ""
+        progress(f"{worker.engine.name}, {len(clips)} x {tokens} tokens: {answer['total_s']:.2f} s{busy}")
         return answer
 
     for worker in workers:
@@ -63,7 +64,8 @@ def run(workers: Sequence[Worker], plan: Plan, progress: Callable[[str], None]) 
             if round_ < plan.trials_of(worker):
                 results[worker.engine.name]["clip"].append(ask(worker, one, plan.tokens))
     for worker in batched if plan.batch_trials else []:
-        ask(worker, list(plan.clips), WARM_UP_TOKENS)
+        if not worker.engine.one_by_one:
+            ask(worker, list(plan.clips), WARM_UP_TOKENS)
     for _ in range(plan.batch_trials):
         for worker in batched:
             results[worker.engine.name]["batch"].append(ask(worker, list(plan.clips), plan.tokens))
