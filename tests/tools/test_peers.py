@@ -158,9 +158,12 @@ OURS = {
     "work": WORK,
 }
 RUN: dict[str, Any] = {
-    "commands": ["python -m tools.peers --size full"], "machine": MACHINE, "threads": 2, "model": "random weights", "tokens": 64, "clips": 16, "duration_s": 6.0,
+    "commands": ["python -m tools.peers --size full"], "machine": MACHINE,
+    "threads": 2, "model": "random weights", "tokens": 64, "clips": 16, "duration_s": 6.0,
     "asked": {"ours": "this", "theirs": "that"},
-    "measured": {"ours": ["2030-01-02T03:04+00:00"], "theirs": ["2030-01-02T05:00+00:00", "2030-01-02T04:00+00:00"]},
+    "measured": {
+        "ours": ["2030-01-02T03:04+00:00"], "theirs": ["2030-01-02T05:00+00:00", "2030-01-02T04:00+00:00"],
+    },
     "versions": {"ours": {"mlx": "1"}, "theirs": {"torch": "2", "numpy": "3"}},
     "results": {"ours": OURS, "theirs": {"clip": [answer(2.0, 10.0, "x")], "batch": [], "work": None}},
 }  # fmt: skip

@@ -96,7 +96,7 @@ def needed_environment(threads: int) -> dict[str, str]:
 
 
 class Load:
-    """How busy the machine is besides one process, from now on; only Linux tells."""
+    """How busy the machine is with anything but one process, from now on; only Linux tells."""
 
     def __init__(self, pid: int) -> None:
         self._process = Path(f"/proc/{pid}/stat")
