@@ -24,7 +24,7 @@ def merge(saved: dict[str, Any] | None, new: dict[str, Any], append: bool) -> di
     if saved is None:
         return new
     if odd := [name for name in SETTINGS if saved[name] != new[name]]:
-        hint = "repeat the options of the saved run, or omit --engines and --append to measure everything anew"
+        hint = "repeat the options of the saved run, or omit --engines and --append to measure everything again"
         raise UsageError(f"the saved run differs in {', '.join(odd)}", hint, code="options-conflict")
     merged = saved | {"commands": list(dict.fromkeys([*saved["commands"], *new["commands"]]))}
     for part in ("asked", "versions", "measured", "results"):
