@@ -30,7 +30,6 @@ class Engine:
         asked: what it is and how it is run.
         arguments: arguments of the script after the folder.
         batches: whether batches of several clips are measured.
-        one_by_one: whether it has no batches, so that the clips follow one another.
         counts: whether its MLX operations can be counted.
     """
 
@@ -41,7 +40,6 @@ class Engine:
     asked: str
     arguments: tuple[str, ...] = ()
     batches: bool = False
-    one_by_one: bool = False
     counts: bool = False
 
 
@@ -72,10 +70,9 @@ ENGINES = (
     ),
     *(
         Engine(
-            f"CrispASR, {kind}", "crispasr", "run_crispasr.py", CRISPASR, arguments=(kind,), batches=True,
-            one_by_one=True,
+            f"CrispASR, {kind}", "crispasr", "run_crispasr.py", CRISPASR, arguments=(kind,),
             asked=f"the model in {kind}: `funasr_transcribe_with_probs` of the library in its package. It has no "
-            "batches: the clips follow one another. It does not report the time of the first token",
+            "batches. It does not report the time of the first token",
         )
         for kind in TYPES
     ),

@@ -64,8 +64,7 @@ def run(workers: Sequence[Worker], plan: Plan, progress: Callable[[str], None]) 
             if round_ < plan.trials_of(worker):
                 results[worker.engine.name]["clip"].append(ask(worker, one, plan.tokens))
     for worker in batched if plan.batch_trials else []:
-        if not worker.engine.one_by_one:
-            ask(worker, list(plan.clips), WARM_UP_TOKENS)
+        ask(worker, list(plan.clips), WARM_UP_TOKENS)
     for _ in range(plan.batch_trials):
         for worker in batched:
             results[worker.engine.name]["batch"].append(ask(worker, list(plan.clips), plan.tokens))
