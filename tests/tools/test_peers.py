@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,7 @@ from tokenizers import pre_tokenizers
 from funasr_cli.benchmarks.synthetic import _release_tokenizer
 from funasr_cli.families.converted import read_config
 from tools.peers import crispasr, engines
+from tools.peers.__main__ import used_options
 from tools.peers.checkpoint import write_checkpoint, write_clips
 from tools.peers.crispasr import with_merges, write_crispasr
 from tools.peers.engines import ENGINES, Load, Worker
@@ -287,6 +289,14 @@ def test_crispasr_has_the_same_prompt(text: str) -> None:
         at = min(pairs, key=lambda at: ranks[" ".join(parts[at : at + 2])])
         parts[at : at + 2] = ["".join(parts[at : at + 2])]
     assert [ids[part] for part in parts] == tokenizer.encode(text).ids
+
+
+def test_the_command_on_the_page_can_be_repeated() -> None:
+    """It has all settings but paths of this machine; flags have no value."""
+    stated = Namespace(
+        state=Path("here"), out=Path("there"), from_json=None, tokens=64, engines=["a b"], append=True
+    )
+    assert used_options(stated) == ["--tokens", "64", "--engines", "a b", "--append"]
 
 
 @pytest.mark.process

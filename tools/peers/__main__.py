@@ -119,7 +119,8 @@ def used_options(options: argparse.Namespace) -> list[str]:
     words = []
     for name, value in vars(options).items():
         if name not in OF_THIS_MACHINE and value not in (None, False):
-            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+            values = value if isinstance(value, list) else [] if value is True else [value]
+            words += [f"--{name.replace('_', '-')}", *map(str, values)]
     return words
 
 
