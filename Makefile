@@ -15,6 +15,8 @@ EVAL_CLIPS ?= 1000
 # Folder of `bench-peers` for its environments, checkpoint (3.5 GB) and results; and its options.
 PEERS ?= $(HOME)/.cache/funasr-cli-peers
 PEERS_OPTIONS ?=
+# The commit of CrispASR's repository whose converter writes its checkpoints.
+CRISPASR_COMMIT := 72d3c389e6e9a8d2e64b76cd0837eebf420c83ac
 # The model that `check-release` tests: a hub id or a folder. Further variables: HUB=ms, RECIPES="none 8 mixed 4",
 # OUT=folder for the converted models, REFERENCE_PYTHON=interpreter with FunASR, RELEASE_OPTIONS. See docs/release.md.
 MODEL ?= FunAudioLLM/Fun-ASR-Nano-2512
@@ -119,9 +121,22 @@ $(PEERS)/mlx-audio/.installed: tools/peers/requirements-mlx-audio.txt
 	"$(PEERS)/mlx-audio/bin/pip" install $(PIP_FLAGS) --requirement $<
 	touch "$@"
 
-# Measure this project and the others in turns; writes docs/reports/benchmarks.md. Half an hour with all installations, 19 GB
-# of memory.
-bench-peers: install $(PEERS)/torch/.installed $(PEERS)/mlx-audio/.installed
+$(PEERS)/crispasr/.installed: tools/peers/requirements-crispasr.txt
+	$(PYTHON) -m venv "$(PEERS)/crispasr"
+	"$(PEERS)/crispasr/bin/pip" install $(PIP_FLAGS) '$(TORCH)'
+	"$(PEERS)/crispasr/bin/pip" install $(PIP_FLAGS) --requirement $<
+	touch "$@"
+
+# CrispASR's own converter, which is not in its package.
+$(PEERS)/convert-funasr-to-gguf.py:
+	mkdir -p "$(PEERS)"
+	curl --fail --silent --show-error --location --output "$@" \
+		https://raw.githubusercontent.com/CrispStrobe/CrispASR/$(CRISPASR_COMMIT)/models/convert-funasr-to-gguf.py
+
+# Measure this project and the others in turns; writes docs/reports/benchmarks.md. Half an hour with all installations, 24 GB
+# of memory; PEERS_OPTIONS="--engines 'funasr-cli, native'" measures one program again and keeps the results of the others.
+bench-peers: install $(PEERS)/torch/.installed $(PEERS)/mlx-audio/.installed $(PEERS)/crispasr/.installed \
+		$(PEERS)/convert-funasr-to-gguf.py
 	$(BIN)/python -m tools.peers --state "$(PEERS)" --out docs/reports/benchmarks.md $(PEERS_OPTIONS)
 
 # Convert the published weights at every precision, transcribe, compare, measure: PASS or FAIL, and a block for an issue.

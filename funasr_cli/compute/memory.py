@@ -1,6 +1,7 @@
 """Available memory, and cleanup of what MLX keeps: freed buffers, and the streams of threads."""
 
 import os
+import resource
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ def total_bytes() -> int:
 
 
 def available_bytes() -> int:
-    """Return the available memory: the GPU's, or this machine's within the limit of its container."""
+    """Return the available memory: the GPU's, or this machine's within the limits of container and process."""
     if on_accelerator():
         free = mx.device_info().get("free_memory")  # on CUDA
         return int(free) if free else max(0, total_bytes() - int(mx.get_active_memory()))
@@ -31,7 +32,7 @@ def available_bytes() -> int:
         available = int(meminfo.split("MemAvailable:")[1].split()[0]) * 1024
     except (OSError, IndexError, ValueError):  # macOS has no such file
         available = total_bytes() // 2
-    return min(available, *_container_bytes())
+    return min(available, *_container_bytes(), *_process_bytes())
 
 
 def _container_bytes() -> Iterator[int]:
@@ -43,6 +44,15 @@ def _container_bytes() -> Iterator[int]:
         cached = int(counts.get("inactive_file", 0))  # page cache, released on demand
         yield max(0, int(limit) - int(used) + cached)
     yield sys.maxsize
+
+
+def _process_bytes() -> Iterator[int]:
+    """Yield how much this process may still map (`ulimit -v`), if that is limited: beyond it, MLX crashes."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        with suppress(OSError, ValueError):
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+            yield max(0, limit - pages * os.sysconf("SC_PAGE_SIZE"))
 
 
 class _FreedBuffers:

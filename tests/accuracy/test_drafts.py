@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.native import LIBRARY
 
 from funasr_cli.decoding.cost import RunCost
 from funasr_cli.decoding.draft import CTCDraft
@@ -26,14 +27,17 @@ CLIPS = [
 
 EXACT = [(RECIPES[0], batch, itn) for batch in (1, 2, 5, 16) for itn in (False, True)]
 LONG = [*EXACT[1:-2], *((recipe, 16, True) for recipe in RECIPES[1:4])]  # quantized ones take minutes on a CPU
+NATIVE = [recipe for recipe in RECIPES if recipe.engine == "native"] if LIBRARY else []
+LONG += [(recipe, batch, itn) for recipe in NATIVE for batch in (1, 5) for itn in (False, True)]
 CASES = [EXACT[0], *EXACT[-2:], *(pytest.param(*case, marks=pytest.mark.full) for case in LONG)]
+CASES += [(recipe, 16, False) for recipe in NATIVE]
 
 
 @pytest.fixture(scope="module")
 def recognizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Recognizer]:
     folder = tmp_path_factory.mktemp("drafts")
     export(MODEL, folder / "upstream")
-    return {recipe.name: load_recipe(folder / "upstream", recipe, folder) for recipe in RECIPES[:4]}
+    return {recipe.name: load_recipe(folder / "upstream", recipe, folder) for recipe in [*RECIPES[:4], *NATIVE]}
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +53,12 @@ def options(batch: int, itn: bool) -> TranscribeOptions:
 def test_the_text_is_the_same_in_fewer_passes(
     recognizers: dict[str, Recognizer], recipe: Recipe, batch: int, itn: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if recipe is not RECIPES[0]:  # on a CPU, drafts do not pay in these types, so hardly any would be tried
+    exact = recipe is RECIPES[0] or recipe in NATIVE
+    if not exact:  # on a CPU, drafts do not pay in these types, so hardly any would be tried
         monkeypatch.setattr(RunCost, "of", lambda llm: RunCost(128))
     plain, drafted = compare(recognizers[recipe.name], CLIPS, options(batch, itn))
     same = sum(one == other for one, other in zip(plain.texts, drafted.texts, strict=True))
-    assert same >= (len(CLIPS) if recipe is RECIPES[0] else 0.98 * len(CLIPS))
+    assert same >= (len(CLIPS) if exact else 0.98 * len(CLIPS))
     assert plain.counts["decoder_calls"] == plain.counts["tokens"]
     assert plain.counts["drafted"] == plain.counts["ctc_s"] == 0
     assert drafted.counts["decoder_calls"] * (1.5 if itn else 3) < plain.counts["decoder_calls"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.native import LIBRARY, WITHOUT
 
 import funasr_cli
 from funasr_cli.demo import CLIPS
@@ -23,7 +24,7 @@ MEDIAN_S, MOST_S = 0.06, 0.18  # targets for a thousand clips, also met by each 
 
 @pytest.fixture(scope="module")
 def recognizer() -> Recognizer:
-    return funasr_cli.load("demo")
+    return funasr_cli.load("demo", "float32", engine="mlx")
 
 
 def require(errors: dict[str, Errors], words: int) -> None:
@@ -41,6 +42,22 @@ def test_bundled_clips(recognizer: Recognizer) -> None:
     late_s = [time_s for own in errors.values() for time_s in own.measured]
     require({"both": Errors(late_s)}, words=60)
     assert [own.unmatched for own in errors.values()] == [0, 0]
+
+
+@pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_native_engine(recognizer: Recognizer, dtype: str) -> None:
+    """The CTC branch, which times the words, is the same: so are the words of equal texts."""
+    native = funasr_cli.load("demo", dtype, engine="native")
+    for clip in read_clips(CLIPS):
+        ours, theirs = (each.transcribe(clip.path, word_times=True, itn=False) for each in (native, recognizer))
+        assert ours.text == theirs.text
+        words, expected = (
+            [(word.text, word.start_s, word.end_s) for segment in each.segments for word in segment.words]
+            for each in (ours, theirs)
+        )
+        assert len(words) > 0
+        assert words == expected
 
 
 @pytest.mark.parametrize("condition", ["clean", "noisy"])

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.native import LIBRARY, WITHOUT
 from support.parity import checks
 from support.parity.clips import BATCH_CLIPS, CLIP_NAMES, FEW_CLIPS, FEW_SPOKEN, SPOKEN, few_at_first
 from support.parity.live import Case, Pair
@@ -13,9 +14,11 @@ from funasr_cli.decoding.mlx_batch import bucketed
 from funasr_cli.decoding.stopping import LOOPING_TOKENS
 from funasr_cli.decoding.text import clean_text
 from funasr_cli.languages import MLT_LANGUAGES
+from funasr_cli.options import NATIVE
 from funasr_cli.pipeline import Recognizer
 
 pytestmark = pytest.mark.slow
+NATIVE_LOGIT_TOLERANCE = 4e-3  # relative to their range; measured on all clips: up to 2.2e-3
 every_clip = pytest.mark.parametrize("name", few_at_first(CLIP_NAMES, FEW_CLIPS))
 
 
@@ -43,6 +46,22 @@ def test_stage(check: str, case: Case, computed: dict[str, Stages], recognizer: 
     if case.name not in computed:
         computed[case.name] = compute_case(recognizer, case)
     checks.CHECKS[check](recognizer, computed[case.name], case)
+
+
+@pytest.fixture(scope="module")
+def native(nano: Pair) -> Recognizer:
+    """The same checkpoint, its decoder computed by the C library in float32."""
+    return nano.recognizer(NATIVE)
+
+
+@every_clip
+@pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
+def test_native_engine(case: Case, native: Recognizer) -> None:
+    """Its keys and values are float16, so logits are less exact than MLX's, but choices and texts are equal."""
+    ours = compute_case(native, case)
+    checks.check_prompt(native, ours, case)
+    checks.check_logits(native, ours, case, NATIVE_LOGIT_TOLERANCE)
+    checks.check_text(native, ours, case)
 
 
 @every_clip

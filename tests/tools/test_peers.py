@@ -1,8 +1,11 @@
 """`make bench-peers`: the protocol between its processes, what is counted and compared, and the page."""
 
 import json
+import os
 import subprocess
 import sys
+import time
+from argparse import Namespace
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,13 +17,18 @@ import torch
 from markdown_it import MarkdownIt
 from safetensors.torch import load_file
 from support.errors import refused
+from tokenizers import pre_tokenizers
 
+from funasr_cli.benchmarks.synthetic import _release_tokenizer
 from funasr_cli.families.converted import read_config
-from tools.peers import engines
+from tools.peers import crispasr, engines
+from tools.peers.__main__ import used_options
 from tools.peers.checkpoint import write_checkpoint, write_clips
-from tools.peers.engines import ENGINES, Worker
+from tools.peers.crispasr import with_merges, write_crispasr
+from tools.peers.engines import ENGINES, Load, Worker
 from tools.peers.measure import Plan, run
 from tools.peers.page import write_page
+from tools.peers.results import merge
 
 # Takes 0.25 s to the first token, and writes as many tokens as requested, except when that is 13.
 FAKE = """
@@ -53,7 +61,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
     (tmp_path / "run_fake.py").write_text(FAKE)
     (tmp_path / "serving.py").write_text((workers / "serving.py").read_text())
     monkeypatch.setattr(engines, "WORKERS", tmp_path)
-    engine = replace(ENGINES[0], script="run_fake.py", arguments=("said ",))
+    engine = replace(ENGINES[0], name="funasr-cli", script="run_fake.py", arguments=("said ",), counts=True)
     return Worker(engine, Path(sys.executable), tmp_path, 1, tmp_path / "log")
 
 
@@ -116,8 +124,26 @@ def test_engines_take_turns(fake: Worker) -> None:
     assert results["mlx-audio, as installed"]["batch"] == []
 
 
-def answer(first_token_s: float, total_s: float, text: str) -> dict[str, Any]:
-    return {"first_token_s": first_token_s, "total_s": total_s, "texts": [text]}
+@pytest.mark.process
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="only Linux tells")
+def test_other_processes_are_noticed() -> None:
+    """Work of the program itself is not counted, and that of another process is."""
+    burn = "import time; end = time.process_time() + 1.0\nwhile time.process_time() < end: pass"
+    with subprocess.Popen([sys.executable, "-c", burn], stdout=subprocess.DEVNULL) as process:
+        own, other, clock = Load(process.pid), Load(os.getpid()), time.perf_counter()
+        while process.poll() is None and time.perf_counter() - clock < 0.5:
+            time.sleep(0.05)
+        from_own, from_other = own.elsewhere(), other.elsewhere()
+        process.kill()
+    assert from_own is not None
+    assert from_other is not None
+    assert from_own + 0.1 < from_other
+
+
+def answer(
+    first_token_s: float | None, total_s: float, text: str, elsewhere: float | None = 0.0
+) -> dict[str, Any]:
+    return {"first_token_s": first_token_s, "total_s": total_s, "texts": [text], "elsewhere": elsewhere}
 
 
 MACHINE = {
@@ -130,13 +156,16 @@ WORK = {
 }
 OURS = {
     "clip": [answer(0.5, 4.0, "x"), answer(0.4, 5.0, "x"), answer(0.6, 3.0, "x")],
-    "batch": [{"first_token_s": 1.0, "total_s": 16.0, "texts": ["x"] * 16}],
+    "batch": [{"first_token_s": 1.0, "total_s": 16.0, "texts": ["x"] * 16, "elsewhere": None}],
     "work": WORK,
 }
 RUN: dict[str, Any] = {
-    "started": "2030-01-02T03:04+00:00", "command": "python -m tools.peers --size full", "machine": MACHINE,
+    "commands": ["python -m tools.peers --size full"], "machine": MACHINE,
     "threads": 2, "model": "random weights", "tokens": 64, "clips": 16, "duration_s": 6.0,
     "asked": {"ours": "this", "theirs": "that"},
+    "measured": {
+        "ours": ["2030-01-02T03:04+00:00"], "theirs": ["2030-01-02T05:00+00:00", "2030-01-02T04:00+00:00"],
+    },
     "versions": {"ours": {"mlx": "1"}, "theirs": {"torch": "2", "numpy": "3"}},
     "results": {"ours": OURS, "theirs": {"clip": [answer(2.0, 10.0, "x")], "batch": [], "work": None}},
 }  # fmt: skip
@@ -196,8 +225,9 @@ def test_the_page_says_what_was_measured_on_what() -> None:
     found = rows(page)
     assert ["machine", "Abacus, 2 cores, 16 GB of memory"] in found
     assert ["threads", "2 for every engine"] in found
-    assert ["device", "CPU; ours with libblas.so"] in found
-    assert ["theirs", "torch 2, numpy 3", "that"] in found
+    assert ["device", "CPU; MLX with libblas.so"] in found
+    assert ["ours", "mlx 1", "this", "2030-01-02T03:04"] in found
+    assert ["theirs", "torch 2, numpy 3", "that", "2030-01-02T04:00 to 2030-01-02T05:00"] in found
     assert "no GPU was available" in page
     with_gpu = write_page(RUN | {"machine": MACHINE | {"gpu": "Card"}})
     assert "no GPU was available" not in with_gpu
@@ -209,6 +239,81 @@ def test_tasks_without_results_have_no_table() -> None:
     page = write_page(RUN | {"results": alone})
     assert "in one batch" not in page
     assert "one more token" not in page
+
+
+def test_disturbed_trials_do_not_count() -> None:
+    clips = [answer(None, 3.0, "x"), answer(None, 9.0, "x", elsewhere=0.9), answer(None, 5.0, "x", elsewhere=0.1)]
+    theirs = {"clip": clips, "batch": [answer(None, 50.0, "x", elsewhere=0.9)], "work": None}
+    found = rows(write_page(RUN | {"results": {"ours": OURS, "theirs": theirs}}))
+    assert ["theirs", "not reported", "", "4.00 (3.00-5.00)", "1.00", "2", "ours"] in found
+    assert [row[0] for row in found].count("theirs") == 2  # not among the batches
+
+
+def test_one_program_is_measured_again() -> None:
+    """The results of the others stay, and so does the order of the tables."""
+    first, second, third = (engine.name for engine in ENGINES[:3])
+
+    def run_of(*names: str, **changes: Any) -> dict[str, Any]:
+        parts = {"asked": "how", "versions": {}, "measured": ["then"], "results": OURS}
+        return RUN | {part: dict.fromkeys(names, value) for part, value in parts.items()} | changes
+
+    saved = merge(None, run_of(first, third), append=False)
+    added = merge(saved, run_of(second, commands=["another"]), append=True)
+    assert list(added["results"]) == list(added["asked"]) == [first, second, third]
+    assert added["commands"] == [*RUN["commands"], "another"]
+    fresh = OURS | {"clip": [answer(1.0, 1.0, "y")], "work": None}
+    again = run_of(second, results={second: fresh})
+    assert merge(added, again, append=False)["results"] == added["results"] | {second: fresh}
+    more = merge(added, again, append=True)
+    assert more["results"][second] == OURS | {"clip": OURS["clip"] + fresh["clip"], "batch": OURS["batch"] * 2}
+    assert more["measured"] == {first: ["then"], second: ["then", "then"], third: ["then"]}
+    with refused("options-conflict", "tokens"):
+        merge(saved, run_of(second, tokens=65), append=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\nYou are a helpful assistant.", "system", "user", "assistant", "语音转写成中文：",
+        "语音转写成英文，不进行文本规整：",
+    ],
+)  # fmt: skip
+def test_crispasr_has_the_same_prompt(text: str) -> None:
+    """With the merges, pairs of bytes become the tokens that our tokenizer finds."""
+    tokenizer = _release_tokenizer()
+    content = with_merges(json.loads(tokenizer.to_str()))
+    ids = content["model"]["vocab"] | {token["content"]: token["id"] for token in content["added_tokens"]}
+    ranks = {pair: rank for rank, pair in enumerate(content["model"]["merges"])}
+    parts = list(pre_tokenizers.ByteLevel(False, use_regex=False).pre_tokenize_str(text)[0][0])
+    while pairs := [at for at in range(len(parts) - 1) if " ".join(parts[at : at + 2]) in ranks]:
+        at = min(pairs, key=lambda at: ranks[" ".join(parts[at : at + 2])])
+        parts[at : at + 2] = ["".join(parts[at : at + 2])]
+    assert [ids[part] for part in parts] == tokenizer.encode(text).ids
+
+
+def test_the_command_on_the_page_can_be_repeated() -> None:
+    """It has all settings but paths of this machine; flags have no value."""
+    stated = Namespace(
+        state=Path("here"), out=Path("there"), from_json=None, tokens=64, engines=["a b"], append=True
+    )
+    assert used_options(stated) == ["--tokens", "64", "--engines", "a b", "--append"]
+
+
+@pytest.mark.process
+def test_crispasr_converts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_checkpoint(tmp_path, "demo")
+    converter, python = tmp_path / "convert.py", Path(sys.executable)
+    with refused("environment-missing", converter):
+        write_crispasr(folder, python, converter)
+    monkeypatch.setattr(crispasr, "CONVERT", tmp_path / "fake.py")
+    crispasr.CONVERT.write_text("import sys, pathlib; pathlib.Path(sys.argv[3]).write_text(sys.argv[4])")
+    converter.touch()
+    write_crispasr(folder, python, converter)
+    written = {path.name: path.read_text() for path in (folder / "crispasr").glob("*.gguf")}
+    assert written == {"Q8_0.gguf": "Q8_0", "Q4_K.gguf": "Q4_K"}
+    assert (folder / "crispasr/model.pt").samefile(folder / "funasr/model.pt")
+    crispasr.CONVERT.unlink()
+    write_crispasr(folder, python, converter)
 
 
 def test_a_page_can_be_rewritten_from_saved_results(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import resource
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -99,6 +102,19 @@ def test_memory_of_a_gpu(info: dict[str, int], total: int, there: int, monkeypat
     monkeypatch.setattr(mx, "device_info", lambda: info)
     monkeypatch.setattr(mx, "get_active_memory", lambda: 1_000)
     assert (memory.total_bytes(), memory.available_bytes()) == (total, there)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux's")
+def test_memory_of_a_limited_process() -> None:
+    """As with `ulimit -v`: what the process has mapped already is no longer available."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + 600_000_000, before[1]))
+    try:
+        left = memory.available_bytes()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert 500_000_000 < left <= 600_000_000
 
 
 def test_models_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:

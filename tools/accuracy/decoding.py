@@ -12,7 +12,7 @@ from typing import Any
 
 import funasr_cli
 from funasr_cli.audio.recording import open_recording
-from funasr_cli.options import TranscribeOptions
+from funasr_cli.options import INT8, MLX, NATIVE, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.transcript import join_texts
 
@@ -45,11 +45,12 @@ class Clip:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A conversion of the demo model, and the number type for decoding."""
+    """A conversion of the demo model, and the number type and the engine for decoding."""
 
     name: str
     options: dict[str, Any]
     dtype: str
+    engine: str = MLX
 
 
 RECIPES = (
@@ -58,6 +59,8 @@ RECIPES = (
     Recipe("8-bit", {"dtype": "bfloat16", "quantize": 8}, "stored"),
     Recipe("4-bit", {"dtype": "bfloat16", "quantize": 4}, "stored"),
     Recipe("4-bit, groups of 32", {"dtype": "bfloat16", "quantize": 4, "group_size": 32}, "stored"),
+    Recipe("float32, native engine", {"dtype": "float32"}, "float32", NATIVE),
+    Recipe("int8, native engine", {"dtype": "float32"}, INT8, NATIVE),
 )
 
 # Computed in float32, to compare the loss of the stored values independently of the arithmetic.
@@ -88,10 +91,10 @@ def read_clips(folder: Path) -> list[Clip]:
 
 
 def load_recipe(upstream: Path, recipe: Recipe, folder: Path) -> Recognizer:
-    """Convert an upstream checkpoint with a recipe, and load it in the recipe's number type."""
+    """Convert an upstream checkpoint with a recipe, and load it in the recipe's number type and engine."""
     out = folder / recipe.name
     funasr_cli.convert(str(upstream), out, languages=("zh", "en"), verify="off", **recipe.options)
-    return funasr_cli.load(out, recipe.dtype)
+    return funasr_cli.load(out, recipe.dtype, engine=recipe.engine)
 
 
 def decode(recognizer: Recognizer, clips: list[Clip], itn: bool, ctc: bool = False) -> list[tuple[str, str]]:

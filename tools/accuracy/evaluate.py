@@ -10,6 +10,8 @@ from pathlib import Path
 from funasr_cli.benchmarks.scoring import error_rate
 from funasr_cli.demo import MODEL
 from funasr_cli.families.fun_asr_nano.model import NanoModel
+from funasr_cli.native.library import why_missing
+from funasr_cli.options import NATIVE
 from tools.accuracy.decoding import (
     RECIPES,
     STORED_RECIPES,
@@ -48,28 +50,36 @@ def table(clips: list[Clip], upstream: Path, python: str | None, folder: Path) -
     """Return the table for a set of clips."""
     lines = [f"| {len(clips)} clips | {' | '.join(GROUPS)} |", "|---|" + "---|" * len(GROUPS)]
     own: list[str] = []
+    counts: list[str] = []
     for recipe in RECIPES:
+        if recipe.engine == NATIVE and (missing := why_missing()):
+            print(f"{recipe.name}: not measured, {missing}", flush=True)
+            continue
         recognizer = load_recipe(upstream, recipe, folder)
         texts = decode(recognizer, clips, itn=False, ctc=recipe is RECIPES[0])
         lines.append(row(recipe.name, clips, [text for text, _ in texts], itn=False))
+        if recipe.engine == NATIVE:
+            same = sum(text == expected for (text, _), expected in zip(texts, own, strict=True))
+            counts.append(f"{recipe.name}: {same} of {len(clips)}")
         if recipe is RECIPES[0]:
             own = [text for text, _ in texts]
             lines.append(row("float32, CTC branch alone", clips, [ctc for _, ctc in texts], itn=False))
             written = [text for text, _ in decode(recognizer, clips, itn=True)]
             lines.append(row("float32, numbers as digits", clips, written, itn=True))
         print("\n".join(lines), flush=True)
+    if counts:
+        counts = ["", f"Identical to the text in float32 on MLX: {'; '.join(counts)}."]
     if python:
         theirs = decode_with_reference(python, upstream, clips, itn=False)
         same = sum(a == b for a, b in zip(own, theirs, strict=True))
-        lines.append(row("PyTorch reference, float32", clips, theirs, itn=False))
-        lines.append("")
+        lines += [row("PyTorch reference, float32", clips, theirs, itn=False), ""]
         lines.append(
             f"Identical to the reference's text: {same} of {len(clips)} ({100 * same / len(clips):.1f} %)."
         )
         for clip, a, b in zip(clips, own, theirs, strict=True):
             if a != b:
                 print(f"{clip.path}: {a!r} / {b!r}", flush=True)
-    return lines
+    return lines + counts
 
 
 def recipes_table(conditions: dict[str, list[Clip]], upstream: Path, folder: Path) -> list[str]:

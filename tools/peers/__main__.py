@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ from typing import Any
 from funasr_cli.benchmarks.report import describe_machine
 from funasr_cli.benchmarks.request import Size
 from funasr_cli.errors import FunASRError
-from tools.peers.checkpoint import write_checkpoint, write_clips
-from tools.peers.engines import ENGINES, Worker
+from tools.peers.checkpoint import CRISPASR, write_checkpoint, write_clips
+from tools.peers.crispasr import write_crispasr
+from tools.peers.engines import ENGINES, Engine, Worker
 from tools.peers.measure import Plan, run
 from tools.peers.page import write_page
+from tools.peers.results import merge
 
 SIZES = {"full": "random weights of the release's size, 829.8 million", "demo": "random weights, a small model"}
 OF_THIS_MACHINE = ("state", "out", "from_json")
+CONVERTER = "convert-funasr-to-gguf.py"
 
 
 def main() -> int:
@@ -37,7 +41,10 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=5, help="rounds with one clip")
     parser.add_argument("--batch-trials", type=int, default=3, help="rounds with a batch")
     parser.add_argument("--mlx-audio-trials", type=int, default=3, help="rounds with mlx-audio, a minute each")
-    parser.add_argument("--engines", nargs="+", help="only programs whose names begin like this; default: all")
+    parser.add_argument(
+        "--engines", nargs="+", help="only programs whose names begin like this, keeping earlier results of others"
+    )
+    parser.add_argument("--append", action="store_true", help="add the trials to those of earlier runs")
     parser.add_argument("--prepare", action="store_true", help="write only the checkpoint and the clips")
     options = parser.parse_args()
     try:
@@ -57,10 +64,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any] | None:
     """Measure all programs, save the results in the state folder, and return them."""
     checkpoint = write_checkpoint(options.state, options.size)
     clips = write_clips(options.state / "clips", options.clips, options.duration)
+    path = options.state / f"peers-{options.size}.json"
+    keep = (options.engines or options.append) and path.is_file()
+    saved = json.loads(path.read_text(encoding="utf-8")) if keep else None
+    engines = wanted_engines(options, saved)
+    if any(engine.environment == CRISPASR for engine in engines):
+        write_crispasr(checkpoint, options.state / CRISPASR / "bin/python", options.state / CONVERTER)
     if options.prepare:
         return None
-    wanted = tuple(options.engines or [""])
-    engines = [engine for engine in ENGINES if engine.name.startswith(wanted)]
     plan = Plan(clips, options.tokens, options.trials, options.batch_trials, options.mlx_audio_trials)
     started = datetime.now(UTC).isoformat(timespec="minutes")
     with ExitStack() as stack:
@@ -74,8 +85,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any] | None:
         results = run(workers, plan, log)
         versions = {worker.engine.name: worker.versions for worker in workers}
     found = {
-        "started": started,
-        "command": shlex.join(["python", "-m", "tools.peers", *used_options(options)]),
+        "commands": [shlex.join(["python", "-m", "tools.peers", *used_options(options)])],
         "machine": describe_machine(),
         "threads": options.threads,
         "model": SIZES[options.size],
@@ -84,12 +94,24 @@ def measure(options: argparse.Namespace) -> dict[str, Any] | None:
         "duration_s": options.duration,
         "asked": {engine.name: engine.asked for engine in engines},
         "versions": versions,
+        "measured": {engine.name: [started] for engine in engines},
         "results": results,
     }
-    saved = options.state / f"peers-{options.size}.json"
-    saved.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
-    log(f"saved {saved}")
+    found = merge(saved, found, options.append)
+    path.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
+    log(f"saved {path}")
     return found
+
+
+def wanted_engines(options: argparse.Namespace, saved: dict[str, Any] | None) -> list[Engine]:
+    """Return the programs to measure; operations that an earlier run counted are not counted again."""
+    engines = [engine for engine in ENGINES if engine.name.startswith(tuple(options.engines or [""]))]
+    if options.size != "full":  # its converter knows only this size
+        engines = [engine for engine in engines if engine.environment != CRISPASR]
+    counted = saved["results"] if saved and options.append else {}
+    return [
+        replace(engine, counts=False) if counted.get(engine.name, {}).get("work") else engine for engine in engines
+    ]
 
 
 def used_options(options: argparse.Namespace) -> list[str]:
@@ -97,7 +119,8 @@ def used_options(options: argparse.Namespace) -> list[str]:
     words = []
     for name, value in vars(options).items():
         if name not in OF_THIS_MACHINE and value not in (None, False):
-            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+            values = value if isinstance(value, list) else [] if value is True else [value]
+            words += [f"--{name.replace('_', '-')}", *map(str, values)]
     return words
 
 

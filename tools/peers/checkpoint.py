@@ -16,7 +16,7 @@ from funasr_cli.checkpoints.funasr import UPSTREAM_CONFIG
 from funasr_cli.families.fun_asr_nano.upstream import LLM_FOLDER
 from tools.export import export
 
-OURS, FUNASR, MLX_AUDIO = "ours", "funasr", "mlx-audio"
+OURS, FUNASR, MLX_AUDIO, CRISPASR = "ours", "funasr", "mlx-audio", "crispasr"
 
 
 def write_checkpoint(state: Path, size: str) -> Path:

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -10,10 +11,11 @@ from typing import Any
 
 from funasr_cli.errors import FunASRError, SetupError
 from tools import counting
-from tools.peers.checkpoint import FUNASR, MLX_AUDIO, OURS
+from tools.peers.checkpoint import CRISPASR, FUNASR, MLX_AUDIO, OURS
 
 WORKERS = Path(__file__).with_name("workers")
 REPOSITORY = Path(__file__).parents[2]
+TYPES = ("Q8_0", "Q4_K")  # of CrispASR's checkpoints
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,14 @@ class Engine:
 
 ENGINES = (
     Engine(
-        "funasr-cli", "ours", "run_ours.py", OURS, batches=True, counts=True,
-        asked="this project: `Recognizer.transcribe_batch` with its default number type (float32 on a Linux CPU) "
-        "and BLAS; without voice activity detection, which no other program here does",
+        "funasr-cli, native int8", "ours", "run_ours.py", OURS, arguments=("native", "int8"), batches=True,
+        asked="this project with `--engine native --dtype int8`: `Recognizer.transcribe_batch`, without voice "
+        "activity detection, which no other program here does",
+    ),
+    Engine(
+        "funasr-cli, MLX float32", "ours", "run_ours.py", OURS, arguments=("mlx", "float32"), batches=True,
+        counts=True,
+        asked="the same with `--engine mlx --dtype float32`, and MKL for its matrix products",
     ),
     Engine(
         "funasr, float32", "torch", "run_funasr.py", FUNASR, arguments=("fp32",), batches=True,
@@ -61,6 +68,14 @@ ENGINES = (
         "into the prompt, the others one in eight, so its texts differ. Its feature extractor needs torchaudio, "
         "which has no build for this torch version, so FunASR computes the features. Batches were not measured",
     ),
+    *(
+        Engine(
+            f"CrispASR, {kind}", "crispasr", "run_crispasr.py", CRISPASR, arguments=(kind,),
+            asked=f"the model in {kind}: `funasr_transcribe_with_probs` of the library in its package. It has no "
+            "batches. It does not report the time of the first token",
+        )
+        for kind in TYPES
+    ),
     Engine(
         "mlx-audio, as installed", "mlx-audio", "run_mlx_audio.py", MLX_AUDIO,
         arguments=(counting.__file__,), counts=True,
@@ -75,6 +90,30 @@ def needed_environment(threads: int) -> dict[str, str]:
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "FUNASR_BLAS")}
     return kept | dict.fromkeys(names, str(threads)) | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+class Load:
+    """How busy the machine is with anything but one process, from now on; only Linux tells."""
+
+    def __init__(self, pid: int) -> None:
+        self._process = Path(f"/proc/{pid}/stat")
+        self._began, self._before = time.perf_counter(), self._others_s()
+
+    def elsewhere(self) -> float | None:
+        """Return how many cores other processes have used on average; None if unknown."""
+        others_s = self._others_s()
+        if others_s is None or self._before is None:
+            return None
+        return max(0.0, (others_s - self._before) / (time.perf_counter() - self._began))
+
+    def _others_s(self) -> float | None:
+        """Return the CPU time of all processes but this one since the machine started."""
+        try:
+            user, nice, system, _, _, *interrupts = map(int, Path("/proc/stat").read_text().split()[1:8])
+            own = self._process.read_text().rpartition(")")[2].split()[11:13]
+        except OSError:
+            return None
+        return (user + nice + system + sum(interrupts) - sum(map(int, own))) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
@@ -119,12 +158,13 @@ class Worker:
         self._process.communicate()
 
     def ask(self, clips: list[Path], tokens: int, count: bool = False) -> dict[str, Any]:
-        """Transcribe clips and return the answer.
+        """Transcribe clips and return the answer, with the cores that other processes used as "elsewhere".
 
         Raises:
             FunASRError: the process ended, or wrote a different number of tokens.
         """
         assert self._process.stdin
+        load = Load(self._process.pid)
         request = {"clips": [str(clip) for clip in clips], "tokens": tokens, "count": count}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
@@ -132,7 +172,7 @@ class Worker:
         if answer["tokens"] != [tokens] * len(clips):
             message = f"{self.engine.name}: wrote {answer['tokens']} tokens, not {tokens} for each clip"
             raise FunASRError(message, code="tokens-differ")
-        return answer
+        return answer | {"elsewhere": load.elsewhere()}
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout

@@ -49,7 +49,8 @@ def run(workers: Sequence[Worker], plan: Plan, progress: Callable[[str], None]) 
     def ask(worker: Worker, clips: list[Path], tokens: int) -> dict[str, Any]:
         time.sleep(PAUSE_S)
         answer = worker.ask(clips, tokens)
-        progress(f"{worker.engine.name}, {len(clips)} x {tokens} tokens: {answer['total_s']:.2f} s")
+        busy = f", others used {answer['elsewhere']:.2f} cores" if answer["elsewhere"] else ""
+        progress(f"{worker.engine.name}, {len(clips)} x {tokens} tokens: {answer['total_s']:.2f} s{busy}")
         return answer
 
     for worker in workers:

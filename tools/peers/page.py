@@ -1,5 +1,6 @@
 """Write docs/reports/benchmarks.md from the results of a run."""
 
+import math
 from typing import Any
 
 from funasr_cli.measure import Spread
@@ -7,20 +8,23 @@ from funasr_cli.measure import Spread
 INTRODUCTION = """\
 # Benchmarks: this project and other programs
 
-This project and other programs that run the same model do the same work on one machine, in turns, in one run.
-That run writes this page; `make bench-peers` repeats it with the figures of your machine.
+This project and other programs that run the same model do the same work on one machine, in turns. `make
+bench-peers` writes this page with the figures of your machine.
 
 - All use one checkpoint: random weights, bfloat16 on disk, written once in the layout that each program reads.
   Random weights cost as much as real ones, but the texts are meaningless.
 - All use the same clips: generated noise with the rhythm of speech, 16 kHz WAV.
 - Every answer must have exactly the same number of tokens for each clip. The stop token is not allowed.
-- Every program stays loaded in its own process and uses the same number of threads. They take turns, one
-  request at a time, round by round, after one warm-up request each.
+- Every program has its own process and the same number of threads. They take turns, one request at a time, round
+  by round, after one warm-up request each, in one run or in several; the last table says when. Trials during
+  which other processes used more than a fifth of a core do not count.
 - Times run from the call to the first token, and to the complete text, and include reading the file. The tables
-  show the median, with the lowest and highest trial in brackets.
+  show the median, with the lowest and highest trial in brackets. A ratio compares a median with that of the
+  first row.
 """
 
 
+DISTURBED = 0.2  # cores that other processes use; a trial with more does not count
 DIGITS = {"operations": 0, "computing": 0, "evaluations": 2}
 
 
@@ -30,6 +34,7 @@ def write_page(run: dict[str, Any]) -> str:
     Args:
         run: what `measure.run` returned, as "results", and the settings of the run.
     """
+    run = run | {"results": {name: undisturbed(result) for name, result in run["results"].items()}}
     parts = [INTRODUCTION, *_about(run), *_clip(run), *_batch(run), *_work(run), *_engines(run), *_limits(run)]
     return "\n".join(parts) + "\n"
 
@@ -37,15 +42,14 @@ def write_page(run: dict[str, Any]) -> str:
 def _about(run: dict[str, Any]) -> list[str]:
     machine = run["machine"]
     memory_gb = machine["memory_bytes"] / 1e9
-    cpu = f"CPU; {next(iter(run['asked']))} with {machine['blas'] or 'no BLAS'}"
+    cpu = f"CPU; MLX with {machine['blas'] or 'no BLAS'}"
     return [
         "## The run",
         "",
         *_table(
             ["", ""],
             [
-                ["date", run["started"]],
-                ["command", f"`{run['command']}`, which `make bench-peers` runs"],
+                ["commands", "; ".join(f"`{command}`" for command in run["commands"])],
                 ["machine", f"{machine['processor']}, {machine['cores']} cores, {memory_gb:.0f} GB of memory"],
                 ["system", machine["system"]],
                 ["threads", f"{run['threads']} for every engine"],
@@ -58,9 +62,11 @@ def _about(run: dict[str, Any]) -> list[str]:
 
 
 def _clip(run: dict[str, Any]) -> list[str]:
-    results, tokens = run["results"], run["tokens"]
-    ours, *_ = results
-    base = results[ours]["clip"]
+    results = {name: result for name, result in run["results"].items() if result["clip"]}
+    tokens = run["tokens"]
+    if not results:
+        return []
+    base = next(iter(results.values()))["clip"]
     rows = []
     for name, result in results.items():
         trials = result["clip"]
@@ -68,7 +74,7 @@ def _clip(run: dict[str, Any]) -> list[str]:
         for stage in ("first_token_s", "total_s"):
             row += [seconds(trials, stage), times(trials, base, stage)]
         rows.append([*row, str(len(trials)), _same_text(name, result, results)])
-    header = ["", "first token, s", "times ours", f"{tokens} tokens, s", "times ours", "trials", "same text as"]
+    header = ["", "first token, s", "ratio", f"{tokens} tokens, s", "ratio", "trials", "same text as"]
     return [f"## One clip of {run['duration_s']:g} s, {tokens} tokens", "", *_table(header, rows)]
 
 
@@ -80,12 +86,14 @@ def _batch(run: dict[str, Any]) -> list[str]:
     base = next(iter(batched.values()))["batch"]
     rows = []
     for name, result in batched.items():
-        total_s = spread(result["batch"], "total_s").median
-        alone_s = spread(result["clip"], "total_s").median
+        total_s, alone_s = median(result["batch"]), median(result["clip"])
         row = [name, seconds(result["batch"], "total_s"), f"{total_s / clips:.2f}"]
-        row += [times(result["batch"], base, "total_s"), f"{alone_s * clips / total_s:.1f}"]
+        row += [
+            times(result["batch"], base, "total_s"),
+            f"{alone_s * clips / total_s:.1f}" if result["clip"] else "",
+        ]
         rows.append([*row, str(len(result["batch"]))])
-    header = ["", "all, s", "a clip, s", "times ours", "throughput, compared with one by one", "trials"]
+    header = ["", "all, s", "a clip, s", "ratio", "throughput, compared with one by one", "trials"]
     return [f"## {clips} clips in one batch, {run['tokens']} tokens each", "", *_table(header, rows)]
 
 
@@ -117,8 +125,9 @@ def _engines(run: dict[str, Any]) -> list[str]:
     rows = []
     for name, asked in run["asked"].items():
         versions = ", ".join(f"{package} {version}" for package, version in run["versions"][name].items())
-        rows.append([name, versions, asked])
-    return ["## How each program was run", "", *_table(["", "versions", ""], rows)]
+        first, *_, last = (moment.split("+")[0] for moment in sorted(run["measured"][name] * 2))
+        rows.append([name, versions, asked, first if first == last else f"{first} to {last}"])
+    return ["## How each program was run", "", *_table(["", "versions", "", "measured, UTC"], rows)]
 
 
 def _limits(run: dict[str, Any]) -> list[str]:
@@ -130,21 +139,39 @@ def _limits(run: dict[str, Any]) -> list[str]:
     return ["## What was not measured", "", f"This run used {device}. It does not measure accuracy."]
 
 
-def spread(answers: list[dict[str, Any]], stage: str) -> Spread:
-    """Return the spread of a time over the trials."""
-    return Spread.of([answer[stage] for answer in answers])
+def undisturbed(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a program's results without trials during which other processes were busy."""
+    kept = {
+        kind: [answer for answer in result[kind] if (answer["elsewhere"] or 0) <= DISTURBED]
+        for kind in ("clip", "batch")
+    }
+    return result | kept
+
+
+def spread(answers: list[dict[str, Any]], stage: str) -> Spread | None:
+    """Return the spread of a time over the trials; None if the program does not report it."""
+    found = [answer[stage] for answer in answers]
+    return None if None in found else Spread.of(found)
+
+
+def median(answers: list[dict[str, Any]]) -> float:
+    """Return the median of the whole time; not a number without trials."""
+    return Spread.of([answer["total_s"] for answer in answers]).median if answers else math.nan
 
 
 def seconds(answers: list[dict[str, Any]], stage: str) -> str:
     """Return the median, and the range if there are several trials."""
     found = spread(answers, stage)
+    if found is None:
+        return "not reported"
     shown = f"{found.median:.2f}"
     return shown if len(answers) == 1 else f"{shown} ({found.low:.2f}-{found.high:.2f})"
 
 
 def times(answers: list[dict[str, Any]], base: list[dict[str, Any]], stage: str) -> str:
     """Return the ratio of the medians."""
-    return f"{spread(answers, stage).median / spread(base, stage).median:.2f}"
+    found, compared = spread(answers, stage), spread(base, stage)
+    return f"{found.median / compared.median:.2f}" if found and compared else ""
 
 
 def _same_text(name: str, result: dict[str, Any], results: dict[str, Any]) -> str:

@@ -82,7 +82,7 @@ def check_prompt(recognizer: Recognizer, ours: Stages, case: Case) -> None:
     require(cosine > COSINE, f"prompt: cosine 1 - {1 - cosine:.1e}")
 
 
-def check_logits(_: Recognizer, ours: Stages, case: Case) -> None:
+def check_logits(_: Recognizer, ours: Stages, case: Case, tolerance: float = LOGIT_TOLERANCE) -> None:
     """Check teacher-forced logits: every clear choice agrees, and no logit is far off."""
     theirs = case.arrays["forced_logits"]
     require(ours.forced_logits.shape == theirs.shape, f"{ours.forced_logits.shape}, expected {theirs.shape}")
@@ -91,7 +91,7 @@ def check_logits(_: Recognizer, ours: Stages, case: Case) -> None:
     wrong = np.flatnonzero(clear & (ours.forced_logits.argmax(-1) != theirs.argmax(-1)))
     require(clear.any() and not wrong.size, f"wrong token at steps {wrong.tolist()} of {len(theirs)}")
     worst = float(np.abs(ours.forced_logits - theirs).max()) / span
-    require(worst < LOGIT_TOLERANCE, f"logits differ by {worst:.1e} of their range")
+    require(worst < tolerance, f"logits differ by {worst:.1e} of their range")
 
 
 def check_ctc(recognizer: Recognizer, ours: Stages, case: Case) -> None:

@@ -13,6 +13,7 @@ from support.checkpoints import CheckpointSpec, write_checkpoint
 from support.small import convert, once
 
 from funasr_cli.families.load import load_model
+from funasr_cli.options import MLX
 from funasr_cli.pipeline import Recognizer
 
 REPOSITORY = Path(__file__).parents[3]
@@ -70,9 +71,9 @@ class Pair:
     model: Path
     cases: dict[str, Case]  # including batches
 
-    def recognizer(self) -> Recognizer:
+    def recognizer(self, engine: str = MLX) -> Recognizer:
         """A freshly loaded model in float32, which a test may modify."""
-        return Recognizer(load_model(self.model, "float32"))
+        return Recognizer(load_model(self.model, "float32", engine))
 
 
 def run_pair(

@@ -17,6 +17,7 @@ from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.families.batches import on_clips
 from funasr_cli.families.fun_asr_nano.network import FunASRNano
 from funasr_cli.languages import language_code
+from funasr_cli.native.decoder import NativeDecoder
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 
@@ -52,9 +53,12 @@ def load_clip(recognizer: Recognizer, path: Any) -> Audio:
 
 
 def forced_logits(recognizer: Recognizer, prompts: list[mx.array], forced_ids: list[list[int]]) -> mx.array:
-    """Return the logits that predict each of `forced_ids`, (batch, steps, vocab), in one right-padded pass."""
+    """Return the logits that predict each of `forced_ids`, (batch, steps, vocab); on MLX in one padded pass."""
     llm = recognizer.model.network.llm
     steps = len(forced_ids[0])
+    if isinstance(llm, NativeDecoder):  # which needs no padding
+        rows = [np.concatenate([row, llm.embed(ids[:-1])]) for row, ids in zip(prompts, forced_ids, strict=True)]
+        return mx.stack([mx.array(llm.logits_after(row, steps)) for row in rows])
     vocab_size = llm.config.vocab_size
     assert max(map(max, forced_ids)) < vocab_size, "MLX reads past the end of the embedding table"
     written = llm.embed(mx.array([ids[:-1] for ids in forced_ids]))  # (batch, steps - 1, hidden)

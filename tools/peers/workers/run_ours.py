@@ -1,4 +1,4 @@
-"""Run this project. Argument: FOLDER, a converted model."""
+"""Run this project. Arguments: FOLDER, a converted model; ENGINE (mlx, native); TYPE (float32, int8)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class Ours:
     counting = staticmethod(counting)
     settle = staticmethod(mx.synchronize)
 
-    def __init__(self, folder: str) -> None:
-        self.recognizer = Recognizer(load_model(Path(folder)))
+    def __init__(self, folder: str, engine: str, dtype: str) -> None:
+        self.recognizer = Recognizer(load_model(Path(folder), dtype, engine))
+        self.computed_by = self.recognizer.model.engine
 
     def transcribe(self, clips: list[str], tokens: int) -> tuple[float, list[int], list[str]]:
         """Transcribe; see `serving.Engine`."""
@@ -36,4 +37,4 @@ class Ours:
         return first, [result.timings.tokens for result in results], [result.text for result in results]
 
 
-serve(Ours(sys.argv[1]), ANSWERS, ("mlx", "mkl"))
+serve(Ours(*sys.argv[1:4]), ANSWERS, ("mlx", "mkl"))

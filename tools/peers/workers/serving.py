@@ -16,21 +16,24 @@ from typing import Any, Protocol
 class Engine(Protocol):
     """A loaded model."""
 
-    def transcribe(self, clips: list[str], tokens: int) -> tuple[float, list[int], list[str]]:
+    def transcribe(self, clips: list[str], tokens: int) -> tuple[float | None, list[int], list[str]]:
         """Transcribe the clips with exactly `tokens` tokens each, never allowing the stop token.
 
         Returns:
-            Time of the first token (`time.perf_counter`), number of tokens for each clip, and the texts.
+            Time of the first token (`time.perf_counter`; None if unknown), number of tokens for each clip, and the
+            texts.
         """
         ...
 
 
 def serve(engine: Engine, answers: Any, packages: tuple[str, ...]) -> None:
-    """Report the versions of packages, then answer requests until stdin ends.
+    """Report versions and, where it is known, what computes the decoder; then answer requests until stdin ends.
 
     A request is {"clips": [paths], "tokens": n, "count": true or false}.
     """
     versions = {name: importlib.metadata.version(name) for name in packages}
+    if computed_by := getattr(engine, "computed_by", None):
+        versions["decoder"] = computed_by
     print(json.dumps({"versions": versions}), file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
@@ -45,7 +48,8 @@ def measure(engine: Engine, clips: list[str], tokens: int) -> dict[str, Any]:
     total_s = time.perf_counter() - started
     if settle := getattr(engine, "settle", None):
         settle()  # finish pending work, so that it does not disturb the next program
-    return {"first_token_s": first - started, "total_s": total_s, "tokens": written, "texts": texts}
+    first_s = None if first is None else first - started
+    return {"first_token_s": first_s, "total_s": total_s, "tokens": written, "texts": texts}
 
 
 def count(engine: Any, clips: list[str], tokens: int) -> dict[str, Any]:
