@@ -15,7 +15,8 @@ from funasr_cli.errors import SetupError, UsageError
 from funasr_cli.families import registry
 from funasr_cli.families.converted import ModelFile
 from funasr_cli.families.family import LoadedModel, NativePart
-from funasr_cli.families.native import load_decoder, native_part, needed_bytes
+from funasr_cli.families.kept import Kept
+from funasr_cli.families.native import Matrices, load_decoder, native_part, needed_bytes
 from funasr_cli.families.open import open_model
 from funasr_cli.options import AS_STORED, AUTO_ENGINE, DTYPES, ENGINES, INT8, MLX, NATIVE, NATIVE_DTYPES
 from funasr_cli.speech_model import SpeechModel
@@ -124,9 +125,11 @@ def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str, engine: st
     if dtype == AS_STORED and quantized:
         stated = {module: dataclasses.asdict(groups) for module, groups in quantized.items()}
         nn.quantize(network, class_predicate=lambda module, _: stated.get(module, False))
-    decoder = None
+    decoder, kept = None, Kept.about(checkpoint, folder)
     if part:
-        decoder = load_decoder(checkpoint, part, dtype)
+        matrices = Matrices(dtype, kept)
+        decoder = load_decoder(checkpoint, part, matrices)
+        matrices.keep()
         setattr(network, part.prefix, decoder)  # before the other weights, which are then all that is missing
     # Tensors are cast one by one, so that only one is in memory in both forms.
     names = [name for name in checkpoint.tensors if not (part and _belongs(name, part))]

@@ -1,4 +1,4 @@
-"""Loading a decoder for the CPU engine: the checkpoint's tensors, packed one matrix after the other.
+"""Loading a decoder for the CPU engine: the checkpoint's tensors, packed one matrix after the other, or as kept.
 
 With int8, a matrix that is stored in 8 or fewer bits is used with its scales and biases as stored; any other is
 rounded to 8 bits. Matrices that the engine computes together are packed into one; if one of them is quantized, all
@@ -15,6 +15,7 @@ from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
 from funasr_cli.compute.backend import mx, on_accelerator
 from funasr_cli.errors import SetupError, UsageError
 from funasr_cli.families.family import Family, NativePart
+from funasr_cli.families.kept import Kept
 from funasr_cli.native.decoder import NativeDecoder, interleaved, why_unsupported
 from funasr_cli.native.library import FLOAT32, GROUP, INT8, TINY, Packed, library, packed_size, why_missing
 from funasr_cli.options import INT8 as INT8_DTYPE
@@ -67,41 +68,80 @@ def _odd_group(checkpoint: Checkpoint, part: NativePart) -> str | None:
     return None
 
 
+class Matrices:
+    """A model's packed matrices by name, in int8 those that are kept from an earlier start."""
+
+    def __init__(self, dtype: str, kept: Kept | None = None):
+        """Look for kept matrices, which `kept` may have; the type is "int8" or "float32"."""
+        self._kept = kept if dtype == INT8_DTYPE else None
+        self._found = self._kept.packed() if self._kept else {}
+        self._all: dict[str, Packed] = {}
+        self.weights, self.has_new = WEIGHTS[dtype], False
+
+    def get(
+        self, name: str, rows: int, columns: int, *, has_offset: bool, pack: Callable[[Packed], None]
+    ) -> Packed:
+        """Return a matrix; call `pack` to fill it if it is not kept, or is not of this size."""
+        loaded = library()
+        assert loaded is not None
+        try:
+            packed = Packed.view(loaded, self._found[name], rows, columns, self.weights, has_offset=has_offset)
+        except (KeyError, ValueError):
+            packed = Packed(loaded, rows, columns, self.weights, has_offset=has_offset)
+            pack(packed)
+            self.has_new = True
+        self._all[name] = packed
+        return packed
+
+    def keep(self) -> None:
+        """Keep the matrices for later starts, if some were packed by this one."""
+        if self._kept and self.has_new:
+            self._kept.keep_packed({name: packed.bytes for name, packed in self._all.items()})
+
+
 def needed_bytes(checkpoint: Checkpoint, part: NativePart, dtype: str) -> int:
     """Return the memory that the decoder takes, with the largest tensor while it is being packed."""
-    loaded, quantized = library(), checkpoint.quantized()
+    tensors = (tensor for name, tensor in checkpoint.tensors.items() if name.startswith(f"{part.prefix}."))
+    return max(tensor.size_bytes for tensor in tensors) + packed_bytes(checkpoint, part, dtype)
+
+
+def packed_bytes(checkpoint: Checkpoint, part: NativePart, dtype: str = INT8_DTYPE) -> int:
+    """Return the size of the decoder's packed matrices."""
+    loaded, quantized, total = library(), checkpoint.quantized(), 0
     assert loaded is not None
-    tensors = {name: each for name, each in checkpoint.tensors.items() if name.startswith(f"{part.prefix}.")}
-    total = max(tensor.size_bytes for tensor in tensors.values())
-    for name, tensor in tensors.items():
+    for name, tensor in checkpoint.tensors.items():
         module, _, kind = name.rpartition(".")
-        if kind == "weight" and len(tensor.shape) == 2:
+        if name.startswith(f"{part.prefix}.") and kind == "weight" and len(tensor.shape) == 2:
             columns = _columns(tensor.shape[1], quantized.get(module))
             has_offset = dtype == INT8_DTYPE and bool(quantized)
             total += packed_size(loaded, tensor.shape[0], columns, WEIGHTS[dtype], has_offset)
     return total
 
 
-def load_decoder(checkpoint: Checkpoint, part: NativePart, dtype: str) -> NativeDecoder:
-    """Pack the tensors of a decoder that `native_part` has accepted."""
-    loaded, weights = library(), WEIGHTS[dtype]
+def load_decoder(checkpoint: Checkpoint, part: NativePart, matrices: Matrices) -> NativeDecoder:
+    """Load a decoder that `native_part` has accepted."""
+    loaded, weights = library(), matrices.weights
     assert loaded is not None
     reader = Reader(checkpoint, part.prefix)
 
     def matrix(*names: str, interleave: bool) -> Packed:
-        parts = [reader.matrix(name) for name in names]
-        affine = weights == INT8 and any(each.groups for each in parts)
-        packed = Packed(loaded, sum(each.rows for each in parts), parts[0].columns, weights, has_offset=affine)
-        start = 0
-        for side_by_side in [parts] if interleave else [[each] for each in parts]:
-            for row in range(0, side_by_side[0].rows, ROWS_AT_ONCE):
-                rows = slice(row, row + ROWS_AT_ONCE)
-                pieces = [each.affine(rows) if affine else (each.dense(rows),) for each in side_by_side]
-                fused = [interleaved(*arrays) if interleave else arrays[0] for arrays in zip(*pieces, strict=True)]
-                put: Callable[..., None] = packed.put_affine if affine else packed.put
-                put(start, *fused)
-                start += len(fused[0])
-        return packed
+        shapes = [reader.shape(name) for name in names]
+        affine = weights == INT8 and any(map(reader.groups, names))
+
+        def pack(packed: Packed) -> None:
+            parts, start = [reader.matrix(name) for name in names], 0
+            for side_by_side in [parts] if interleave else [[each] for each in parts]:
+                for row in range(0, side_by_side[0].rows, ROWS_AT_ONCE):
+                    rows = slice(row, row + ROWS_AT_ONCE)
+                    pieces = [each.affine(rows) if affine else (each.dense(rows),) for each in side_by_side]
+                    columns = zip(*pieces, strict=True)
+                    fused = [interleaved(*arrays) if interleave else arrays[0] for arrays in columns]
+                    put: Callable[..., None] = packed.put_affine if affine else packed.put
+                    put(start, *fused)
+                    start += len(fused[0])
+
+        name = f"{part.prefix}.{'+'.join(names)}"
+        return matrices.get(name, sum(rows for rows, _ in shapes), shapes[0][1], has_offset=affine, pack=pack)
 
     return NativeDecoder(loaded, part.config(checkpoint.config), weights, matrix, reader.norm)
 
@@ -155,14 +195,23 @@ class Reader:
     def __init__(self, checkpoint: Checkpoint, prefix: str):
         self._tensors, self._quantized, self._prefix = checkpoint.tensors, checkpoint.quantized(), prefix
 
+    def groups(self, name: str) -> Groups | None:
+        """Return how a matrix is quantized; None if it is dense."""
+        return self._quantized.get(f"{self._prefix}.{name}")
+
+    def shape(self, name: str) -> tuple[int, int]:
+        """Return the rows and columns of a matrix, which is not read."""
+        rows, width = self._tensors[f"{self._prefix}.{name}.weight"].shape
+        return rows, _columns(width, self.groups(name))
+
     def matrix(self, name: str) -> Stored:
         """Open a matrix."""
-        module = f"{self._prefix}.{name}"
+        module, groups = f"{self._prefix}.{name}", self.groups(name)
         weight = self._tensors[f"{module}.weight"].read()
-        if module not in self._quantized:
+        if groups is None:
             return Stored(weight, None, None, None)
         scales, biases = (self._tensors[f"{module}.{part}"].read() for part in (SCALES, BIASES))
-        return Stored(weight, scales, biases, self._quantized[module])
+        return Stored(weight, scales, biases, groups)
 
     def norm(self, name: str) -> np.ndarray:
         """Read the (width,) weights of a norm."""
