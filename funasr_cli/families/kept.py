@@ -136,21 +136,28 @@ class Kept:
 
     # --- packed matrices ---
 
+    def packed_file(self) -> Path | None:
+        """Return the file of packed matrices; None if it is missing, stale or damaged."""
+        for place in self.places:
+            with suppress(ModelError):
+                path = file_in(place, PACKED_FILE)
+                if read_header(path).metadata == self._packed_stamp():
+                    return path
+        return None
+
     def packed(self) -> Mapping[str, np.ndarray]:
-        """Map the packed matrices into memory: (bytes,) uint8 by name; none if they are missing, stale or damaged.
+        """Map the packed matrices into memory: (bytes,) uint8 by name, or none without a usable file.
 
         The system reads a page when it is first used, and several processes share it.
         """
-        for place in self.places:
-            with suppress(ModelError, OSError, ValueError):
-                path = file_in(place, PACKED_FILE)
-                header = read_header(path)
-                if header.metadata == self._packed_stamp():
-                    with path.open("rb") as file:
-                        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                    mapped.madvise(mmap.MADV_WILLNEED)  # it is read in the background from now on
-                    content = np.frombuffer(mapped, np.uint8)
-                    return {name: content[begin:end] for name, (begin, end) in header.spans.items()}
+        with suppress(ModelError, OSError, ValueError):
+            if path := self.packed_file():
+                spans = read_header(path).spans
+                with path.open("rb") as file:
+                    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                mapped.madvise(mmap.MADV_WILLNEED)  # it is read in the background from now on
+                content = np.frombuffer(mapped, np.uint8)
+                return {name: content[begin:end] for name, (begin, end) in spans.items()}
         return {}
 
     def keep_packed(self, matrices: Mapping[str, np.ndarray]) -> Path | None:
@@ -177,6 +184,12 @@ class Kept:
             write_safetensors(path, specs, contents(), self._packed_stamp(), ALIGNMENT)
 
         return self._write(PACKED_FILE, write)
+
+    def drop_packed(self) -> None:
+        """Remove packed matrices, if there are any."""
+        for place in self.places:
+            with suppress(OSError):
+                (place / PACKED_FILE).unlink()
 
     def _packed_stamp(self) -> dict[str, str]:
         """Return what the file must state. The layout of packed weights may change with the library's sources."""

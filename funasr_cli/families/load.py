@@ -1,7 +1,8 @@
 """Loading a model: strict checks of names and shapes, and the type that suits the device."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,8 @@ from funasr_cli.errors import SetupError, UsageError
 from funasr_cli.families import registry
 from funasr_cli.families.converted import ModelFile
 from funasr_cli.families.family import LoadedModel, NativePart
-from funasr_cli.families.kept import Kept
+from funasr_cli.families.int8 import prove
+from funasr_cli.families.kept import Int8Proof, Kept
 from funasr_cli.families.native import Matrices, load_decoder, native_part, needed_bytes
 from funasr_cli.families.open import open_model
 from funasr_cli.options import AS_STORED, AUTO_ENGINE, DTYPES, ENGINES, INT8, MLX, NATIVE, NATIVE_DTYPES
@@ -26,6 +28,7 @@ LIGHTER_STORED = "or convert the model with --quantize {}"
 ELSEWHERE = "or use a machine with more memory"
 LIGHTER_DENSE = "--dtype stored needs less memory, but is much slower on a CPU"
 LIGHTER_NATIVE = "--dtype int8 needs less memory"
+UNPROVEN = "close other programs; or add --dtype int8, which needs less memory and is then not compared"
 OVERFLOWS = "float16"  # mlx-audio can store it, but its range is too small to compute in for this model
 
 
@@ -85,6 +88,40 @@ def choose_engine(folder: Path, dtype: str | None, engine: str, optional: Collec
         on = "the native engine" if engine == NATIVE else "MLX"
         dtype, ignored = None, ignored or f"{on} cannot compute in {dtype}"
     return Choice(dtype, engine, ignored)
+
+
+def int8_proof(checkpoint: Checkpoint, folder: Path, say: Callable[[str], None] = lambda _: None) -> Int8Proof:
+    """Return whether a model that `native_part` accepts writes the same in int8 as in float32.
+
+    The first call compares them, which takes about as long as transcribing a few clips in float32, and keeps the
+    result.
+
+    Args:
+        checkpoint: the opened model.
+        folder: its folder.
+        say: called with a message before the comparison.
+
+    Raises:
+        SetupError: there is not enough memory for the comparison.
+    """
+    kept = Kept.about(checkpoint, folder)
+    if (proof := kept.proof()) is None:
+        say(f"{folder.name} is used on a CPU for the first time: comparing int8 with float32, once")
+        proof = prove(partial(_load_to_compare, checkpoint, folder))
+        kept.keep_proof(proof)
+        if not proof.holds:
+            kept.drop_packed()
+    return proof
+
+
+def _load_to_compare(checkpoint: Checkpoint, folder: Path, dtype: str, engine: str) -> SpeechModel:
+    try:
+        return load_checkpoint(checkpoint, folder, dtype, engine)
+    except SetupError as error:
+        if dtype == INT8:
+            raise
+        message = f"comparing int8 with float32: {error.message}"
+        raise SetupError(message, UNPROVEN, code=error.code) from error
 
 
 def _types(engine: str) -> tuple[str, ...]:

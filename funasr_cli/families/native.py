@@ -15,7 +15,7 @@ from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
 from funasr_cli.compute.backend import mx, on_accelerator
 from funasr_cli.errors import SetupError, UsageError
 from funasr_cli.families.family import Family, NativePart
-from funasr_cli.families.kept import Kept
+from funasr_cli.families.kept import LEAST_PACKED_BYTES, Kept
 from funasr_cli.native.decoder import NativeDecoder, interleaved, why_unsupported
 from funasr_cli.native.library import FLOAT32, GROUP, INT8, TINY, Packed, library, packed_size, why_missing
 from funasr_cli.options import INT8 as INT8_DTYPE
@@ -102,10 +102,21 @@ class Matrices:
 def needed_bytes(checkpoint: Checkpoint, part: NativePart, dtype: str) -> int:
     """Return the memory that the decoder takes, with the largest tensor while it is being packed."""
     tensors = (tensor for name, tensor in checkpoint.tensors.items() if name.startswith(f"{part.prefix}."))
-    return max(tensor.size_bytes for tensor in tensors) + packed_bytes(checkpoint, part, dtype)
+    has_offset = dtype == INT8_DTYPE and bool(checkpoint.quantized())
+    return max(tensor.size_bytes for tensor in tensors) + _packed_bytes(checkpoint, part, dtype, has_offset)
 
 
-def packed_bytes(checkpoint: Checkpoint, part: NativePart, dtype: str = INT8_DTYPE) -> int:
+def kept_bytes(source: Checkpoint, family: Family, *, quantized: bool) -> int:
+    """Return the size of the packed matrices that a conversion of this source keeps; 0 without the engine."""
+    try:
+        part = native_part(source, family, INT8_DTYPE)
+    except (UsageError, SetupError):
+        return 0
+    size_bytes = _packed_bytes(source, part, INT8_DTYPE, quantized)
+    return size_bytes if size_bytes >= LEAST_PACKED_BYTES else 0
+
+
+def _packed_bytes(checkpoint: Checkpoint, part: NativePart, dtype: str, has_offset: bool) -> int:
     """Return the size of the decoder's packed matrices."""
     loaded, quantized, total = library(), checkpoint.quantized(), 0
     assert loaded is not None
@@ -113,7 +124,6 @@ def packed_bytes(checkpoint: Checkpoint, part: NativePart, dtype: str = INT8_DTY
         module, _, kind = name.rpartition(".")
         if name.startswith(f"{part.prefix}.") and kind == "weight" and len(tensor.shape) == 2:
             columns = _columns(tensor.shape[1], quantized.get(module))
-            has_offset = dtype == INT8_DTYPE and bool(quantized)
             total += packed_size(loaded, tensor.shape[0], columns, WEIGHTS[dtype], has_offset)
     return total
 
