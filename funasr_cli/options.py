@@ -14,6 +14,7 @@ from funasr_cli.languages import LANGUAGES, language_code
 MAX_PROMPT_TOKENS = 4096
 LONG_PROMPT_TOKENS = 1024  # a longer prompt gives a warning; 30 s of audio take half as many tokens
 MAX_SEGMENT_S = 300  # ten times the segment length upstream's models were trained on
+AUTO_DTYPE = "auto"
 AS_STORED = "stored"  # compute in the type that the model is stored in
 DTYPES = ("bfloat16", "float32")
 INT8 = "int8"

@@ -21,7 +21,6 @@ from funasr_cli.native.library import FLOAT32, GROUP, INT8, TINY, Packed, librar
 from funasr_cli.options import INT8 as INT8_DTYPE
 
 OPTION = "--engine native"
-OMIT = f"omit {OPTION}"
 WEIGHTS = {INT8_DTYPE: INT8, "float32": FLOAT32}  # by --dtype
 ROWS_AT_ONCE = 8192  # of a matrix, while it is packed: the embeddings would take 0.6 GB in float32
 
@@ -34,8 +33,8 @@ class Affine(NamedTuple):
     offsets: np.ndarray
 
 
-def native_part(checkpoint: Checkpoint, family: Family, dtype: str) -> NativePart:
-    """Return what the engine computes of a model.
+def native_part(checkpoint: Checkpoint, family: Family, dtype: str, option: str = OPTION) -> NativePart:
+    """Return what the engine computes of a model. ``option`` is what asked for it, for messages.
 
     Raises:
         UsageError: the family, the model's shape or quantization, or the device rules it out.
@@ -43,20 +42,22 @@ def native_part(checkpoint: Checkpoint, family: Family, dtype: str) -> NativePar
     """
     part = family.native
     if part is None:
-        unable = f"{OPTION}: {family.upstream_class} has nothing that this engine can compute"
-        raise UsageError(unable, f"{OMIT}; MLX computes it", code="option-unsupported")
+        unable = f"{option}: {family.upstream_class} has nothing that the native engine can compute"
+        raise UsageError(unable, f"omit {option}; MLX computes it", code="option-unsupported")
     if on_accelerator():
-        on_cpu = f"add --device cpu, or {OMIT}"
-        raise UsageError(f"{OPTION} computes on a CPU, but MLX uses the GPU", on_cpu, code="options-conflict")
+        on_cpu = f"add --device cpu, or omit {option}"
+        raise UsageError(f"{option} computes on a CPU, but MLX uses the GPU", on_cpu, code="options-conflict")
     problem = why_unsupported(part.config(checkpoint.config))
     if problem is None and dtype == INT8_DTYPE:
         problem = _odd_group(checkpoint, part)
     if problem:
-        message = f"{OPTION} cannot compute the decoder of this {family.upstream_class}: {problem}"
-        raise UsageError(message, OMIT, code="option-unsupported")
+        message = (
+            f"{option}: the native engine cannot compute the decoder of this {family.upstream_class}: {problem}"
+        )
+        raise UsageError(message, f"omit {option}", code="option-unsupported")
     if missing := why_missing():
-        hint = "install a C compiler and then this package again, unset FUNASR_NATIVE, or omit --engine native"
-        raise SetupError(f"{OPTION}: the engine is missing: {missing}", hint, code="package-missing")
+        hint = f"install a C compiler and then this package again, unset FUNASR_NATIVE, or omit {option}"
+        raise SetupError(f"{option}: the native engine is missing: {missing}", hint, code="package-missing")
     return part
 
 

@@ -10,7 +10,6 @@ import pytest
 from support.checkpoints import write_checkpoint
 from support.expected import cut_short, lines_of
 from support.layouts import write_mlx_audio, write_transformers
-from support.native import LIBRARY
 from support.running import environment, funasr, invoke
 from support.small import MakeCheckpoint, small_spec
 from support.terminal import frames, on_terminal
@@ -37,8 +36,7 @@ def test_convert_then_transcribe_needs_no_path(small_checkpoint: Path, short_wav
     ]
     assert re.fullmatch(r"compared on 0005-zh-numbers\.flac: \d+ of 24 tokens agree with the source", notes[5])
     assert re.fullmatch(r"relative differences: features none, encoder \S+, adaptor \S+, logits \S+", notes[6])
-    assert [line.split(":")[0] for line in notes[7:9]] == ["text of the source", "text of the result"]
-    assert ["int8" in line for line in notes[9:]] == [True] * bool(LIBRARY)
+    assert [line.split(":")[0] for line in notes[7:]] == ["text of the source", "text of the result"]
     assert result.exit_code == 0
     result = invoke("transcribe", short_wav, "--max-tokens", 2, env=env)
     assert result.exit_code == 1
@@ -50,8 +48,7 @@ def test_convert_then_transcribe_needs_no_path(small_checkpoint: Path, short_wav
 def test_values_that_fit_the_type_are_kept_exactly(small_checkpoint: Path, tmp_path: Path) -> None:
     result = invoke("convert", small_checkpoint, tmp_path / "out", "--dtype", "float32")
     exactly = "verified: source and result agree exactly on 0005-zh-numbers.flac, in every stage"
-    assert (result.exit_code, result.stderr.splitlines()[5]) == (0, exactly)
-    assert ["int8" in line for line in result.stderr.splitlines()[6:]] == [True] * bool(LIBRARY)
+    assert (result.exit_code, result.stderr.splitlines()[5:]) == (0, [exactly])
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from support.errors import refused
 from support.native import LIBRARY, WITHOUT
 from support.running import invoke
-from support.small import MakeCheckpoint, convert
+from support.small import NATIVE, MakeCheckpoint, convert
 
 import funasr_cli
 from funasr_cli import demo
@@ -48,7 +48,9 @@ def test_the_proof_says_what_decoding_in_both_types_says(make_checkpoint: MakeCh
     """For models whose texts differ and for one whose texts are the same."""
     outcomes = set()
     for seed in range(4):
-        folder = convert(make_checkpoint(f"c{seed}", seed=seed), tmp_path / f"m{seed}", dtype="float32").folder
+        folder = convert(
+            make_checkpoint(f"c{seed}", seed=seed, **NATIVE), tmp_path / f"m{seed}", dtype="float32"
+        ).folder
         proof = proven(folder)
         assert proof.differing == differing(folder)
         assert proof.holds == (not proof.differing)
@@ -141,7 +143,7 @@ def test_packed_weights_without_a_use_are_removed(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("funasr_cli.families.kept.LEAST_PACKED_BYTES", 1)
-    for name, source, holds in (("a", demo.MODEL, True), ("b", make_checkpoint(seed=2), False)):
+    for name, source, holds in (("a", demo.MODEL, True), ("b", make_checkpoint(seed=2, **NATIVE), False)):
         folder = convert(source, tmp_path / name).folder
         assert int8_proof(open_model(folder), folder).holds == holds
         names = {path.name for path in (folder / "native").iterdir()}

@@ -13,19 +13,19 @@ from pathlib import Path
 
 from funasr_cli.compute.backend import mx
 from funasr_cli.families.load import load_model
-from funasr_cli.options import TranscribeOptions
+from funasr_cli.options import MLX, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from tools.counting import counting
 
 
 class Ours:
-    """This project with default options, except the number of tokens and no voice activity detection."""
+    """This project on MLX with default options, except the number of tokens and no voice activity detection."""
 
     counting = staticmethod(counting)
     settle = staticmethod(mx.synchronize)
 
     def __init__(self, folder: str) -> None:
-        self.recognizer = Recognizer(load_model(Path(folder)))
+        self.recognizer = Recognizer(load_model(Path(folder), engine=MLX))
 
     def transcribe(self, clips: list[str], tokens: int) -> tuple[float, list[int], list[str]]:
         """Transcribe; see `serving.Engine`."""
