@@ -44,6 +44,7 @@ def proven(folder: Path) -> Int8Proof:
 
 
 @needs_library
+@pytest.mark.slow
 def test_the_proof_says_what_decoding_in_both_types_says(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     """For models whose texts differ and for one whose texts are the same."""
     outcomes = set()
@@ -86,6 +87,7 @@ def test_it_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @needs_library
+@pytest.mark.slow
 def test_info_shows_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("funasr_cli.families.kept.LEAST_PACKED_BYTES", 1)
     monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
@@ -124,6 +126,7 @@ def test_too_little_memory(dtype: str, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @needs_library
+@pytest.mark.slow
 def test_ctrl_c_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = convert(demo.MODEL, tmp_path / "m").folder
 
@@ -139,6 +142,7 @@ def test_ctrl_c_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @needs_library
+@pytest.mark.slow
 def test_packed_weights_without_a_use_are_removed(
     make_checkpoint: MakeCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +158,7 @@ def test_packed_weights_without_a_use_are_removed(
 
 
 @needs_library
+@pytest.mark.slow
 @pytest.mark.parametrize("quantize", [None, "8"])
 def test_a_conversion_has_a_proof(quantize: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It also keeps packed weights; the folder is intact, and can be replaced."""
@@ -195,6 +200,7 @@ def _no_memory() -> None:
 
 
 @needs_library
+@pytest.mark.slow
 def test_room_for_packed_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The room that a conversion requires covers the file that it keeps."""
     monkeypatch.setattr("funasr_cli.families.kept.LEAST_PACKED_BYTES", 1)
