@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from funasr_cli.capabilities import Capabilities
 from funasr_cli.errors import FunASRError
-from funasr_cli.options import AUTO_ENGINE, DEFAULT_HUB, TranscribeOptions, known_hub
+from funasr_cli.options import AUTO_DTYPE, AUTO_ENGINE, DEFAULT_HUB, TranscribeOptions, known_hub
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, Read, SegmentFinished
 from funasr_cli.transcript import (
     Ledger,
@@ -66,7 +66,7 @@ if not TYPE_CHECKING:  # a type checker would accept any misspelt name
 
 def load(
     model: str | Path | None = None,
-    dtype: str | None = None,
+    dtype: str | None = AUTO_DTYPE,
     align_with: str | Path | None = None,
     *,
     engine: str = AUTO_ENGINE,
@@ -76,11 +76,12 @@ def load(
 
     Args:
         model: folder, hub id or alias. None uses the default model of `funasr transcribe`.
-        dtype: "stored", "float32" or "bfloat16"; with the native engine "int8" or "float32". None chooses by
-            device and engine.
+        dtype: "stored", "float32", "bfloat16", or "int8", which the native engine computes. "auto": as stored on
+            a GPU; on a CPU int8 if it gives the same texts as float32 on a few clips, else float32. This is tried
+            when a model is first used, unless its conversion has done it.
         align_with: another converted model that supplies word times for a model without them.
-        engine: what computes the model: "mlx", "native" (this package's C library, on a CPU) or "auto", for now
-            MLX.
+        engine: what computes the model: "mlx", "native" (this package's C library, on a CPU, in int8 or float32) or
+            "auto", which suits the type.
         stages: stages that change each transcript, applied in this order.
 
     Raises:

@@ -15,6 +15,7 @@ MAX_PROMPT_TOKENS = 4096
 LONG_PROMPT_TOKENS = 1024  # a longer prompt gives a warning; 30 s of audio take half as many tokens
 SEGMENT_S = 30.0  # length of the longest segments that most models were trained on
 MAX_SEGMENT_S = 300
+AUTO_DTYPE = "auto"
 AS_STORED = "stored"  # compute in the type that the model is stored in
 DTYPES = ("bfloat16", "float32")
 INT8 = "int8"

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from math import ceil, floor
 from pathlib import Path
 
+import platformdirs
+
 from funasr_cli.errors import OutputError, UsageError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # errors of a full disk and of an exceeded quota
@@ -38,6 +40,11 @@ def path_in_variable(variable: str) -> Path | None:
     except RuntimeError as error:
         hint = "set it to an existing path, or unset it"
         raise UsageError(f"{variable}={value}: {error}", hint, code="variable-value") from error
+
+
+def cache_folder() -> Path:
+    """Return the folder for models and what is kept about them: ``$FUNASR_HOME``, else the platform's cache."""
+    return path_in_variable("FUNASR_HOME") or platformdirs.user_cache_path("funasr-cli")
 
 
 def nearest_existing(path: Path) -> Path:

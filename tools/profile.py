@@ -34,7 +34,7 @@ from funasr_cli.families.fun_asr_nano.model import NanoModel
 from funasr_cli.hubs.find import find_model
 from funasr_cli.languages import AUTO
 from funasr_cli.measure import Spread
-from funasr_cli.options import BENCH_TRIALS, SEGMENT_S, TranscribeOptions
+from funasr_cli.options import BENCH_TRIALS, MLX, SEGMENT_S, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from tools.counting import Work, counting, timing_modules
 
@@ -289,7 +289,7 @@ def _run(given: argparse.Namespace) -> list[ProfileCost]:
     with tempfile.TemporaryDirectory(prefix="funasr-profile-") as work:
         if given.synthetic:
             folders.append(write_synthetic(Path(work), given.synthetic))
-        subjects = load_subjects(folders, given.dtype, 1, _tell)
+        subjects = load_subjects(folders, given.dtype, 1, _tell, MLX)
         sources = [open_recording(path, SAMPLE_RATE_HZ) for path in audio]
         return run_profile(subjects, sources, given.batch_sizes, options, given.trials, _tell)
 

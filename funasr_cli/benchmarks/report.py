@@ -25,7 +25,6 @@ from funasr_cli.families.load import choose_engine
 from funasr_cli.families.open import capabilities
 from funasr_cli.hubs.find import find_model
 from funasr_cli.languages import AUTO
-from funasr_cli.options import AUTO_ENGINE
 
 FORMAT = "funasr-bench"
 FORMAT_VERSION = 1
@@ -146,13 +145,13 @@ def _memory(
         able = capabilities(folder)
         options = supported(request.options, able, typed=request.typed)
         refuse_unsupported(options, able, name, typed=request.typed)
-        dtype, engine, _ = choose_engine(folder, request.dtype, request.engine, request.optional)
+        dtype, engine, *_ = choose_engine(folder, request.dtype, request.engine, request.optional, progress)
         flags = {
             "--lang": options.language or AUTO,
             "--max-tokens": options.max_tokens,
             "--device": request.device,
             "--dtype": dtype,
-            "--engine": engine if engine != AUTO_ENGINE else None,
+            "--engine": engine,
         }
         arguments = [str(part) for option, value in flags.items() if value for part in (option, value)]
         models[name] = ["-m", str(folder), *arguments]

@@ -58,7 +58,7 @@ def load_subjects(
     """
     subjects = []
     for name, folder in zip(names_of(folders), folders, strict=True):
-        chosen = choose_engine(folder, dtype, engine, optional)
+        chosen = choose_engine(folder, dtype, engine, optional, progress)
         before, seconds, recognizer = mx.get_active_memory(), [], None
         for trial in range(trials):
             progress(f"loading {folder.name}, {trial + 1} of {trials}")

@@ -1,4 +1,4 @@
-"""Files of a converted model: their names, writing safetensors in bounded memory, and digests."""
+"""Files of a converted model: their names, reading and writing safetensors in bounded memory, and digests."""
 
 import hashlib
 import json
@@ -6,10 +6,19 @@ import re
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
 
 from funasr_cli.checkpoints.tensors import DTYPE_CODES, Shape, size_bytes
-from funasr_cli.checkpoints.untrusted import file_in, open_file, optional_file_in, read_limited
+from funasr_cli.checkpoints.untrusted import (
+    DAMAGED_HINT,
+    file_in,
+    open_file,
+    optional_file_in,
+    read_limited,
+    unreadable,
+)
 from funasr_cli.errors import ModelError
 
 CONFIG_FILE = "config.json"
@@ -21,13 +30,24 @@ README_FILE = "README.md"
 GENERATION_FILE = "generation_config.json"
 OPTIONAL_TOKENIZER_FILES = ("tokenizer_config.json", "vocab.json", "merges.txt", GENERATION_FILE)
 SUMS_FILE = "SHA256SUMS"  # digests of all other files, in the format of ``sha256sum --check``
+KEPT_FOLDER = "native"  # what the native engine keeps about a model; not part of the model
 SUMS_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 SUMS_LIMIT_BYTES = 1 << 16
 CONVERT_AGAIN_HINT = "convert the source again"
 DECODER_HINT = "copy it from the decoder's own repository"
 FORMAT = "funasr-cli"  # also the name of the layout
 
+LENGTH = struct.Struct("<Q")  # of a safetensors header
+
 Spec = tuple[str, Shape]  # type and shape of a tensor
+
+
+class Header(NamedTuple):
+    """The header of a safetensors file."""
+
+    raw: bytes
+    metadata: Mapping[str, str]
+    spans: Mapping[str, tuple[int, int]]  # where the bytes of each tensor begin and end in the file
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -47,7 +67,11 @@ def tokenizer_files(root: Path, folder: Path) -> dict[str, Path]:
 
 
 def write_safetensors(
-    path: Path, specs: Mapping[str, Spec], contents: Iterable[memoryview], metadata: dict[str, str]
+    path: Path,
+    specs: Mapping[str, Spec],
+    contents: Iterable[memoryview],
+    metadata: dict[str, str],
+    alignment: int = 8,
 ) -> str:
     """Write a safetensors file one tensor at a time, and return the file's SHA-256.
 
@@ -59,6 +83,7 @@ def write_safetensors(
         specs: type and shape of each tensor, by name.
         contents: the bytes of each tensor, in the order of ``specs``, produced lazily.
         metadata: entries for the header.
+        alignment: where the data begins is a multiple of this number of bytes.
     """
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
@@ -66,8 +91,8 @@ def write_safetensors(
         begin, end = end, end + size_bytes(dtype, shape)
         header[name] = {"dtype": DTYPE_CODES[dtype], "shape": shape, "data_offsets": [begin, end]}
     encoded = json.dumps(header, ensure_ascii=False).encode()
-    encoded += b" " * (-len(encoded) % 8)  # align the data
-    begin_bytes = struct.pack("<Q", len(encoded)) + encoded
+    encoded += b" " * (-(LENGTH.size + len(encoded)) % alignment)
+    begin_bytes = LENGTH.pack(len(encoded)) + encoded
     digest = hashlib.sha256(begin_bytes)
     with path.open("xb") as file:
         file.write(begin_bytes)
@@ -77,6 +102,24 @@ def write_safetensors(
             file.write(content)
             digest.update(content)
     return digest.hexdigest()
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of a safetensors file, in file order, after the safetensors library has checked it.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, "numpy") as checked, open_file(path) as (file, _):
+            names, metadata = list(checked.offset_keys()), checked.metadata() or {}
+            (length,) = LENGTH.unpack(file.read(LENGTH.size))
+            raw = file.read(length)
+        described, start = json.loads(raw), LENGTH.size + length
+        offsets = {name: described[name]["data_offsets"] for name in names}
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise unreadable(path, error, DAMAGED_HINT) from error
+    return Header(raw, metadata, {name: (start + begin, start + end) for name, (begin, end) in offsets.items()})
 
 
 def sha256_of(path: Path, progress: Callable[[int], None] = lambda _: None) -> str:

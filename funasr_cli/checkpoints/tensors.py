@@ -18,8 +18,8 @@ Shape = tuple[int, ...]
 
 # Types that a model can be stored in: name in safetensors, name in MLX.
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "U32": "uint32"}
-DTYPE_CODES = {name: code for code, name in DTYPES.items()}
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "uint32": 4}
+DTYPE_CODES = {name: code for code, name in DTYPES.items()} | {"uint8": "U8"}  # bytes, only in files of our own
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "uint32": 4, "uint8": 1}
 FLOATING = ("float32", "bfloat16", "float16")
 EXPONENTS = {"float32": 0x7F800000, "bfloat16": 0x7F80, "float16": 0x7C00}  # bit masks
 PIECE = 1 << 18  # values checked at a time

@@ -69,7 +69,7 @@ def bench(
     model: parameters.Models = None,
     synthetic: Annotated[list[Size] | None, _cases(metavar="<full|demo>", help=SYNTHETIC_HELP)] = None,
     device: parameters.Device = None,
-    dtype: parameters.DType = None,
+    dtype: parameters.DType = parameters.DEFAULT_DTYPE,
     engine: parameters.Engine = parameters.DEFAULT_ENGINE,
     batch_sizes: Annotated[str | None, _cases(metavar="N,N,...", help=BATCH_SIZES_HELP)] = None,
     durations: Annotated[str | None, _cases(metavar="S,S,...", help=DURATIONS_HELP)] = None,

@@ -18,6 +18,7 @@ from funasr_cli.options import (
     ENCODER_BITS,
     GROUP_SIZE,
     GROUP_SIZES,
+    INT8,
     RECIPES,
     VERIFICATIONS,
     ConvertOptions,
@@ -247,6 +248,9 @@ def _proof_lines(proof: "Proof") -> Iterator[str]:
         yield f"text of the result: {readable(proof.result_text)}"
     if proof.is_doubtful:
         yield f"most {proof.unit} differ: test the model on your own recordings, or choose a recipe with more bits"
+    if int8 := proof.int8:
+        same, used = len(int8.clips) - len(int8.differing), INT8 if int8.holds else "float32"
+        yield f"same text in int8 and float32 for {same} of {len(int8.clips)} clips: a CPU computes in {used}"
     if proof.port_errors:
         yield f"compared with PyTorch: {proof.port_agreeing} of {proof.tokens} {proof.unit} agree"
         yield f"relative differences: {_errors(proof.port_errors)}"

@@ -9,8 +9,9 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +22,9 @@ from funasr_cli.cli.settings import CONFIG_VARIABLE, Setting, command_settings, 
 from funasr_cli.errors import FunASRError, ModelError
 from funasr_cli.languages import LANGUAGES
 from funasr_cli.paths import REFERENCE_PYTHON
+
+if TYPE_CHECKING:
+    from funasr_cli.families.kept import Kept
 
 # Variables that belong to no option.
 OWN_VARIABLES = (
@@ -60,6 +64,7 @@ def info(
         console.result(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     else:
         facts["settings"] = [_in_words(setting, group) for setting in settings] or NO_SETTINGS
+        facts["int8 on a CPU"] = [f"{name}: {kept}" for name, kept in facts["int8 on a CPU"].items()]
         abilities = facts["capabilities"].items()
         facts["capabilities"] = [f"{name}: {', '.join(_supports(able))}" for name, able in abilities]
         width = max(map(len, facts))
@@ -82,6 +87,7 @@ def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
         **dict.fromkeys(("device", "blas", "native engine", "memory", "models folder")),
         "models": [],
         "capabilities": {},
+        "int8 on a CPU": {},
         "settings file": None,
         "environment": {name: os.environ[name] for name in OWN_VARIABLES + HUB_VARIABLES if name in os.environ},
         "settings": settings_in_force(group, {}),
@@ -89,6 +95,7 @@ def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
     for gather_some in (
         _computing,
         _models,
+        _kept,
         lambda: {"settings file": f"{config_file()}{'' if config_file().exists() else ' (does not exist)'}"},
         lambda: {"settings": settings_in_force(group, command_settings(group))},
     ):
@@ -109,6 +116,33 @@ def _models() -> dict[str, Any]:
         "models": [row["name"] for row in rows],
         "capabilities": abilities,
     }
+
+
+def _kept() -> dict[str, Any]:
+    """Describe what the native engine keeps about each model that it can compute."""
+    from funasr_cli.families import registry
+    from funasr_cli.families.kept import Kept
+    from funasr_cli.families.open import open_model
+
+    found = {}
+    for row in known_models():
+        folder = Path(row["folder"])
+        with suppress(ModelError):
+            checkpoint = open_model(folder)
+            if registry.of_config(checkpoint.config).native:
+                found[row["name"]] = _kept_in_words(Kept.about(checkpoint, folder))
+    return {"int8 on a CPU": found}
+
+
+def _kept_in_words(kept: "Kept") -> str:
+    proof, packed = kept.proof(), kept.packed_file()
+    if proof is None:
+        words = "not yet compared with float32"
+    elif proof.holds:
+        words = f"the same texts as in float32 on {len(proof.clips)} clips"
+    else:
+        words = f"other texts than in float32 on {len(proof.differing)} of {len(proof.clips)} clips"
+    return words + (f"; {packed.stat().st_size / 1e6:,.0f} MB of packed weights: {packed}" if packed else "")
 
 
 def _computing() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from funasr_cli.options import DEFAULTS
 LANGUAGE, DECODING, TERMINAL = "Language and prompt", "Decoding", "Terminal"  # panels of the help
 Drafting = Literal["auto", "off"]
 DEFAULT_DRAFT = cast(Drafting, DEFAULTS.draft)
+DEFAULT_DTYPE: Literal["auto"] = "auto"
 DEFAULT_ENGINE: Literal["auto"] = "auto"
 
 
@@ -36,7 +37,7 @@ def typed(context: typer.Context, names: Mapping[str, tuple[str, ...]]) -> dict[
 
 def optional_computing(context: typer.Context) -> frozenset[str]:
     """Return which of --dtype and --engine come from a variable or the settings file."""
-    names = {"dtype": None, "engine": DEFAULT_ENGINE}
+    names = {"dtype": DEFAULT_DTYPE, "engine": DEFAULT_ENGINE}
     return frozenset(
         name for name, default in names.items() if context.params[name] != default and not is_typed(context, name)
     )
@@ -90,18 +91,18 @@ Device = Annotated[
     Literal["cpu", "gpu"] | None, option(None, "--device", "Device to use. Default: the GPU, if MLX supports it.")
 ]
 DType = Annotated[
-    Literal["stored", "float32", "bfloat16", "int8"] | None,
+    Literal["auto", "stored", "float32", "bfloat16", "int8"],
     option(
         None, "--dtype",
-        "Number type for computing. Default: as stored on a GPU, float32 on a CPU, int8 with --engine native (the "
-        "decoder only; the rest in bfloat16 or float32).",
+        "Number type for computing. auto: as stored on a GPU; on a CPU int8 (the decoder only; the rest in bfloat16 "
+        "or float32) if it gives the same texts as float32 on a few clips, else float32.",
     ),
 ]
 Engine = Annotated[
     Literal["auto", "mlx", "native"],
     option(
         None, "--engine",
-        "Engine: MLX, or native CPU code in int8 or float32. auto: MLX, for now.",
+        "Engine: MLX, or native CPU code in int8 or float32. auto: the one that suits --dtype.",
     ),
 ]
 Lang = Annotated[

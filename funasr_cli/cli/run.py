@@ -78,19 +78,19 @@ def choose_aligner(
 
 
 def choose_type_and_engine(folder: Path, context: "typer.Context") -> tuple[str | None, str]:
-    """Return the number type and the engine to load a model with.
+    """Return the number type and the engine to load a model with, as `choose_engine` chooses them.
 
     Those from a variable or the settings file are ignored if the model cannot be loaded with them.
     """
     device, dtype, engine = (context.params[name] for name in ("device", "dtype", "engine"))
-    if not (optional := parameters.optional_computing(context)):
-        return dtype, engine
     from funasr_cli.compute.device import use_device
     from funasr_cli.families.load import choose_engine
 
     if device:
         use_device(device)
-    chosen = choose_engine(folder, dtype, engine, optional)
+    chosen = choose_engine(folder, dtype, engine, parameters.optional_computing(context), console.note)
+    if chosen.exact:
+        console.note(chosen.exact)
     if chosen.ignored:
         console.detail(f"a default from a variable or the settings file is ignored: {chosen.ignored}")
     return chosen.dtype, chosen.engine

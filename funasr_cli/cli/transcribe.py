@@ -92,7 +92,7 @@ def transcribe(
     model: parameters.Model = None,
     yes: Annotated[bool, parameters.option(None, "--yes", YES_HELP, "-y", env=False)] = False,
     device: parameters.Device = None,
-    dtype: parameters.DType = None,
+    dtype: parameters.DType = parameters.DEFAULT_DTYPE,
     engine: parameters.Engine = parameters.DEFAULT_ENGINE,
     lang: parameters.Lang = AUTO,
     recursive: Annotated[bool, _input("--recursive", "Include subfolders.", "-r")] = False,

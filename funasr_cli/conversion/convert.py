@@ -21,6 +21,8 @@ from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.families import converted, registry
 from funasr_cli.families.converted import ModelFile
 from funasr_cli.families.family import Download, Family
+from funasr_cli.families.kept import Int8Proof
+from funasr_cli.families.native import kept_bytes
 from funasr_cli.families.open import is_model, open_checkpoint
 from funasr_cli.hubs import huggingface
 from funasr_cli.hubs.find import (
@@ -53,6 +55,7 @@ class Proof:
     port_errors: dict[str, float] | None = None  # errors of the source compared with PyTorch; None: not compared
     port_agreeing: int = 0  # how many of the source's tokens PyTorch also writes
     unit: str = "tokens"  # what `tokens` counts
+    int8: Int8Proof | None = None  # the texts of the native engine in int8; None: not compared
 
     @property
     def is_doubtful(self) -> bool:
@@ -172,7 +175,8 @@ def _convert(
     verify = verifier(checkpoint, options)
     with new_folder(out, replace=replace) as folder:
         origin = _origin(checkpoint, found)
-        sha256 = _write_weights(folder, checkpoint, options.dtype, chosen, origin, progress)
+        kept = kept_bytes(checkpoint, family, quantized=bool(chosen)) if options.verify != OFF else 0
+        sha256 = _write_weights(folder, checkpoint, options.dtype, chosen, origin, progress, room=kept)
         origin["sha256"] = _hash_source(checkpoint.weights, progress)
         model = ModelFile(checkpoint.config, options.dtype, quantize.summarise(chosen, family.parts), origin)
         for file, path in checkpoint.files.items():
@@ -257,13 +261,17 @@ def _write_weights(
     chosen: Mapping[str, Groups],
     origin: Mapping[str, str | None],
     progress: Progress,
+    room: int,
 ) -> str:
-    """Write the tensors in the model's order, one in memory at a time; return the file's SHA-256."""
+    """Write the tensors in the model's order, one in memory at a time; return the file's SHA-256.
+
+    ``room`` is the number of bytes that the disk must have free in addition.
+    """
     tensors = checkpoint.tensors
     shapes = stored_shapes({name: tensor.shape for name, tensor in tensors.items()}, chosen)
     specs = {name: (PACKED if name.removesuffix(".weight") in chosen else dtype, shapes[name]) for name in shapes}
     total = sum(size_bytes(*spec) for spec in specs.values())
-    needed = total + sum(path.stat().st_size for path in checkpoint.files.values())
+    needed = total + room + sum(path.stat().st_size for path in checkpoint.files.values())
     needed += sum(len(text.encode()) for text in checkpoint.texts.values())
     hint = f"free some space, or {how_to_choose(folder)} a folder on another disk"
     require_space(folder.parents[1], needed, "the converted model", hint)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from funasr_cli.checkpoints import format as files
 from funasr_cli.errors import ModelError, OutputError
+from funasr_cli.families.kept import KEPT_FILES
 from funasr_cli.families.open import is_converted
 from funasr_cli.hubs.find import ASIDE_PREFIX, hub_of, models_folder
 from funasr_cli.options import DEFAULT_HUB, Hub
@@ -140,9 +141,19 @@ def _refuse_foreign(out: Path) -> None:
     written = set(KNOWN_FILES)
     with suppress(ModelError):
         written.update(files.read_sums(out))  # a later version of this program may write more files
-    if foreign := [path.name for path in found if path.name not in written or not path.is_file()]:
+    if foreign := [
+        path.name for path in found if not _is_kept(path) and not (path.name in written and path.is_file())
+    ]:
         message = f"{out}: contains {foreign[0]}, which no conversion writes, so it is not replaced"
         raise OutputError(message, f"move it, or {OTHER_FOLDER_HINT}", code="output-foreign")
+
+
+def _is_kept(path: Path) -> bool:
+    """Return whether this is the folder of what the native engine keeps, without other files."""
+    is_folder = path.name == files.KEPT_FOLDER and path.is_dir() and not path.is_symlink()
+    return is_folder and all(
+        each.name.removeprefix(".").removesuffix(".part") in KEPT_FILES for each in path.iterdir()
+    )
 
 
 def how_to_choose(out: Path) -> str:

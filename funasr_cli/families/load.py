@@ -1,7 +1,8 @@
 """Loading a model: strict checks of names and shapes, and the type that suits the device."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,15 +10,27 @@ from funasr_cli.checkpoints.checkpoint import Checkpoint, empty_model
 from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.quantize import BIASES, PACKED, SCALES, Groups
 from funasr_cli.checkpoints.tensors import size_bytes
-from funasr_cli.compute.backend import mx, nn
+from funasr_cli.compute.backend import mx, nn, on_accelerator
 from funasr_cli.compute.device import default_dtype, keep_in_memory, refuse_too_large
 from funasr_cli.errors import SetupError, UsageError
 from funasr_cli.families import registry
 from funasr_cli.families.converted import ModelFile
 from funasr_cli.families.family import LoadedModel, NativePart
-from funasr_cli.families.native import belongs, load_parts, native_parts, needed_bytes
+from funasr_cli.families.int8 import prove
+from funasr_cli.families.kept import Int8Proof, Kept
+from funasr_cli.families.native import OPTION, belongs, load_parts, native_parts, needed_bytes
 from funasr_cli.families.open import open_model
-from funasr_cli.options import AS_STORED, AUTO_ENGINE, DTYPES, ENGINES, INT8, MLX, NATIVE, NATIVE_DTYPES
+from funasr_cli.options import (
+    AS_STORED,
+    AUTO_DTYPE,
+    AUTO_ENGINE,
+    DTYPES,
+    ENGINES,
+    INT8,
+    MLX,
+    NATIVE,
+    NATIVE_DTYPES,
+)
 from funasr_cli.speech_model import SpeechModel
 
 # Hints for a model that does not fit into memory.
@@ -25,18 +38,21 @@ LIGHTER_STORED = "or convert the model with --quantize {}"
 ELSEWHERE = "or use a machine with more memory"
 LIGHTER_DENSE = "--dtype stored needs less memory, but is much slower on a CPU"
 LIGHTER_NATIVE = "--dtype int8 needs less memory"
+UNPROVEN = "close other programs; or add --dtype int8, which needs less memory and is then not compared"
+EXACT = "so this model is computed in float32; --dtype int8 is faster"
 OVERFLOWS = "float16"  # mlx-audio can store it, but its range is too small to compute in for this model
 
 
-def load_model(folder: Path, dtype: str | None = None, engine: str = AUTO_ENGINE) -> SpeechModel:
+def load_model(folder: Path, dtype: str | None = AUTO_DTYPE, engine: str = AUTO_ENGINE) -> SpeechModel:
     """Load a model from a folder that `open_model` can read.
 
     Args:
         folder: the model's folder.
         dtype: "stored" (quantized matrices stay quantized), "float32" or "bfloat16" (all weights dense, in that
-            type); with the native engine "int8" (only a decoder; the rest in bfloat16 where the CPU multiplies it
-            fast, else float32) or "float32". None chooses the best type for the device.
-        engine: "mlx", "native" (this package's C library, on a CPU) or "auto", for now MLX.
+            type); "int8" (the native engine: only a decoder is computed in int8, the rest in bfloat16 where the CPU
+            multiplies it fast, else float32). "auto" or None chooses.
+        engine: "mlx", "native" (this package's C library, on a CPU, in int8 or float32) or "auto". See
+            `choose_engine`.
 
     Raises:
         UsageError: another type, such as float16, whose range is too small for the models' values; the native
@@ -44,65 +60,148 @@ def load_model(folder: Path, dtype: str | None = None, engine: str = AUTO_ENGINE
         ModelError: the folder is incomplete or damaged, or the weights do not match the configuration.
         SetupError: there is not enough memory, or the native engine is missing.
     """
-    dtype = _checked(dtype, engine)
-    return load_checkpoint(open_model(folder), folder, dtype, engine)
+    chosen = choose_engine(folder, dtype, engine)
+    usual = INT8 if chosen.engine == NATIVE else default_dtype()
+    return load_checkpoint(open_model(folder), folder, chosen.dtype or usual, chosen.engine)
 
 
 def load_aligner(folder: Path, dtype: str | None = None) -> SpeechModel:
     """Load a model for its CTC output alone, which MLX computes regardless of the engine of the main model."""
-    return load_model(folder, None if dtype == INT8 else dtype)
+    return load_model(folder, AUTO_DTYPE if dtype == INT8 else dtype, MLX)
 
 
 class Choice(NamedTuple):
-    """Number type and engine to load a model with, as `load_model` takes them, and why a default is ignored."""
+    """Number type and engine to load a model with, and reasons that a user may want to know."""
 
-    dtype: str | None
-    engine: str
-    ignored: str | None = None
+    dtype: str | None  # None: the usual type of the engine
+    engine: str  # "mlx" or "native"
+    ignored: str | None = None  # why a default is ignored
+    exact: str | None = None  # why MLX computes in float32 what the native engine could compute in int8
 
 
-def choose_engine(folder: Path, dtype: str | None, engine: str, optional: Collection[str]) -> Choice:
-    """Drop an engine or a type that this model cannot be loaded with, if it is only a default.
+def choose_engine(
+    folder: Path,
+    dtype: str | None = AUTO_DTYPE,
+    engine: str = AUTO_ENGINE,
+    optional: Collection[str] = (),
+    say: Callable[[str], None] = lambda _: None,
+) -> Choice:
+    """Choose the engine and the number type of a model. Nothing else does.
 
-    `optional` names the defaults: "engine", "dtype" or both. If two of them do not go together, the engine counts.
+    - MLX computes on a GPU, in the stored type.
+    - On a CPU, the native engine computes in int8 if it can compute the model and writes the same texts as float32
+      (`int8_proof`). Otherwise MLX computes in float32.
+    - A type that is not "auto" means MLX, except that "int8" means the native engine.
+    - "native" means int8, and "mlx" the usual type of the device; neither needs a proof.
+
+    Args:
+        folder: the model's folder.
+        dtype: a type, or "auto" or None.
+        engine: an engine, or "auto".
+        optional: which of them are only defaults, from a variable or the settings file: "dtype", "engine" or both.
+            They are dropped if the model cannot be loaded with them. If two do not go together, the engine counts.
+        say: called with a message before the proof is made.
+
+    Raises:
+        UsageError: the engine has no such type, or cannot compute the model; or the name is unknown.
+        SetupError: the native engine is missing, or there is not enough memory for the proof.
+        ModelError: the folder is not a model.
     """
-    ignored = None
-    if engine == NATIVE and "engine" in optional:
-        if dtype not in (None, *NATIVE_DTYPES) and "dtype" not in optional:
-            ignored = f"the native engine cannot compute in {dtype}"
+    dtype, ignored = dtype or AUTO_DTYPE, None
+    if engine not in ENGINES:
+        raise UsageError(f"unknown engine {engine!r}", f"choose from {', '.join(ENGINES)}", code="option-value")
+    if dtype not in _types(engine):
+        ignored = f"{'the native engine' if engine == NATIVE else 'MLX'} cannot compute in {dtype}"
+        if "dtype" in optional:
+            dtype = AUTO_DTYPE
+        elif "engine" in optional and dtype in _types(AUTO_ENGINE):
+            engine = AUTO_ENGINE
         else:
-            checkpoint = open_model(folder)
-            try:
-                usual = dtype if dtype in NATIVE_DTYPES else NATIVE_DTYPES[0]
-                native_parts(checkpoint, registry.of_config(checkpoint.config), usual)
-            except (UsageError, SetupError) as error:
-                if dtype == INT8 and "dtype" not in optional:
-                    raise  # the type needs this engine
-                ignored = error.message
-    if ignored:
-        engine = AUTO_ENGINE
-    if dtype and "dtype" in optional and dtype not in _types(engine):
-        on = "the native engine" if engine == NATIVE else "MLX"
-        dtype, ignored = None, ignored or f"{on} cannot compute in {dtype}"
-    return Choice(dtype, engine, ignored)
+            raise _no_such_type(dtype, engine)
+    by_default = "engine" in optional if engine == NATIVE else "dtype" in optional
+    if engine == NATIVE and not by_default:  # `load_checkpoint` refuses what it cannot compute
+        return Choice(_typed(dtype), NATIVE, ignored)
+    if engine == NATIVE or dtype == INT8:
+        try:
+            _refuse_native(folder, dtype, engine)
+            return Choice(_typed(dtype), NATIVE, ignored)
+        except (UsageError, SetupError) as error:
+            if not by_default or (dtype == INT8 and "dtype" not in optional):
+                raise
+            engine, ignored = MLX, error.message
+            dtype = AUTO_DTYPE if dtype == INT8 else dtype
+    if engine == MLX or dtype != AUTO_DTYPE or on_accelerator():
+        return Choice(_typed(dtype), MLX, ignored)
+    try:
+        checkpoint = _refuse_native(folder, INT8, engine)
+    except (UsageError, SetupError):
+        return Choice(None, MLX, ignored)
+    proof = int8_proof(checkpoint, folder, say)
+    if proof.holds:
+        return Choice(None, NATIVE, ignored)
+    exact = f"int8 changes the text of {len(proof.differing)} of {len(proof.clips)} clips, {EXACT}"
+    return Choice(None, MLX, ignored, exact)
+
+
+def _typed(dtype: str) -> str | None:
+    return None if dtype == AUTO_DTYPE else dtype
 
 
 def _types(engine: str) -> tuple[str, ...]:
-    return NATIVE_DTYPES if engine == NATIVE else (AS_STORED, *DTYPES)
+    """Return the types that an engine computes in, or either of them if it is not yet chosen."""
+    of_mlx = (AUTO_DTYPE, AS_STORED, *DTYPES)
+    return {MLX: of_mlx, NATIVE: (AUTO_DTYPE, *NATIVE_DTYPES)}.get(engine, (*of_mlx, INT8))
 
 
-def _checked(dtype: str | None, engine: str) -> str:
-    """Return the type to compute in; raise a `UsageError` for one that the engine does not have."""
-    if engine not in ENGINES:
-        raise UsageError(f"unknown engine {engine!r}", f"choose from {', '.join(ENGINES)}", code="option-value")
-    known = _types(engine)
-    dtype = dtype or (NATIVE_DTYPES[0] if engine == NATIVE else default_dtype())
-    if dtype in known:
-        return dtype
+def _no_such_type(dtype: str, engine: str) -> UsageError:
     if dtype == INT8:
-        raise UsageError("--dtype int8: MLX has no such type", "add --engine native", code="options-conflict")
+        message, hint = "--dtype int8: MLX has no such type", "omit --engine mlx"
+        return UsageError(message, hint, code="options-conflict")
     on = " on the native engine" if engine == NATIVE else ""
-    raise UsageError(f"cannot compute in {dtype!r}{on}", f"choose from {', '.join(known)}", code="option-value")
+    hint = f"choose from {', '.join(_types(engine))}"
+    return UsageError(f"cannot compute in {dtype!r}{on}", hint, code="option-value")
+
+
+def _refuse_native(folder: Path, dtype: str, engine: str) -> Checkpoint:
+    """Open a model; raise an error if the native engine cannot compute it."""
+    checkpoint = open_model(folder)
+    option = OPTION if engine == NATIVE else f"--dtype {INT8}"
+    native_parts(checkpoint, registry.of_config(checkpoint.config), _typed(dtype) or INT8, option)
+    return checkpoint
+
+
+def int8_proof(checkpoint: Checkpoint, folder: Path, say: Callable[[str], None] = lambda _: None) -> Int8Proof:
+    """Return whether a model that `native_parts` accepts writes the same in int8 as in float32.
+
+    The first call compares them, which takes about as long as transcribing a few clips in float32, and keeps the
+    result.
+
+    Args:
+        checkpoint: the opened model.
+        folder: its folder.
+        say: called with a message before the comparison.
+
+    Raises:
+        SetupError: there is not enough memory for the comparison.
+    """
+    kept = Kept.about(checkpoint, folder)
+    if (proof := kept.proof()) is None:
+        say(f"{folder.name} is used on a CPU for the first time: comparing int8 with float32, once")
+        proof = prove(partial(_load_to_compare, checkpoint, folder))
+        kept.keep_proof(proof)
+        if not proof.holds:
+            kept.drop_packed()
+    return proof
+
+
+def _load_to_compare(checkpoint: Checkpoint, folder: Path, dtype: str, engine: str) -> SpeechModel:
+    try:
+        return load_checkpoint(checkpoint, folder, dtype, engine)
+    except SetupError as error:
+        if dtype == INT8:
+            raise
+        message = f"comparing int8 with float32: {error.message}"
+        raise SetupError(message, UNPROVEN, code=error.code) from error
 
 
 def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str, engine: str = MLX) -> SpeechModel:
@@ -125,7 +224,7 @@ def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str, engine: st
     if dtype == AS_STORED and quantized:
         stated = {module: dataclasses.asdict(groups) for module, groups in quantized.items()}
         nn.quantize(network, class_predicate=lambda module, _: stated.get(module, False))
-    native = load_parts(checkpoint, parts, dtype) if parts else {}
+    native = load_parts(checkpoint, parts, dtype, Kept.about(checkpoint, folder)) if parts else {}
     for prefix, computed in native.items():
         setattr(network, prefix, computed)  # before the other weights, which are then all that is missing
     # Tensors are cast one by one, so that only one is in memory in both forms.

@@ -1,4 +1,4 @@
-"""Loading what the CPU engine computes of a model: the checkpoint's tensors, packed one matrix after the other.
+"""Loading what the CPU engine computes of a model: its tensors, packed one matrix after the other, or as kept.
 
 With int8, a decoder's matrix that is stored in 8 or fewer bits is used with its scales and biases as stored; any
 other is rounded to 8 bits. Matrices that the engine computes together are packed into one; if one of them is
@@ -16,6 +16,7 @@ from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
 from funasr_cli.compute.backend import mx, on_accelerator
 from funasr_cli.errors import SetupError, UsageError
 from funasr_cli.families.family import Family, NativePart
+from funasr_cli.families.kept import LEAST_PACKED_BYTES, Kept
 from funasr_cli.native.decoder import NativeDecoder, interleaved, why_unsupported
 from funasr_cli.native.encoder import NativeEncoder, NativeNetwork
 from funasr_cli.native.library import (
@@ -33,7 +34,6 @@ from funasr_cli.native.library import (
 from funasr_cli.options import INT8 as INT8_DTYPE
 
 OPTION = "--engine native"
-OMIT = f"omit {OPTION}"
 ROWS_AT_ONCE = 8192  # of a matrix, while it is packed: the embeddings would take 0.6 GB in float32
 
 
@@ -45,8 +45,8 @@ class Affine(NamedTuple):
     offsets: np.ndarray
 
 
-def native_parts(checkpoint: Checkpoint, family: Family, dtype: str) -> list[NativePart]:
-    """Return what the engine computes of a model.
+def native_parts(checkpoint: Checkpoint, family: Family, dtype: str, option: str = OPTION) -> list[NativePart]:
+    """Return what the engine computes of a model. ``option`` is what asked for it, for messages.
 
     Raises:
         UsageError: the family, the model's shape or quantization, or the device rules it out.
@@ -54,11 +54,11 @@ def native_parts(checkpoint: Checkpoint, family: Family, dtype: str) -> list[Nat
     """
     parts = [part for part in family.native if part.config(checkpoint.config) is not None]
     if not parts:
-        unable = f"{OPTION}: {family.upstream_class} has nothing that this engine can compute"
-        raise UsageError(unable, f"{OMIT}; MLX computes it", code="option-unsupported")
+        unable = f"{option}: {family.upstream_class} has nothing that the native engine can compute"
+        raise UsageError(unable, f"omit {option}; MLX computes it", code="option-unsupported")
     if on_accelerator():
-        on_cpu = f"add --device cpu, or {OMIT}"
-        raise UsageError(f"{OPTION} computes on a CPU, but MLX uses the GPU", on_cpu, code="options-conflict")
+        on_cpu = f"add --device cpu, or omit {option}"
+        raise UsageError(f"{option} computes on a CPU, but MLX uses the GPU", on_cpu, code="options-conflict")
     for part in parts:
         if part.network is not NativeDecoder:
             continue
@@ -66,11 +66,11 @@ def native_parts(checkpoint: Checkpoint, family: Family, dtype: str) -> list[Nat
         if problem is None and dtype == INT8_DTYPE:
             problem = _odd_group(checkpoint, part)
         if problem:
-            message = f"{OPTION} cannot compute the decoder of this {family.upstream_class}: {problem}"
-            raise UsageError(message, OMIT, code="option-unsupported")
+            unable = f"the native engine cannot compute the decoder of this {family.upstream_class}: {problem}"
+            raise UsageError(f"{option}: {unable}", f"omit {option}", code="option-unsupported")
     if missing := why_missing():
-        hint = "install a C compiler and then this package again, unset FUNASR_NATIVE, or omit --engine native"
-        raise SetupError(f"{OPTION}: the engine is missing: {missing}", hint, code="package-missing")
+        hint = f"install a C compiler and then this package again, unset FUNASR_NATIVE, or omit {option}"
+        raise SetupError(f"{option}: the native engine is missing: {missing}", hint, code="package-missing")
     return parts
 
 
@@ -100,39 +100,87 @@ def _packed_type(part: NativePart, dtype: str) -> int:
 
 def needed_bytes(checkpoint: Checkpoint, parts: list[NativePart], dtype: str) -> int:
     """Return the memory that the parts take, with the largest tensor while it is being packed."""
-    loaded, quantized, total, largest = library(), checkpoint.quantized(), 0, 0
+    has_offset = bool(checkpoint.quantized())
+    own = (tensor for name, tensor in checkpoint.tensors.items() if any(belongs(name, part) for part in parts))
+    return max(tensor.size_bytes for tensor in own) + _packed_bytes(
+        checkpoint, parts, dtype, has_offset=has_offset
+    )
+
+
+def kept_bytes(source: Checkpoint, family: Family, *, quantized: bool) -> int:
+    """Return the size of the packed matrices that a conversion of this source keeps; 0 without the engine."""
+    try:
+        parts = native_parts(source, family, INT8_DTYPE)
+    except (UsageError, SetupError):
+        return 0
+    size_bytes = _packed_bytes(source, parts, INT8_DTYPE, has_offset=quantized)
+    return size_bytes if size_bytes >= LEAST_PACKED_BYTES else 0
+
+
+def _packed_bytes(checkpoint: Checkpoint, parts: list[NativePart], dtype: str, *, has_offset: bool) -> int:
+    """Return the size of the packed matrices of these parts; `has_offset` is about those in int8."""
+    loaded, quantized, total = library(), checkpoint.quantized(), 0
     assert loaded is not None
     types = {part.prefix: _packed_type(part, dtype) for part in parts}
     for name, tensor in checkpoint.tensors.items():
-        packed_type = types.get(name.partition(".")[0])
-        if packed_type is None:
-            continue
-        largest = max(largest, tensor.size_bytes)
         module, _, kind = name.rpartition(".")
-        if kind == "weight" and len(tensor.shape) == 2:
+        packed_type = types.get(name.partition(".")[0])
+        if packed_type is not None and kind == "weight" and len(tensor.shape) == 2:
             columns = _columns(tensor.shape[1], quantized.get(module))
-            has_offset = packed_type == INT8 and bool(quantized)
-            total += packed_size(loaded, tensor.shape[0], columns, packed_type, has_offset)
-    return total + largest
+            offset = has_offset and packed_type == INT8
+            total += packed_size(loaded, tensor.shape[0], columns, packed_type, offset)
+    return total
+
+
+class Matrices:
+    """A model's packed matrices by name: those that are kept from an earlier start, and those packed now."""
+
+    def __init__(self, kept: Kept | None = None):
+        self._kept, self._found = kept, kept.packed() if kept else {}
+        self._all: dict[str, Packed] = {}
+        self.has_new = False
+
+    def get(
+        self, name: str, shape: tuple[int, int], packed_type: int, has_offset: bool, pack: Callable[[Packed], None]
+    ) -> Packed:
+        """Return a matrix of this shape; call `pack` to fill it if it is not kept, or is not of this size."""
+        loaded = library()
+        assert loaded is not None
+        try:
+            packed = Packed.view(loaded, self._found[name], *shape, packed_type, has_offset=has_offset)
+        except (KeyError, ValueError):
+            packed = Packed(loaded, *shape, packed_type, has_offset=has_offset)
+            pack(packed)
+            self.has_new = True
+        self._all[name] = packed
+        return packed
+
+    def keep(self) -> None:
+        """Keep the matrices for later starts, if some were packed by this one."""
+        if self._kept and self.has_new:
+            self._kept.keep_packed({name: packed.bytes for name, packed in self._all.items()})
 
 
 def load_parts(
-    checkpoint: Checkpoint, parts: list[NativePart], dtype: str
+    checkpoint: Checkpoint, parts: list[NativePart], dtype: str, kept: Kept
 ) -> dict[str, NativeDecoder | NativeNetwork]:
-    """Pack the tensors of parts that `native_parts` has returned; return the networks by their prefixes."""
+    """Load the networks of parts that `native_parts` has returned; return them by their prefixes.
+
+    Packed matrices are kept unless everything is float32, which is for comparisons.
+    """
     loaded = library()
     assert loaded is not None
     encoder, made = NativeEncoder(loaded), dict[str, NativeDecoder | NativeNetwork]()
+    matrices = Matrices(kept if dtype == INT8_DTYPE else None)
     for part in parts:
-        weights, config = (
-            PartWeights(checkpoint, part.prefix, _packed_type(part, dtype)),
-            part.config(checkpoint.config),
-        )
+        weights = PartWeights(checkpoint, part.prefix, _packed_type(part, dtype), matrices)
+        config = part.config(checkpoint.config)
         made[part.prefix] = (
             NativeDecoder(loaded, config, weights.type, weights.matrix, weights.norm)
             if issubclass(part.network, NativeDecoder)
             else part.network(encoder, weights, config)
         )
+    matrices.keep()
     return made
 
 
@@ -182,35 +230,46 @@ class Stored:
 class PartWeights:
     """Reads and packs a part's tensors by their names within it."""
 
-    def __init__(self, checkpoint: Checkpoint, prefix: str, packed_type: int):
+    def __init__(self, checkpoint: Checkpoint, prefix: str, packed_type: int, matrices: Matrices):
         self._tensors, self._quantized, self._prefix = checkpoint.tensors, checkpoint.quantized(), prefix
-        self.type = packed_type
+        self.type, self._matrices = packed_type, matrices
 
     def matrix(self, *names: str, interleave: bool = False) -> Packed:
         """Pack the matrices of these names, one below the other; with `interleave`, 16 rows of each in turns."""
-        loaded = library()
-        assert loaded is not None
-        parts = [self._stored(name) for name in names]
-        affine = self.type == INT8 and any(each.groups for each in parts)
-        packed = Packed(loaded, sum(each.rows for each in parts), parts[0].columns, self.type, has_offset=affine)
-        start = 0
-        for side_by_side in [parts] if interleave else [[each] for each in parts]:
-            for row in range(0, side_by_side[0].rows, ROWS_AT_ONCE):
-                rows = slice(row, row + ROWS_AT_ONCE)
-                pieces = [each.affine(rows) if affine else (each.dense(rows),) for each in side_by_side]
-                fused = [interleaved(*arrays) if interleave else arrays[0] for arrays in zip(*pieces, strict=True)]
-                put: Callable[..., None] = packed.put_affine if affine else packed.put
-                put(start, *fused)
-                start += len(fused[0])
-        return packed
+        shapes = [self._shape(name) for name in names]
+        affine = self.type == INT8 and any(map(self._groups, names))
+
+        def pack(packed: Packed) -> None:
+            parts, start = [self._stored(name) for name in names], 0
+            for side_by_side in [parts] if interleave else [[each] for each in parts]:
+                for row in range(0, side_by_side[0].rows, ROWS_AT_ONCE):
+                    rows = slice(row, row + ROWS_AT_ONCE)
+                    pieces = [each.affine(rows) if affine else (each.dense(rows),) for each in side_by_side]
+                    columns = zip(*pieces, strict=True)
+                    fused = [interleaved(*arrays) if interleave else arrays[0] for arrays in columns]
+                    put: Callable[..., None] = packed.put_affine if affine else packed.put
+                    put(start, *fused)
+                    start += len(fused[0])
+
+        name, rows = f"{self._prefix}.{'+'.join(names)}", sum(rows for rows, _ in shapes)
+        return self._matrices.get(name, (rows, shapes[0][1]), self.type, affine, pack)
+
+    def _groups(self, name: str) -> Groups | None:
+        """Return how a matrix is quantized; None if it is dense."""
+        return self._quantized.get(f"{self._prefix}.{name}")
+
+    def _shape(self, name: str) -> tuple[int, int]:
+        """Return the rows and columns of a matrix, which is not read."""
+        rows, width = self._tensors[f"{self._prefix}.{name}.weight"].shape
+        return rows, _columns(width, self._groups(name))
 
     def _stored(self, name: str) -> Stored:
-        module = f"{self._prefix}.{name}"
+        module, groups = f"{self._prefix}.{name}", self._groups(name)
         weight = self._tensors[f"{module}.weight"].read()
-        if module not in self._quantized:
+        if groups is None:
             return Stored(weight, None, None, None)
         scales, biases = (self._tensors[f"{module}.{part}"].read() for part in (SCALES, BIASES))
-        return Stored(weight, scales, biases, self._quantized[module])
+        return Stored(weight, scales, biases, groups)
 
     def vector(self, name: str) -> np.ndarray:
         """Read a tensor as contiguous float32."""

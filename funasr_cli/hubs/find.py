@@ -9,8 +9,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import platformdirs
-
 from funasr_cli import demo
 from funasr_cli.checkpoints.format import CONFIG_FILE
 from funasr_cli.checkpoints.untrusted import read_json, readable
@@ -20,7 +18,7 @@ from funasr_cli.families.family import Download
 from funasr_cli.families.open import is_model
 from funasr_cli.hubs.repository import CheckpointFolder, is_complete
 from funasr_cli.options import DEFAULT_HUB, Hub
-from funasr_cli.paths import path_in_variable
+from funasr_cli.paths import cache_folder
 
 ALIASES = registry.aliases()  # hub ids by short names
 DOWNLOADS = registry.downloads()  # what `funasr transcribe` fetches, by short names or hub ids
@@ -49,8 +47,8 @@ def counter(progress: Progress, doing: str, total: int) -> Callable[[int], None]
 
 
 def models_folder() -> Path:
-    """Return the folder of converted models: ``$FUNASR_HOME/models``, else one in the platform's cache folder."""
-    return (path_in_variable("FUNASR_HOME") or platformdirs.user_cache_path("funasr-cli")) / "models"
+    """Return the folder of converted models."""
+    return cache_folder() / "models"
 
 
 def local_folder(name: str) -> Path | None:

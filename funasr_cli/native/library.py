@@ -14,6 +14,8 @@ import numpy as np
 from funasr_cli.native.build import LIBRARY, LOG, SWITCH, is_wanted, sources_hash
 
 ABI = 3
+# Increase it when results may change, however little: what was proven about int8 is then proven again.
+ARITHMETIC = 2
 FLOAT32, INT8, BFLOAT16 = 0, 1, 2  # how weights are stored
 TYPES = {FLOAT32: "float32", INT8: "int8", BFLOAT16: "bfloat16"}
 GROUP = 64  # inputs that share a scale
@@ -214,6 +216,23 @@ class Packed:
         start = -buffer.ctypes.data % ALIGNMENT
         self.bytes = buffer[start : start + size_bytes]
         self.matrix = Matrix(self.bytes.ctypes.data, rows, columns, weights, has_offset)
+
+    @classmethod
+    def view(
+        cls, loaded: ctypes.CDLL, content: np.ndarray, rows: int, columns: int, weights: int, *, has_offset: bool
+    ) -> "Packed":
+        """Use packed bytes, (bytes,) uint8, where they are; any that follow are ignored.
+
+        Raises:
+            ValueError: they are fewer than such a matrix has, or not aligned.
+        """
+        size_bytes = packed_size(loaded, rows, columns, weights, has_offset)
+        if content.nbytes < size_bytes or content.ctypes.data % ALIGNMENT:
+            raise ValueError(f"{content.nbytes} bytes are not a packed matrix of {rows} x {columns}")
+        packed = cls.__new__(cls)
+        packed._library, packed.bytes = loaded, content[:size_bytes]
+        packed.matrix = Matrix(packed.bytes.ctypes.data, rows, columns, weights, has_offset)
+        return packed
 
     @classmethod
     def of(cls, loaded: ctypes.CDLL, values: np.ndarray, weights: int) -> "Packed":

@@ -18,9 +18,12 @@ from funasr_cli.compute.backend import mx
 from funasr_cli.conversion.convert import Proof, Verify
 from funasr_cli.errors import ModelError, SetupError, UsageError
 from funasr_cli.families import registry
-from funasr_cli.families.load import load_checkpoint, load_model
+from funasr_cli.families.int8 import SENTENCE
+from funasr_cli.families.kept import Int8Proof
+from funasr_cli.families.load import int8_proof, load_checkpoint, load_model
+from funasr_cli.families.native import native_parts
 from funasr_cli.families.open import open_model
-from funasr_cli.options import DEFAULTS, FULL, OFF, ConvertOptions, TranscribeOptions
+from funasr_cli.options import FULL, INT8, MLX, OFF, ConvertOptions, TranscribeOptions
 from funasr_cli.speech_model import SpeechModel, Trace
 from funasr_cli.verification.reference import reference_python, run_job
 
@@ -29,7 +32,6 @@ DTYPE = "float32"  # for both models, so that only the weights differ
 # compared with PyTorch. A misread layout gives 0.1 or more.
 LARGEST_IF_EXACT = 1e-3
 LARGEST_AGAINST_PYTORCH = 1e-2
-SENTENCE = replace(DEFAULTS, max_tokens=24)
 
 
 def verifier(checkpoint: Checkpoint, options: ConvertOptions) -> Verify:
@@ -57,7 +59,9 @@ def _verify(source: Checkpoint, options: ConvertOptions, result: Path) -> tuple[
     dense = not (options.quantize or options.quantize_encoder)
     try:
         exact = dense and (options.dtype == "float32" or types == {options.dtype})
-        return prove(source, result, exact=exact, with_pytorch=full), ()
+        proof = prove(source, result, exact=exact, with_pytorch=full)
+        int8, notes = _prove_int8(result)
+        return replace(proof, int8=int8), notes
     except (SetupError, MemoryError, RuntimeError) as error:  # MLX raises RuntimeError if the device fails
         if type(error) not in (SetupError, MemoryError, RuntimeError):  # a subclass indicates a bug
             raise
@@ -69,6 +73,23 @@ def _verify(source: Checkpoint, options: ConvertOptions, result: Path) -> tuple[
         raise SetupError(
             f"verification failed: {reason}", "--verify clip needs less memory", code="memory-short"
         ) from error
+
+
+def _prove_int8(result: Path) -> tuple[Int8Proof | None, tuple[str, ...]]:
+    """Compare int8 with float32, if the CPU engine can compute the converted model; keep the result in its folder.
+
+    Return what was found, or nothing; and a note if there is not enough memory. In that case, the comparison is
+    made when the model is first used.
+    """
+    checkpoint = open_model(result)
+    try:
+        native_parts(checkpoint, registry.of_config(checkpoint.config), INT8)
+    except (UsageError, SetupError):
+        return None, ()
+    try:
+        return int8_proof(checkpoint, result), ()
+    except SetupError as error:
+        return None, (f"int8 was not compared with float32: {error.message}",)
 
 
 def prove(source: Checkpoint, result: Path, *, exact: bool, with_pytorch: bool) -> Proof:
@@ -91,7 +112,7 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, with_pytorch: bool) 
     mx.clear_cache()
     before = trace(load_checkpoint(source, source.weights[0].parent, DTYPE), clip)
     mx.clear_cache()
-    after = trace(load_model(result, DTYPE if exact else None), clip, before.token_ids)
+    after = trace(load_model(result, DTYPE if exact else None, MLX), clip, before.token_ids)
     mx.clear_cache()
     limit = LARGEST_IF_EXACT if exact else sys.float_info.max
     errors = _errors(after, before, limit, "the converted model's output differs from the source's")

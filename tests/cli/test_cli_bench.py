@@ -11,6 +11,7 @@ import pytest
 import soundfile
 from support.errors import refused
 from support.measuring import check_case, measured
+from support.native import LIBRARY
 from support.running import invoke, load_once
 from support.speaking import SpeakingModel
 
@@ -299,5 +300,5 @@ def test_what_a_model_lacks_is_refused_before_memory_is_measured(
     assert given == []
     assert invoke(*base, env={"FUNASR_MAX_TOKENS": "50"}).exit_code == 0
     assert [arguments for models in given for arguments in models.values()] == [
-        ["-m", str(demo.MODEL), "--lang", "auto"]
+        ["-m", str(demo.MODEL), "--lang", "auto", "--engine", "native" if LIBRARY else "mlx"]
     ]

@@ -38,8 +38,8 @@ CONTEXT = (
 )
 
 
-def text_with(clip: demo.DemoClip, *hotwords: str) -> str:
-    return recognizer("demo").transcribe(clip.path, hotwords=hotwords).text
+def text_with(clip: demo.DemoClip, *hotwords: str, dtype: str = "auto") -> str:
+    return recognizer("demo", dtype).transcribe(clip.path, hotwords=hotwords).text
 
 
 @pytest.mark.slow
@@ -66,9 +66,10 @@ def test_differences() -> None:
 
 def test_differences_on_a_terminal() -> None:
     """Words that only one of the texts contains are coloured; without colours, nothing is."""
-    changed = text_with(ZH, "Kubernetes")
+    changed = text_with(ZH, "Kubernetes", dtype="float32")
     assert changed == "这个6月83。"
-    arguments = ("transcribe", "-m", "demo", ZH.path, "--compare-hotwords", "--hotword", "Kubernetes")
+    hotwords = ("--compare-hotwords", "--hotword", "Kubernetes")
+    arguments = ("transcribe", "-m", "demo", "--dtype", "float32", ZH.path, *hotwords)
     _, shown, printed = on_terminal(*arguments, "--quiet")
     assert printed == ""
     assert "  - 这个\x1b[31m要6837块钱。\x1b[0m\r\n" in shown

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from support.measuring import measured
 from support.native import LIBRARY, SETS, WITHOUT
 from support.running import COMMAND, environment, invoke, load_once
-from support.small import convert
+from support.small import NATIVE as NATIVE_SHAPE
+from support.small import MakeCheckpoint, convert
 
+import funasr_cli
 from funasr_cli import demo
+from funasr_cli.errors import SetupError
+from funasr_cli.families.kept import Int8Proof, Kept
+from funasr_cli.families.load import UNPROVEN
+from funasr_cli.families.open import open_model
 from funasr_cli.native.library import is_bfloat16_fast
 
 needs_library = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
@@ -34,9 +42,14 @@ NATIVE_SENSE_VOICE = f"native {OTHERS}, {SETS[0]}" if SETS else ""
 @pytest.mark.parametrize(
     ("options", "variables", "engine"),
     [
-        ((), {}, MLX),
-        (("--engine", "auto"), {}, MLX),
+        ((), {}, NATIVE),
+        (("--engine", "auto", "--dtype", "auto"), {"FUNASR_ENGINE": "mlx", "FUNASR_DTYPE": "float32"}, NATIVE),
         (("--engine", "native"), {}, NATIVE),
+        (("--engine", "mlx"), {}, MLX),
+        (("--dtype", "int8"), {}, NATIVE),
+        (("--dtype", "float32"), {}, MLX),
+        ((), {"FUNASR_DTYPE": "float32"}, MLX),
+        ((), {"FUNASR_NATIVE": "0"}, MLX),
         ((), {"FUNASR_ENGINE": "native"}, NATIVE),
         (("--engine", "mlx"), {"FUNASR_ENGINE": "native"}, MLX),
         (("--engine", "native", "--dtype", "float32"), {}, NATIVE_FLOAT32),
@@ -82,13 +95,13 @@ def test_memory_is_measured_with_the_engine() -> None:
 
 @needs_library
 def test_resume_does_not_mix_engines(tmp_path: Path) -> None:
-    """A result of another engine or type is made again; one of `auto` is one of MLX, and native means int8."""
+    """A result of another engine or type is made again; one of `auto` is one of the engine that it means."""
     command = (*BASE, PATHS[0], "-o", tmp_path)
     assert invoke(*command).exit_code == 0
     for options, skipped in (
-        (("--engine", "auto"), True), (("--engine", "native"), False), (("--engine", "native"), True),
-        (("--engine", "native", "--dtype", "int8"), True), (("--engine", "native", "--dtype", "float32"), False),
-        ((), False),
+        (("--engine", "auto"), True), (("--engine", "native"), True), (("--dtype", "int8"), True),
+        (("--engine", "mlx"), False), (("--engine", "mlx"), True), (("--dtype", "float32"), False),
+        (("--engine", "native", "--dtype", "float32"), False), ((), False), ((), True),
     ):  # fmt: skip
         result = invoke(*command, "--resume", *options)
         assert result.exit_code == 0
@@ -98,7 +111,7 @@ def test_resume_does_not_mix_engines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "values"),
     [
-        (("--dtype", "int8"), "options-conflict", ("int8", "--engine native")),
+        (("--dtype", "int8", "--engine", "mlx"), "options-conflict", ("int8", "--engine mlx")),
         (("--dtype", "stored", "--engine", "native"), "option-value", ("stored", "int8, float32")),
     ],
 )
@@ -107,10 +120,58 @@ def test_types_that_an_engine_does_not_have(options: tuple[str, ...], code: str,
 
 
 @needs_library
+def test_a_model_whose_texts_int8_changes(tmp_path: Path) -> None:
+    """It is computed in float32, which is stated in each run, unless int8 is asked for."""
+    folder = Path(shutil.copytree(demo.MODEL, tmp_path / "m"))
+    Kept.about(open_model(folder), folder).keep_proof(Int8Proof(("a", "b", "c"), ("b",)))
+    command = ("transcribe", "-m", folder, PATHS[0], "-f", "jsonl")
+    for options, engine, notes in (
+        ((), MLX, 1),
+        (("--dtype", "int8"), NATIVE, 0),
+        (("--dtype", "float32"), MLX, 0),
+    ):
+        result = invoke(*command, *options)
+        assert json.loads(result.stdout)["engine"] == engine
+        assert result.stderr.count("int8 changes the text of 1 of 3 clips") == notes
+    assert "int8" not in invoke(*command, "-q").stderr
+    data = measured("--rtf", "-m", folder, PATHS[0], "--trials", 1)
+    assert data["models"][0]["engine"] == MLX
+
+
+@needs_library
+def test_the_first_use_of_a_model(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    """Its texts are compared once, with a note; what was found is kept and used."""
+    random = funasr_cli.convert(make_checkpoint(seed=2, **NATIVE_SHAPE), tmp_path / "random", verify="off").folder
+    trained = funasr_cli.convert(demo.MODEL, tmp_path / "trained", verify="off").folder
+    for folder, engine in ((trained, NATIVE), (random, MLX)):
+        command = ("transcribe", "-m", folder, PATHS[0], "-f", "jsonl", "--max-tokens", 4)
+        runs = [invoke(*command) for _ in range(2)]
+        assert [json.loads(run.stdout)["engine"] for run in runs] == [engine] * 2
+        assert [f"{folder.name} is used on a CPU for the first time" in run.stderr for run in runs] == [
+            True,
+            False,
+        ]
+        assert ["int8 changes the text" in run.stderr for run in runs] == [engine == MLX] * 2
+        assert (folder / "native/int8.json").is_file()
+
+
+@needs_library
+def test_too_little_memory_for_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = convert(demo.MODEL, tmp_path / "m").folder
+    error = SetupError("no memory", UNPROVEN, code="memory-short")
+    monkeypatch.setattr("funasr_cli.families.load.prove", Mock(side_effect=error))
+    invoke("transcribe", "-m", folder, PATHS[0]).assert_error(5, "memory-short", "--dtype int8")
+    result = invoke("transcribe", "-m", folder, PATHS[0], "--dtype", "int8")
+    assert (result.exit_code, result.stdout) == (0, f"{CLIPS[0].written}\n")
+
+
+@needs_library
 @pytest.mark.parametrize(
     ("options", "variables", "engine", "ignored"),
     [
-        ((), {"FUNASR_DTYPE": "int8"}, MLX, "int8"),
+        ((), {"FUNASR_DTYPE": "int8"}, NATIVE, None),
+        ((), {"FUNASR_DTYPE": "int8", "FUNASR_NATIVE": "0"}, MLX, "FUNASR_NATIVE=0"),
+        (("--dtype", "int8"), {"FUNASR_ENGINE": "mlx"}, NATIVE, "int8"),
         (("--engine", "mlx"), {"FUNASR_DTYPE": "int8"}, MLX, "int8"),
         (("--engine", "native"), {"FUNASR_DTYPE": "stored"}, NATIVE, "stored"),
         ((), {"FUNASR_ENGINE": "native", "FUNASR_DTYPE": "stored"}, NATIVE, "stored"),
@@ -164,15 +225,17 @@ def test_measurements_of_several_families_with_a_default_engine(tmp_path: Path) 
 
 def test_an_engine_that_is_missing() -> None:
     load_once.cache_clear()
-    result = invoke(*BASE, PATHS[0], "--engine", "native", env={"FUNASR_NATIVE": "0"})
-    result.assert_error(5, "package-missing", "--engine native", "FUNASR_NATIVE=0")
+    for option in ("--engine native", "--dtype int8"):
+        result = invoke(*BASE, PATHS[0], *option.split(), env={"FUNASR_NATIVE": "0"})
+        result.assert_error(5, "package-missing", option, "FUNASR_NATIVE=0")
 
 
 @needs_library
-def test_another_model_s_word_times_are_computed_by_mlx(small_model: Path) -> None:
+def test_another_model_s_word_times_are_computed_by_mlx(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
     """The engine and its type are those of the main model's decoder alone."""
+    folder = convert(make_checkpoint(**NATIVE_SHAPE), tmp_path / "m").folder
     result = invoke(
-        "transcribe", "-m", small_model, PATHS[0], "--align-with", "demo", "--engine", "native", "--max-tokens", 4,
+        "transcribe", "-m", folder, PATHS[0], "--align-with", "demo", "--engine", "native", "--max-tokens", 4,
         "-f", "json",
     )  # fmt: skip
     assert json.loads(result.stdout)["engine"] == NATIVE, result.stderr

@@ -11,6 +11,7 @@ import soundfile
 from rich.cells import cell_len
 from support.expected import lines_of, summary
 from support.hub_client import surroundings
+from support.native import LIBRARY
 from support.terminal import COLOURS, EAGER, account, drafts, frames, on_terminal, screen
 
 from funasr_cli import demo
@@ -171,8 +172,9 @@ def test_verbose_on_a_terminal() -> None:
     code, shown, _ = on_terminal("transcribe", "-m", "demo", clip.path, "--verbose", command=EAGER)
     assert code == 0
     above, rows, costs, below = account(shown)
-    assert above[0] == f"model demo from {demo.MODEL}, float32 (stored as bfloat16)"
-    assert re.fullmatch(r"on CPU, .+, \d+ GFLOP/s per core; decoder: mlx float32, .+", above[1])
+    types, engine = ("decoder int8, the rest float32", "native int8") if LIBRARY else ("float32", "mlx float32")
+    assert above[0] == f"model demo from {demo.MODEL}, {types} (stored as bfloat16)"
+    assert re.fullmatch(rf"on CPU, .+, \d+ GFLOP/s per core; decoder: {engine}, .+", above[1])
     stages = ", ".join(rf"{stage} \d\.\d\d s" for stage in STAGES)
     assert re.fullmatch(
         rf"{re.escape(str(clip.path))}: 1 segment, 13 tokens in \d+ decoder calls; {stages}", above[2]

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import funasr_cli
 from funasr_cli.formats import as_lines
+from funasr_cli.options import AUTO_DTYPE
 from funasr_cli.pipeline import Recognizer
 
 
 @cache
-def recognizer(model: Path | str) -> Recognizer:
+def recognizer(model: Path | str, dtype: str = AUTO_DTYPE) -> Recognizer:
     """Load a model and keep it; no test may change it."""
-    return funasr_cli.load(str(model))
+    return funasr_cli.load(str(model), dtype)
 
 
 def lines_of(model: Path | str, clip: Path, prefix: str = "", **options: object) -> str:

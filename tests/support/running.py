@@ -23,7 +23,7 @@ from funasr_cli.cli.run import DEMO_NOTE
 from funasr_cli.compute import device
 from funasr_cli.compute.backend import mx
 from funasr_cli.families.load import load_model
-from funasr_cli.options import AUTO_ENGINE
+from funasr_cli.options import AUTO_DTYPE, AUTO_ENGINE
 from funasr_cli.speech_model import SpeechModel
 
 PYTHON = sys.executable
@@ -109,7 +109,7 @@ def load_once(folder: Path, dtype: str | None, engine: str, *_: Any) -> SpeechMo
     return load_model(folder, dtype, engine)
 
 
-def load(folder: Path, dtype: str | None = None, engine: str = AUTO_ENGINE) -> SpeechModel:
+def load(folder: Path, dtype: str | None = AUTO_DTYPE, engine: str = AUTO_ENGINE) -> SpeechModel:
     """Load a model like `load_model`, but read it only once unless its files or the device have changed."""
     files = [(path, path.lstat().st_mtime_ns, path.lstat().st_size) for path in sorted(folder.rglob("*"))]
     return load_once(folder, dtype, engine, str(mx.default_device()), device.available_bytes, *files)

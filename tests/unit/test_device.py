@@ -120,7 +120,7 @@ def test_memory_of_a_limited_process() -> None:
 def test_models_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """The size follows from the requested type, for 3.7 million parameters."""
     monkeypatch.setattr(device, "available_bytes", lambda: 10_000_000)
-    result = invoke("transcribe", "-m", "demo", demo.clips()[0].path)
+    result = invoke("transcribe", "-m", "demo", demo.clips()[0].path, "--dtype", "float32")
     result.assert_error(5, "memory-short", str(MODEL), "--dtype stored")
     assert load_model(MODEL, "bfloat16").loaded.dtype == "bfloat16"
     refuse_too_large("exactly", [4 * 2_500_000], "")

@@ -14,7 +14,6 @@ from support.errors import refused
 from support.native import LIBRARY, WITHOUT
 from support.small import MakeCheckpoint, convert
 
-import funasr_cli
 from funasr_cli import demo
 from funasr_cli.checkpoints.tensors import Tensor
 from funasr_cli.compute.backend import mx
@@ -149,17 +148,10 @@ def test_groups_of_32(tmp_path: Path) -> None:
     assert load_model(folder, "float32", "native").engine.startswith("native float32")
 
 
-def test_what_is_loaded_by_default() -> None:
-    assert load_model(demo.MODEL).engine == load_model(demo.MODEL, engine="mlx").engine == "mlx float32, CPU"
-    assert funasr_cli.load("demo").model.engine == "mlx float32, CPU"
-    if LIBRARY:
-        assert funasr_cli.load("demo", engine="native").model.engine.startswith("native int8, ")
-
-
 @pytest.mark.parametrize(
     ("dtype", "engine", "code"),
     [
-        ("int8", "mlx", "options-conflict"), ("int8", "auto", "options-conflict"),
+        ("int8", "mlx", "options-conflict"),
         ("stored", "native", "option-value"), ("bfloat16", "native", "option-value"),
         (None, "torch", "option-value"),
     ],

@@ -105,6 +105,26 @@ def test_the_users_files_in_a_model_are_not_deleted(tmp_path: Path, name: str, l
     assert f" {name.rstrip('/')}," in error.message
 
 
+@pytest.mark.parametrize(
+    ("name", "is_ours"),
+    [
+        ("native/int8.json", True),
+        ("native/.int8.safetensors.part", True),
+        ("native/mine", False),
+        ("other/int8.json", False),
+    ],
+)
+def test_what_the_native_engine_keeps_is_replaced(tmp_path: Path, name: str, is_ours: bool) -> None:
+    out = write_model(tmp_path / "out", "old")
+    (out / name).parent.mkdir()
+    (out / name).write_text("kept")
+    if is_ours:
+        convert(out, "new", replace=True)
+        assert tree(out) == NEW
+    else:
+        assert refusal(out, replace=True).code == "output-foreign"
+
+
 @pytest.mark.parametrize("sums", [None, "whole", b"", b"damaged"])
 def test_all_files_of_a_conversion_are_replaced(tmp_path: Path, sums: str | bytes | None) -> None:
     """The list of digests may exist, be missing as in older models, or be damaged. Finder adds its own file."""

@@ -19,7 +19,7 @@ from tools.counting import counting
 
 
 class Ours:
-    """This project with default options, except the number of tokens and no voice activity detection."""
+    """This project on MLX with default options, except the number of tokens and no voice activity detection."""
 
     counting = staticmethod(counting)
     settle = staticmethod(mx.synchronize)

@@ -1,0 +1,65 @@
+"""Find out whether a model writes the same texts in int8 as in float32, on a few bundled clips.
+
+"int8" is all that the native engine rounds: weights and inputs of the decoder's products to 8 bits, those of the
+other networks to bfloat16.
+
+A decoder writes each clip token by token in int8. One pass in float32 over the same tokens then gives what float32
+would write after each of them. If that is always the next token, including the one that stops, float32 writes the
+same text, by induction: greedy decoding depends only on the tokens before. The texts of models without a decoder
+are compared themselves.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from funasr_cli import demo
+from funasr_cli.audio.decode import load_audio
+from funasr_cli.compute.backend import mx
+from funasr_cli.families.kept import Int8Proof
+from funasr_cli.options import DEFAULTS, INT8, MLX, NATIVE
+from funasr_cli.speech_model import SpeechModel, Trace
+
+MOST_CLIPS = 3
+SENTENCE = replace(DEFAULTS, max_tokens=24)  # long enough for most clips
+FORCED = replace(SENTENCE, max_tokens=1)  # the tokens are given: no others are decoded
+Load = Callable[[str, str], SpeechModel]  # takes a number type and an engine
+
+
+def prove(load: Load) -> Int8Proof:
+    """Compare the texts of a model in int8 and in float32, which are loaded one after the other.
+
+    Raises:
+        FunASRError: as `load` raises, if one of them cannot be loaded.
+    """
+    languages, rounded = _traces(load(INT8, NATIVE))
+    mx.clear_cache()
+    exact = load("float32", MLX)
+    clips = clips_for(languages)
+    differing = [
+        clip.path.name for clip, trace in zip(clips, rounded, strict=True) if _differs(exact, clip, trace)
+    ]
+    return Int8Proof(tuple(clip.path.name for clip in clips), tuple(differing))
+
+
+def clips_for(languages: Sequence[str]) -> list[demo.DemoClip]:
+    """Return the clips to compare: in these languages, or in others if none is."""
+    clips = demo.clips()
+    return ([clip for clip in clips if clip.language in languages] or clips)[:MOST_CLIPS]
+
+
+def _traces(model: SpeechModel) -> tuple[Sequence[str], list[Trace]]:
+    """Return a model's languages, and what it writes for each clip."""
+    languages = model.capabilities.languages
+    return languages, [_trace(model, clip) for clip in clips_for(languages)]
+
+
+def _differs(exact: SpeechModel, clip: demo.DemoClip, rounded: Trace) -> bool:
+    if rounded.blank_id is not None:
+        return _trace(exact, clip).text != rounded.text
+    logits = _trace(exact, clip, rounded.token_ids).logits  # (tokens, vocabulary)
+    return bool((logits.argmax(-1) != rounded.token_ids).any())
+
+
+def _trace(model: SpeechModel, clip: demo.DemoClip, forced_ids: Sequence[int] | None = None) -> Trace:
+    samples = load_audio(clip.path, model.sample_rate_hz).samples
+    return model.trace(samples, FORCED if forced_ids else SENTENCE, forced_ids)

@@ -1,0 +1,231 @@
+"""Whether int8 is proven to write what float32 writes: compared with decoding in both, and when it is kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from support.errors import refused
+from support.native import LIBRARY, WITHOUT
+from support.running import invoke
+from support.small import NATIVE, MakeCheckpoint, convert
+
+import funasr_cli
+from funasr_cli import demo
+from funasr_cli.audio.decode import load_audio
+from funasr_cli.benchmarks.synthetic import write_synthetic
+from funasr_cli.errors import SetupError
+from funasr_cli.families import int8, load
+from funasr_cli.families.int8 import SENTENCE, clips_for, prove
+from funasr_cli.families.kept import Int8Proof, Kept
+from funasr_cli.families.load import int8_proof, load_model
+from funasr_cli.families.open import open_model
+from funasr_cli.verification.check import check_model
+
+needs_library = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
+
+
+def differing(folder: Path) -> tuple[str, ...]:
+    """Decode every clip in both types."""
+    models = [load_model(folder, "int8", "native"), load_model(folder, "float32", "mlx")]
+    found = []
+    for clip in clips_for(models[0].capabilities.languages):
+        samples = load_audio(clip.path, 16000).samples
+        one, other = (model.trace(samples, SENTENCE).token_ids for model in models)
+        if one != other:
+            found.append(clip.path.name)
+    return tuple(found)
+
+
+def proven(folder: Path) -> Int8Proof:
+    return prove(lambda dtype, engine: load_model(folder, dtype, engine))
+
+
+@needs_library
+@pytest.mark.slow
+def test_the_proof_says_what_decoding_in_both_types_says(make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    """For models whose texts differ and for one whose texts are the same."""
+    outcomes = set()
+    for seed in range(4):
+        folder = convert(
+            make_checkpoint(f"c{seed}", seed=seed, **NATIVE), tmp_path / f"m{seed}", dtype="float32"
+        ).folder
+        proof = proven(folder)
+        assert proof.differing == differing(folder)
+        assert proof.holds == (not proof.differing)
+        outcomes.add(proof.holds)
+    assert differing(demo.MODEL) == proven(demo.MODEL).differing == ()
+    assert False in outcomes
+
+
+def test_the_bundled_model_has_a_proof() -> None:
+    """The record in the package is one of these weights and this arithmetic, and is true."""
+    proof = Kept.about(open_model(demo.MODEL), demo.MODEL).proof()
+    assert proof == Int8Proof(tuple(clip.path.name for clip in demo.clips()[:3]))
+    if LIBRARY:
+        assert proof == proven(demo.MODEL)
+
+
+def test_clips_in_the_languages_of_a_model() -> None:
+    assert {clip.language for clip in clips_for(["zh"])} == {"zh"}
+    assert clips_for(["ja"]) == demo.clips()[:3]
+    assert len(clips_for(["zh", "en"])) == 3
+
+
+@needs_library
+def test_it_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = convert(demo.MODEL, tmp_path / "m").folder
+    said: list[str] = []
+    proof = int8_proof(open_model(folder), folder, said.append)
+    assert (proof.holds, len(said)) == (True, 1)
+    monkeypatch.setattr(load, "prove", None)
+    assert int8_proof(open_model(folder), folder, said.append) == proof
+    assert len(said) == 1
+    check_model(folder)
+
+
+@needs_library
+@pytest.mark.slow
+def test_info_shows_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("funasr_cli.families.kept.LEAST_PACKED_BYTES", 1)
+    monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
+    folder = convert(demo.MODEL, tmp_path / "models/mine").folder
+    convert(Path(__file__).parents[1] / "data/sense_voice_small", tmp_path / "models/other")
+
+    def shown() -> dict[str, str]:
+        return json.loads(invoke("info", "--json").stdout)["int8 on a CPU"]
+
+    assert shown().keys() == {"mine", "demo"}
+    assert "3 clips" in shown()["demo"]
+    assert "not yet" in shown()["mine"]
+    int8_proof(open_model(folder), folder)
+    assert str(folder / "native/int8.safetensors") in shown()["mine"]
+    Kept.about(open_model(folder), folder).keep_proof(Int8Proof(("a", "b"), ("b",)))
+    assert "1 of 2 clips" in shown()["mine"]
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_too_little_memory(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If float32 does not fit, the hint is to compute in int8 without a proof; nothing is kept."""
+    folder = convert(demo.MODEL, tmp_path / "m").folder
+    load_checkpoint = load.load_checkpoint
+
+    def limited(*arguments: str) -> object:
+        if arguments[2] == dtype:
+            raise SetupError("m: needs 3.4 GB", "close other programs", code="memory-short")
+        return load_checkpoint(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(load, "load_checkpoint", limited)
+    with refused("memory-short", "needs 3.4 GB") as caught:
+        int8_proof(open_model(folder), folder)
+    assert ("--dtype int8" in (caught.value.hint or "")) == (dtype == "float32")
+    assert not (folder / "native").exists()
+
+
+@needs_library
+@pytest.mark.slow
+def test_ctrl_c_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = convert(demo.MODEL, tmp_path / "m").folder
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(int8, "_differs", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        int8_proof(open_model(folder), folder)
+    assert not (folder / "native").exists()
+    monkeypatch.undo()
+    assert int8_proof(open_model(folder), folder).holds
+
+
+@needs_library
+@pytest.mark.slow
+def test_packed_weights_without_a_use_are_removed(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("funasr_cli.families.kept.LEAST_PACKED_BYTES", 1)
+    for name, source, holds in (("a", demo.MODEL, True), ("b", make_checkpoint(seed=2, **NATIVE), False)):
+        folder = convert(source, tmp_path / name).folder
+        assert int8_proof(open_model(folder), folder).holds == holds
+        names = {path.name for path in (folder / "native").iterdir()}
+        assert names == {"int8.json"} | ({"int8.safetensors"} if holds else set())
+
+
+# --- conversions ---
+
+
+@needs_library
+@pytest.mark.slow
+@pytest.mark.parametrize("quantize", [None, "8"])
+def test_a_conversion_has_a_proof(quantize: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It also keeps packed weights; the folder is intact, and can be replaced."""
+    monkeypatch.setattr("funasr_cli.families.kept.LEAST_PACKED_BYTES", 1)
+    conversion = funasr_cli.convert(demo.MODEL, tmp_path / "m", quantize=quantize)
+    assert conversion.proof
+    assert conversion.proof.int8
+    assert conversion.proof.int8.holds
+    folder = conversion.folder
+    kept = Kept.about(open_model(folder), folder)
+    assert kept.proof() == conversion.proof.int8
+    assert len(kept.packed()) == 4 * open_model(folder).config.llm.num_hidden_layers + 1
+    check_model(folder)
+    again = funasr_cli.convert(demo.MODEL, tmp_path / "m", force=True, verify="off")
+    assert again.proof is None
+    assert not (folder / "native").exists()
+
+
+@pytest.mark.parametrize("why", ["no library", "another family", "no memory"])
+def test_a_conversion_without_a_proof(why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = demo.MODEL
+    if why == "no library":
+        monkeypatch.setenv("FUNASR_NATIVE", "0")
+    elif why == "another family":
+        source = Path(__file__).parents[1] / "data/sense_voice_small"
+    elif LIBRARY is None:
+        pytest.skip(WITHOUT)
+    else:
+        monkeypatch.setattr(load, "prove", lambda _: _no_memory())
+    conversion = funasr_cli.convert(source, tmp_path / "m")
+    assert conversion.proof
+    assert conversion.proof.int8 is None
+    assert any("int8" in note for note in conversion.notes) == (why == "no memory")
+    assert not (tmp_path / "m/native").exists()
+
+
+def _no_memory() -> None:
+    raise SetupError("no memory", code="memory-short")
+
+
+@needs_library
+@pytest.mark.slow
+def test_room_for_packed_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The room that a conversion requires covers the file that it keeps."""
+    monkeypatch.setattr("funasr_cli.families.kept.LEAST_PACKED_BYTES", 1)
+    monkeypatch.setattr("funasr_cli.families.native.LEAST_PACKED_BYTES", 1)
+    sizes: list[int] = []
+    monkeypatch.setattr(
+        "funasr_cli.conversion.convert.require_space", lambda folder, needed, *_: sizes.append(needed)
+    )
+    for quantize in (None, "8"):
+        folder = funasr_cli.convert(demo.MODEL, tmp_path / str(quantize), quantize=quantize).folder
+        convert(demo.MODEL, tmp_path / f"{quantize}, unverified", quantize=quantize)
+        kept = (folder / "native/int8.safetensors").stat().st_size
+        assert kept * 0.98 < sizes[-2] - sizes[-1] < kept * 1.02
+
+
+def test_random_models_count_as_proven(tmp_path: Path) -> None:
+    folder = write_synthetic(tmp_path, "demo")
+    assert Kept.about(open_model(folder), folder).proof() == Int8Proof(())
+
+
+def test_a_record_in_a_copied_folder(tmp_path: Path) -> None:
+    """It is of the weights, not of their place; it names the program that made it."""
+    shutil.copytree(demo.MODEL, tmp_path / "copy")
+    kept = Kept.about(open_model(tmp_path / "copy"), tmp_path / "copy")
+    assert kept.proof()
+    content = json.loads((tmp_path / "copy/native/int8.json").read_text())
+    assert content["same_texts"] is True
+    assert content["made_by"].startswith("funasr-cli ")
