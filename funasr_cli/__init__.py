@@ -80,8 +80,8 @@ def load(
             a GPU; on a CPU int8 if it gives the same texts as float32 on a few clips, else float32. This is tried
             when a model is first used, unless its conversion has done it.
         align_with: another converted model that supplies word times for a model without them.
-        engine: what computes the model: "mlx", "native" (this package's C library, on a CPU, in int8 or float32) or
-            "auto", which suits the type.
+        engine: what computes the model: "mlx", "native" (this package's C library, on a CPU, in int8 or float32)
+            or "auto", which suits the type.
         stages: stages that change each transcript, applied in this order.
 
     Raises:

@@ -94,8 +94,8 @@ DType = Annotated[
     Literal["auto", "stored", "float32", "bfloat16", "int8"],
     option(
         None, "--dtype",
-        "Number type for computing. auto: as stored on a GPU; on a CPU int8 (the decoder only; the rest in bfloat16 "
-        "or float32) if it gives the same texts as float32 on a few clips, else float32.",
+        "Number type for computing. auto: as stored on a GPU; on a CPU int8 (the decoder only; the rest in "
+        "bfloat16 or float32) if it gives the same texts as float32 on a few clips, else float32.",
     ),
 ]
 Engine = Annotated[

@@ -49,8 +49,8 @@ def load_model(folder: Path, dtype: str | None = AUTO_DTYPE, engine: str = AUTO_
     Args:
         folder: the model's folder.
         dtype: "stored" (quantized matrices stay quantized), "float32" or "bfloat16" (all weights dense, in that
-            type); "int8" (the native engine: only a decoder is computed in int8, the rest in bfloat16 where the CPU
-            multiplies it fast, else float32). "auto" or None chooses.
+            type); "int8" (the native engine: only a decoder is computed in int8, the rest in bfloat16 where the
+            CPU multiplies it fast, else float32). "auto" or None chooses.
         engine: "mlx", "native" (this package's C library, on a CPU, in int8 or float32) or "auto". See
             `choose_engine`.
 
