@@ -214,9 +214,9 @@ def test_clips_differ_and_have_one_length(tmp_path: Path) -> None:
 
 def test_the_page_has_medians_ranges_and_ratios() -> None:
     found = rows(write_page(RUN))
-    assert ["ours", "0.50 (0.40-0.60)", "1.00", "4.00 (3.00-5.00)", "1.00", "3", "theirs"] in found
-    assert ["theirs", "2.00", "4.00", "10.00", "2.50", "1", "ours"] in found
-    assert ["ours", "16.00", "1.00", "1.00", "4.0", "1"] in found
+    assert ["ours", "0.50 (0.40-0.60)", "1.00", "4.00 (3.00-5.00)", "1.00", "3", "0.00", "theirs"] in found
+    assert ["theirs", "2.00", "4.00", "10.00", "2.50", "1", "0.00", "ours"] in found
+    assert ["ours", "16.00", "1.00", "1.00", "4.0", "1", "unknown"] in found
     assert ["ours", "683", "339.5", "1", "703", "348", "1.03"] in found
 
 
@@ -245,7 +245,7 @@ def test_disturbed_trials_do_not_count() -> None:
     clips = [answer(None, 3.0, "x"), answer(None, 9.0, "x", elsewhere=0.9), answer(None, 5.0, "x", elsewhere=0.1)]
     theirs = {"clip": clips, "batch": [answer(None, 50.0, "x", elsewhere=0.9)], "work": None}
     found = rows(write_page(RUN | {"results": {"ours": OURS, "theirs": theirs}}))
-    assert ["theirs", "not reported", "", "4.00 (3.00-5.00)", "1.00", "2", "ours"] in found
+    assert ["theirs", "not reported", "", "4.00 (3.00-5.00)", "1.00", "2", "0.10", "ours"] in found
     assert [row[0] for row in found].count("theirs") == 2  # not among the batches
 
 

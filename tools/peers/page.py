@@ -17,14 +17,16 @@ bench-peers` writes this page with the figures of your machine.
 - Every answer must have exactly the same number of tokens for each clip. The stop token is not allowed.
 - Every program has its own process and the same number of threads. They take turns, one request at a time, round
   by round, after one warm-up request each, in one run or in several; the last table says when. Trials during
-  which other processes used more than a fifth of a core do not count.
+  which other processes used more than half a core do not count; the tables show what they used in the others, at
+  most.
 - Times run from the call to the first token, and to the complete text, and include reading the file. The tables
   show the median, with the lowest and highest trial in brackets. A ratio compares a median with that of the
   first row.
 """
 
 
-DISTURBED = 0.2  # cores that other processes use; a trial with more does not count
+DISTURBED = 0.5  # cores that other processes use; a trial with more does not count
+OTHERS = "other processes, cores"
 DIGITS = {"operations": 0, "computing": 0, "evaluations": 2}
 
 
@@ -73,8 +75,8 @@ def _clip(run: dict[str, Any]) -> list[str]:
         row = [name]
         for stage in ("first_token_s", "total_s"):
             row += [seconds(trials, stage), times(trials, base, stage)]
-        rows.append([*row, str(len(trials)), _same_text(name, result, results)])
-    header = ["", "first token, s", "ratio", f"{tokens} tokens, s", "ratio", "trials", "same text as"]
+        rows.append([*row, str(len(trials)), elsewhere(trials), _same_text(name, result, results)])
+    header = ["", "first token, s", "ratio", f"{tokens} tokens, s", "ratio", "trials", OTHERS, "same text as"]
     return [f"## One clip of {run['duration_s']:g} s, {tokens} tokens", "", *_table(header, rows)]
 
 
@@ -92,8 +94,8 @@ def _batch(run: dict[str, Any]) -> list[str]:
             times(result["batch"], base, "total_s"),
             f"{alone_s * clips / total_s:.1f}" if result["clip"] else "",
         ]
-        rows.append([*row, str(len(result["batch"]))])
-    header = ["", "all, s", "a clip, s", "ratio", "throughput, compared with one by one", "trials"]
+        rows.append([*row, str(len(result["batch"])), elsewhere(result["batch"])])
+    header = ["", "all, s", "a clip, s", "ratio", "throughput, compared with one by one", "trials", OTHERS]
     return [f"## {clips} clips in one batch, {run['tokens']} tokens each", "", *_table(header, rows)]
 
 
@@ -152,6 +154,12 @@ def spread(answers: list[dict[str, Any]], stage: str) -> Spread | None:
     """Return the spread of a time over the trials; None if the program does not report it."""
     found = [answer[stage] for answer in answers]
     return None if None in found else Spread.of(found)
+
+
+def elsewhere(answers: list[dict[str, Any]]) -> str:
+    """Return the most cores that other processes used during a trial."""
+    known = [answer["elsewhere"] for answer in answers if answer["elsewhere"] is not None]
+    return f"{max(known):.2f}" if known else "unknown"
 
 
 def median(answers: list[dict[str, Any]]) -> float:
