@@ -22,11 +22,14 @@ MACHINE = platform.machine()
 LOG = FOLDER / "build.log"  # why the library could not be compiled
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra", "-Wshadow")
 # Instruction sets of single files, by machine. Which of these files run is decided at run time, in cpu.c.
+AVX2 = "-mavx2 -mfma -mf16c"
+AVX512 = f"{AVX2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni"
 OF_FILES = {
     "x86_64": {
-        "kernels_avx2": "-mavx2 -mfma -mf16c",
-        "kernels_avxvnni": "-mavxvnni -mavx2 -mfma -mf16c",
-        "kernels_avx512": "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c",
+        "kernels_avx2": AVX2,
+        "kernels_avxvnni": f"{AVX2} -mavxvnni",
+        "kernels_avx512": AVX512,
+        "kernels_amx": f"{AVX512} -mamx-tile -mamx-int8",
     },
     "aarch64": {"kernels_neon": "-march=armv8.2-a+dotprod"},
 }

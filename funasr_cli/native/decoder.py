@@ -40,8 +40,10 @@ def why_unsupported(config: Qwen3Config) -> str | None:
     for name, width in widths.items():
         if width % GROUP:
             return f"{name} is {width}, not a multiple of {GROUP}"
-    if config.head_dim % PAIR:
-        return f"head_dim is {config.head_dim}, not a multiple of {PAIR}"
+    if config.head_dim % TILE:
+        return f"head_dim is {config.head_dim}, not a multiple of {TILE}"
+    if (width := config.num_key_value_heads * config.head_dim) % PAIR:
+        return f"the keys' width is {width}, not a multiple of {PAIR}"
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     if heads % kv_heads:
         return f"num_attention_heads is {heads}, not a multiple of num_key_value_heads, {kv_heads}"
@@ -122,7 +124,10 @@ class NativeDecoder:
         # Not at exit: a daemon thread may still compute, and the system takes the memory back.
         weakref.finalize(self, loaded.fn_decoder_free, self._decoder).atexit = False
         self._lock = threading.Lock()
-        self._free = list(range(SLOTS))
+        self._taken = set[int]()  # slots that may have memory
+        self._rows: weakref.WeakValueDictionary[int, Row] = (
+            weakref.WeakValueDictionary()
+        )  # by slot, until they end
 
     @property
     def instruction_set(self) -> str:
@@ -154,11 +159,33 @@ class NativeDecoder:
         self._call(self._library.fn_embed, np.asarray(ids, np.int32), len(ids), out)
         return out
 
+    @property
+    def free_slots(self) -> int:
+        """Number of rows that may still be taken."""
+        return SLOTS - len(self._rows)
+
     def new_row(self) -> "Row":
-        """Take a slot for a new row."""
-        if not self._free:
-            raise MemoryError("too many rows for the CPU engine")
-        return Row(self, self._free.pop())
+        """Take a slot for a new row, and give back those of rows that were forgotten without their end.
+
+        An exception at any moment, as of Ctrl-C, leaves at most a slot that the next row takes.
+        """
+        with self._lock:
+            for slot in [slot for slot in self._taken if slot not in self._rows]:
+                self._library.fn_clear_slot(self._decoder, slot)
+                self._taken.discard(slot)
+            free = next((slot for slot in range(SLOTS) if slot not in self._taken), None)
+            if free is None:
+                raise MemoryError("too many rows for the CPU engine")
+            self._taken.add(free)
+            row = self._rows[free] = Row(self, free)
+            return row
+
+    def end(self, row: "Row") -> None:
+        """Give back the slot of a row, which is not used again."""
+        # Without the lock, since nothing else computes with this slot.
+        if self._rows.get(row.slot) is row:
+            self._library.fn_clear_slot(self._decoder, row.slot)
+            self._rows.pop(row.slot, None)
 
     def run(self, rows: Sequence["Row"], inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Append (new, hidden) embeddings to each row; return the hidden states after the final norm of each.
@@ -249,19 +276,11 @@ class Row:
     """
 
     def __init__(self, decoder: NativeDecoder, slot: int):
-        self.slot, self.length = slot, 0
-        self._end = weakref.finalize(self, _release, decoder, slot)
-        self._end.atexit = False
+        self._decoder, self.slot, self.length = decoder, slot, 0
 
     def end(self) -> None:
-        """Give the slot back; also done when the row is forgotten."""
-        self._end()
-
-
-def _release(decoder: NativeDecoder, slot: int) -> None:
-    # Without the lock: a row may be forgotten while its own thread holds it, and nothing computes with this slot.
-    decoder._library.fn_clear_slot(decoder._decoder, slot)
-    decoder._free.append(slot)
+        """Give the slot back."""
+        self._decoder.end(self)
 
 
 def dense_matrices(loaded: ctypes.CDLL, arrays: Mapping[str, np.ndarray], weights: int) -> Callable[..., Packed]:

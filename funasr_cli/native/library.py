@@ -3,9 +3,11 @@
 import ctypes
 import platform
 import sys
+from collections.abc import Callable, Sequence
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_size_t, c_void_p
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,7 @@ STALE = "compiled from other sources; install this package again, or run python 
 floats = np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS")
 integers = np.ctypeslib.ndpointer(np.int32, flags="C_CONTIGUOUS")
 bytes_ = np.ctypeslib.ndpointer(np.uint8, flags="C_CONTIGUOUS")
+ARRAYS = (floats, integers, bytes_)
 
 
 class Shape(Structure):
@@ -77,7 +80,7 @@ def _declare(library: ctypes.CDLL, path: Path) -> None:
     if library.fn_abi() != ABI:
         raise OSError(f"{path}: version {library.fn_abi()} of the interface, not {ABI}")
     matrices = (POINTER(Shape), POINTER(Layer), floats, POINTER(Matrix), POINTER(Matrix))
-    signatures = {
+    signatures: dict[str, tuple[Any, list[Any]]] = {
         "fn_instruction_sets": (POINTER(c_char_p), []),
         "fn_packed_size": (c_size_t, [c_int32, c_int32, c_int32, c_int32]),
         "fn_pack": (c_int, [c_void_p, floats, c_int32, c_int32, c_int32]),
@@ -93,8 +96,25 @@ def _declare(library: ctypes.CDLL, path: Path) -> None:
         "fn_clear_slot": (None, [c_void_p, c_int32]),
     }
     for name, (result, arguments) in signatures.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
+        setattr(library, name, _caller(getattr(library, name), result, arguments))
+
+
+def _caller(function: Any, result: Any, kinds: Sequence[Any]) -> Callable[..., Any]:
+    """Return what calls a function, with the addresses of arrays whose types it has checked.
+
+    If ctypes checked them itself, in Python, a Ctrl-C at that moment would become a ctypes.ArgumentError.
+    """
+    function.restype, function.argtypes = result, [c_void_p if kind in ARRAYS else kind for kind in kinds]
+
+    def call(*arguments: Any) -> Any:
+        passed = list(arguments)  # `arguments` keeps the arrays
+        for place, (kind, argument) in enumerate(zip(kinds, arguments, strict=True)):
+            if kind in ARRAYS:
+                kind.from_param(argument)
+                passed[place] = argument.ctypes.data
+        return function(*passed)
+
+    return call
 
 
 def why_missing() -> str | None:

@@ -30,7 +30,7 @@ def decoder_of(engine: str) -> NativeDecoder:
 
 def free(engine: str) -> int:
     gc.collect()  # slots of earlier tests
-    return len(decoder_of(engine)._free)
+    return decoder_of(engine).free_slots
 
 
 @pytest.mark.parametrize("options", [DEFAULTS, SAMPLING], ids=["greedy", "sampling"])

@@ -9,6 +9,8 @@ from funasr_cli.native.library import instruction_sets, library, load
 if build.LIBRARY.is_file() and build.is_wanted():
     load(build.LIBRARY)  # fails if it was compiled from other sources: the tests would be skipped unnoticed
 NAMED = "NATIVE_LIBRARY"
+EMULATION = Path(__file__).parent / "amx_emulation.h"  # of tile registers, in plain C
+EMULATING = f'-DFN_TILES="{EMULATION}"'  # a compiler option: with AVX512, compute as if there were AMX
 LIBRARY = load(Path(os.environ[NAMED])) if os.environ.get(NAMED) else library()
 SETS = instruction_sets(LIBRARY) if LIBRARY else ()
 WITHOUT = "built without the CPU engine"

@@ -241,7 +241,7 @@ int main(void) {
             for (int groups = 1; groups <= 5; groups += 2)
                 product_of_bytes(groups, kind & 1, kind >> 1 & 1, kind >> 2);
         for (int columns = GROUP; columns <= 5 * GROUP; columns += 2 * GROUP) product_of_floats(columns);
-        for (int d = 32; d <= 160; d += 32)
+        for (int d = 16; d <= 160; d += 16)
             for (int n = 1; n <= LONGEST; n += n < 8 ? 1 : 31)
                 for (int count = 1; count <= 5; count++) attention(count, n, d);
         every_half();

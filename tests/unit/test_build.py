@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from support.native import NAMED
+from support.native import EMULATING, NAMED
 
 from funasr_cli.native import build, library
 from funasr_cli.native.library import instruction_sets, load
@@ -29,9 +29,9 @@ needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler")
 @needs_compiler
 @pytest.mark.process
 def test_sanitizers_find_nothing(tmp_path: Path) -> None:
-    """In all that the library's own tests do."""
+    """In all that the library's own tests do, with AMX emulated."""
     library = tmp_path / "libfunasr.so"
-    build.compile_library(library, SANITIZERS)
+    build.compile_library(library, [*SANITIZERS, EMULATING])
     compiler = build.compiler()
     assert compiler
     runtimes = [

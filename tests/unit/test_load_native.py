@@ -278,7 +278,7 @@ def test_slots_after_an_error(failing: int, error: type[BaseException], monkeypa
         assert texts == [clip.written for clip in CLIPS]
     assert calls[0] > failing
     gc.collect()
-    assert len(model.network.llm._free) == SLOTS
+    assert model.network.llm.free_slots == SLOTS
     assert [each.text for each in recognizer.transcribe_batch(PATHS[:2])] == [clip.written for clip in CLIPS[:2]]
 
 

@@ -50,6 +50,17 @@ def test_8_bits(shape: tuple[int, int, int], seed: int) -> None:
         assert (np.abs(product(packed, x, name) - exact) / scale).max() < 1e-5, name
 
 
+@given(st.integers(1, 70), st.integers(1, 37), st.integers(0, 2**32 - 1))
+def test_instruction_sets_sum_the_same_integers(rows: int, n: int, seed: int) -> None:
+    """One group of inputs gives the same in all of them, bit by bit."""
+    rng = np.random.default_rng(seed)
+    packed = Packed.of(LIBRARY, rng.standard_normal((rows, GROUP)).astype(np.float32), INT8)
+    x = rng.standard_normal((n, GROUP)).astype(np.float32)
+    first, *others = (product(packed, x, name) for name in SETS)
+    for each in others:
+        np.testing.assert_array_equal(each, first)
+
+
 @given(shapes, st.integers(1, 8), st.sampled_from([64, 128]), st.integers(0, 2**32 - 1))
 def test_stored_values_are_used_as_they_are(shape: tuple[int, int, int], bits: int, group: int, seed: int) -> None:
     """Of 8 bits or fewer, with the scales and offsets that they were stored with."""

@@ -4,8 +4,6 @@
 
 #include <string.h>
 
-static int always(void) { return 1; }
-
 #if defined(__x86_64__)
 #include <cpuid.h>
 
@@ -34,33 +32,27 @@ static int has_avx512(void) {
 static int has_dot_product(void) { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
 #endif
 
-/* Best first. */
-static const struct {
-    const struct kernels *kernels;
-    int (*is_available)(void);
-} known[] = {
-#if defined(__x86_64__)
-    {&kernels_avx512, has_avx512},
-    {&kernels_avxvnni, has_avxvnni},
-    {&kernels_avx2, has_avx2},
-#elif defined(__aarch64__)
-    {&kernels_neon, has_dot_product},
-#endif
-    {&kernels_scalar, always},
-};
-enum { KNOWN = sizeof known / sizeof *known };
+static const struct kernels *available[5]; /* best first */
+static const char *names[sizeof available / sizeof *available + 1];
 
-static const struct kernels *available[KNOWN];
-static const char *names[KNOWN + 1];
+static void add(const struct kernels *kernels) {
+    int count = 0;
+    while (names[count]) count++;
+    if (kernels) available[count] = kernels, names[count] = kernels->name;
+}
 
 /* Look once, when the library is loaded. */
 __attribute__((constructor)) static void look(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
+    if (has_avx512()) add(kernels_amx());
+    if (has_avx512()) add(&kernels_avx512);
+    if (has_avxvnni()) add(&kernels_avxvnni);
+    if (has_avx2()) add(&kernels_avx2);
+#elif defined(__aarch64__)
+    if (has_dot_product()) add(&kernels_neon);
 #endif
-    int count = 0;
-    for (int i = 0; i < KNOWN; i++)
-        if (known[i].is_available()) available[count] = known[i].kernels, names[count++] = known[i].kernels->name;
+    add(&kernels_scalar);
 }
 
 int fn_abi(void) { return FN_ABI; }

@@ -72,9 +72,9 @@ static uint16_t *in_page(const struct fn_shape *s, page p, int layer, int which,
 
 static int is_supported(const struct fn_shape *s) {
     return s->hidden_size > 0 && s->hidden_size % GROUP == 0 && s->intermediate_size > 0 &&
-           s->intermediate_size % GROUP == 0 && s->head_dim > 0 && s->head_dim % PAIR == 0 &&
+           s->intermediate_size % GROUP == 0 && s->head_dim > 0 && s->head_dim % 16 == 0 &&
            s->num_key_value_heads > 0 && s->num_attention_heads > 0 &&
-           s->num_attention_heads % s->num_key_value_heads == 0 && query_width(s) % GROUP == 0 &&
+           s->num_attention_heads % s->num_key_value_heads == 0 && query_width(s) % GROUP == 0 && key_width(s) % PAIR == 0 &&
            s->num_hidden_layers > 0 && s->vocab_size > 0 && (s->weights == FN_F32 || s->weights == FN_U8);
 }
 

@@ -74,6 +74,7 @@ struct kernels {
 extern const struct kernels kernels_scalar;
 #if defined(__x86_64__)
 extern const struct kernels kernels_avx2, kernels_avxvnni, kernels_avx512;
+const struct kernels *kernels_amx(void); /* NULL if tiles are missing, not granted or wrong; needs AVX512 */
 #elif defined(__aarch64__)
 extern const struct kernels kernels_neon;
 #endif

@@ -200,7 +200,7 @@ static void product_f32(const float *pair, const struct operand *x, int first, i
         }
 }
 
-/* --- attention; d is a multiple of 32. Queries are taken in twos, which share what is read. --- */
+/* --- attention; d is a multiple of 16. Queries are taken in twos, which share what is read. --- */
 
 INLINE void scores_of(const int count, const float *queries, const uint16_t *keys, int n, int d, float *out, size_t stride) {
     for (int first = 0; first < n; first += 2) {
@@ -224,27 +224,30 @@ static void scores(const float *queries, int count, const uint16_t *keys, int n,
     if (count) scores_of(1, queries, keys, n, d, out, stride);
 }
 
-/* 32 numbers of each value, from the first one on. */
-INLINE void add_lanes(const int count, const float *weights, size_t stride, const uint16_t *values, int n, int d, float *out) {
+/* `lanes` registers of each value, from the first one on. */
+INLINE void add_lanes(const int count, const int lanes, const float *weights, size_t stride, const uint16_t *values, int n, int d, float *out) {
     __m256 totals[2][4];
     for (int query = 0; query < count; query++)
-        for (int i = 0; i < 4; i++) totals[query][i] = load(out + query * d + 8 * i);
+        for (int i = 0; i < lanes; i++) totals[query][i] = load(out + query * d + 8 * i);
     for (int value = 0; value < n; value++, values += d)
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < lanes; i++) {
             if (!i) __builtin_prefetch(values + 16 * d);
             __m256 part = load_half(values + 8 * i);
             for (int query = 0; query < count; query++)
                 totals[query][i] = _mm256_fmadd_ps(_mm256_set1_ps(weights[(size_t)query * stride + (size_t)value]), part, totals[query][i]);
         }
     for (int query = 0; query < count; query++)
-        for (int i = 0; i < 4; i++) _mm256_storeu_ps(out + query * d + 8 * i, totals[query][i]);
+        for (int i = 0; i < lanes; i++) _mm256_storeu_ps(out + query * d + 8 * i, totals[query][i]);
 }
 
 static void add_weighted(const float *weights, size_t stride, int count, const uint16_t *values, int n, int d, float *out) {
     for (; count > 0; count -= 2, weights += 2 * stride, out += 2 * d)
-        for (int i = 0; i < d; i += 32) {
-            if (count > 1) add_lanes(2, weights, stride, values + i, n, d, out + i);
-            else add_lanes(1, weights, stride, values + i, n, d, out + i);
+        for (int i = 0, lanes; i < d; i += 8 * lanes) {
+            lanes = d - i < 32 ? 2 : 4;
+            if (count > 1 && lanes == 4) add_lanes(2, 4, weights, stride, values + i, n, d, out + i);
+            else if (count > 1) add_lanes(2, 2, weights, stride, values + i, n, d, out + i);
+            else if (lanes == 4) add_lanes(1, 4, weights, stride, values + i, n, d, out + i);
+            else add_lanes(1, 2, weights, stride, values + i, n, d, out + i);
         }
 }
 

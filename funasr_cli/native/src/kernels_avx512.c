@@ -150,7 +150,7 @@ static void product_f32(const float *pair, const struct operand *x, int first, i
     }
 }
 
-/* --- attention; d is a multiple of 32. Queries are taken in twos, which share what is read. --- */
+/* --- attention; d is a multiple of 16. Queries are taken in twos, which share what is read. --- */
 
 /* Sums of 4 registers. */
 INLINE __m128 reduce_4(const __m512 x[4]) {
@@ -202,11 +202,11 @@ INLINE void add_lanes(const int count, const int lanes, const float *weights, si
 static void add_weighted(const float *weights, size_t stride, int count, const uint16_t *values, int n, int d, float *out) {
     for (; count > 0; count -= 2, weights += 2 * stride, out += 2 * d)
         for (int i = 0, lanes; i < d; i += 16 * lanes) {
-            lanes = d - i < 128 ? 2 : 8;
+            lanes = d - i < 128 ? 1 : 8;
             if (count > 1 && lanes == 8) add_lanes(2, 8, weights, stride, values + i, n, d, out + i);
-            else if (count > 1) add_lanes(2, 2, weights, stride, values + i, n, d, out + i);
+            else if (count > 1) add_lanes(2, 1, weights, stride, values + i, n, d, out + i);
             else if (lanes == 8) add_lanes(1, 8, weights, stride, values + i, n, d, out + i);
-            else add_lanes(1, 2, weights, stride, values + i, n, d, out + i);
+            else add_lanes(1, 1, weights, stride, values + i, n, d, out + i);
         }
 }
 

@@ -160,7 +160,7 @@ static void product_f32(const float *pair, const struct operand *x, int first, i
         }
 }
 
-/* --- attention; d is a multiple of 32. Queries are taken in twos, which share what is read. --- */
+/* --- attention; d is a multiple of 16. Queries are taken in twos, which share what is read. --- */
 
 INLINE void scores_of(const int count, const float *queries, const uint16_t *keys, int n, int d, float *out,
                       size_t stride) {
