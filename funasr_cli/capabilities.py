@@ -131,7 +131,7 @@ def refuse_unsupported(
         options: the requested options.
         capabilities: those of the model; `word_times` is true if another model measures them.
         model: the model's name.
-        longest_segment_s: the longest segment that the model takes; a longer default is reduced to it.
+        longest_segment_s: the longest segment that the model takes.
         typed: options given on the command line, even with their default value: the option as written, by field of
             `TranscribeOptions` or by name in `NEEDS_IF_TYPED`.
 
@@ -142,8 +142,7 @@ def refuse_unsupported(
     lacking = _lacking(options, capabilities, typed)
     for name in sorted(lacking, key=lambda name: name not in typed):  # the command line first, then settings
         refuse_missing(typed.get(name, lacking[name].option), lacking[name].capability, capabilities, model)
-    chosen = "max_segment_s" in typed or options.max_segment_s != DEFAULTS.max_segment_s
-    if chosen and options.max_segment_s > longest_segment_s:
+    if (options.max_segment_s or 0) > longest_segment_s:
         message = (
             f"--max-segment {options.max_segment_s:g}: {model} takes segments of up to {longest_segment_s:g} s"
         )
@@ -163,7 +162,7 @@ def supported(
     The arguments are those of `refuse_unsupported`.
     """
     lacking = set(_lacking(options, capabilities, typed))
-    if options.max_segment_s > longest_segment_s:
+    if (options.max_segment_s or 0) > longest_segment_s:
         lacking.add("max_segment_s")
     if lacking & typed.keys():
         return options

@@ -13,7 +13,8 @@ from funasr_cli.languages import LANGUAGES, language_code
 # released model a token takes 230 kB in every batch row (float32). It was trained with a few dozen hotwords.
 MAX_PROMPT_TOKENS = 4096
 LONG_PROMPT_TOKENS = 1024  # a longer prompt gives a warning; 30 s of audio take half as many tokens
-MAX_SEGMENT_S = 300  # ten times the segment length upstream's models were trained on
+SEGMENT_S = 30.0  # length of the longest segments that most models were trained on
+MAX_SEGMENT_S = 300
 AS_STORED = "stored"  # compute in the type that the model is stored in
 DTYPES = ("bfloat16", "float32")
 INT8 = "int8"
@@ -28,6 +29,7 @@ DRAFTS = AUTO_DRAFT, NO_DRAFT = ("auto", "off")
 GROUP_SIZES = (32, 64, 128)  # supported by `mx.quantize`
 GROUP_SIZE = 64
 AT_LEAST_1, SEGMENT_LIMITS = "it must be at least 1", f"it must be 2 to {MAX_SEGMENT_S} s"
+JOIN_LIMITS = "use 0 to --max-segment"
 FLOAT16 = "--dtype float16 overflows in this model: encoder values reach 10,000 and adaptor values exceed 1,000"
 BFLOAT16 = "use bfloat16, which takes the same space, or float32"
 
@@ -90,7 +92,8 @@ class TranscribeOptions:
         vad_threshold: probability from which a frame counts as speech.
         min_pause_s: shortest pause that ends a segment.
         join_s: segments shorter than this continue across longer pauses, up to one second for very short segments.
-        max_segment_s: longest segment. Upstream's models were trained on up to 30 s.
+            None fills the windows of a model that computes in windows, and does nothing for others.
+        max_segment_s: longest segment. None is the longest in the model's training data: `SEGMENT_S` for most.
         batch_size: segments decoded at the same time. None derives it from the available memory.
     """
 
@@ -112,8 +115,8 @@ class TranscribeOptions:
     vad: bool = True
     vad_threshold: float = 0.5
     min_pause_s: float = 0.4
-    join_s: float = 0.0
-    max_segment_s: float = 30.0
+    join_s: float | None = None
+    max_segment_s: float | None = None
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
@@ -126,7 +129,7 @@ class TranscribeOptions:
             ("--vad-threshold is {}", self.vad_threshold, lambda x: 0 < x < 1, "it must be between 0 and 1"),
             ("--min-pause is {} s", self.min_pause_s, lambda x: 0.1 <= x <= 10, "it must be 0.1 to 10 s"),
             ("--max-segment is {} s", self.max_segment_s, lambda x: 2 <= x <= MAX_SEGMENT_S, SEGMENT_LIMITS),
-            ("--join is {} s", self.join_s, lambda x: 0 <= x <= self.max_segment_s, "use 0 to --max-segment"),
+            ("--join is {} s", self.join_s, lambda x: 0 <= x <= (self.max_segment_s or SEGMENT_S), JOIN_LIMITS),
             ("--draft is {}", self.draft, DRAFTS.__contains__, _choice(DRAFTS)),
             ("--batch-size is {}", self.batch_size, lambda x: x >= 1, AT_LEAST_1),
             ("--top-p is {}", self.top_p, lambda x: 0 < x <= 1, "it must be above 0 and at most 1"),

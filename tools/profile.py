@@ -34,7 +34,7 @@ from funasr_cli.families.fun_asr_nano.model import NanoModel
 from funasr_cli.hubs.find import find_model
 from funasr_cli.languages import AUTO
 from funasr_cli.measure import Spread
-from funasr_cli.options import BENCH_TRIALS, TranscribeOptions
+from funasr_cli.options import BENCH_TRIALS, SEGMENT_S, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from tools.counting import Work, counting, timing_modules
 
@@ -113,7 +113,7 @@ def run_profile(
     """
     costs = []
     for source in sources:
-        samples = _beginning(source, options.max_segment_s)
+        samples = _beginning(source, options.max_segment_s or SEGMENT_S)
         for size, subject in product(batch_sizes, subjects):
             audio, model = Path(source.name).name, subject.cost.model
             case = f"{model}, {audio}, batch of {size}"

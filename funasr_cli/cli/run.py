@@ -71,8 +71,10 @@ def choose_aligner(
     if not name or not options.word_times or (is_default and able.word_times):
         return None
     folder = find_aligner(name)
-    needed = not is_default or "word_times" in typed
-    return folder if needed or knows(options, capabilities(folder)) else None
+    if not is_default or "word_times" in typed or knows(options, capabilities(folder)):
+        return folder
+    console.detail(f"no word times: {name}, a default for --align-with, does not know {options.language}")
+    return None
 
 
 def choose_type_and_engine(folder: Path, context: "typer.Context") -> tuple[str | None, str]:

@@ -155,12 +155,19 @@ def transcribe(
         float, _segments("--min-pause", "Shortest pause that ends a segment, in seconds.")
     ] = DEFAULTS.min_pause_s,
     join: Annotated[
-        float, _segments("--join", "Extend segments shorter than this, in seconds, across pauses of up to 1 s.")
+        float | None,
+        _segments(
+            "--join",
+            "Extend segments shorter than this, in seconds, across pauses of up to 1 s. Default: 0, or the "
+            "window of a model that has one.",
+        ),
     ] = DEFAULTS.join_s,
     max_segment: Annotated[
-        float,
+        float | None,
         _segments(
-            "--max-segment", "Maximum length of a segment, in seconds. Longer speech is cut at its deepest pause."
+            "--max-segment",
+            "Maximum length of a segment, in seconds. Longer speech is cut at its deepest pause. Default: the "
+            "model's, usually 30.",
         ),
     ] = DEFAULTS.max_segment_s,
     batch_size: Annotated[

@@ -11,6 +11,7 @@ import numpy as np
 from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.text import clean_text
 from funasr_cli.models.ctc import CTCHead, best_path
+from funasr_cli.native.networks import NativeCTCHead
 from funasr_cli.vocabulary import CTCVocabulary
 
 
@@ -18,7 +19,12 @@ class CTCReading:
     """The CTC branch's output for one segment, from its decoder's output `hidden` (frames, width), not padded."""
 
     def __init__(
-        self, head: CTCHead, hidden: mx.array, vocabulary: CTCVocabulary, blank_id: int, frame_duration_s: float
+        self,
+        head: CTCHead | NativeCTCHead,
+        hidden: mx.array | np.ndarray,
+        vocabulary: CTCVocabulary,
+        blank_id: int,
+        frame_duration_s: float,
     ):
         self._head, self._hidden = head, hidden
         self.vocabulary, self.blank_id, self.frame_duration_s = vocabulary, blank_id, frame_duration_s

@@ -25,9 +25,10 @@ from funasr_cli.checkpoints.keymap import Rule, Tied, model_shapes
 from funasr_cli.checkpoints.quantize import Part
 from funasr_cli.checkpoints.values import Options
 from funasr_cli.compute.backend import nn, on_accelerator
-from funasr_cli.models.qwen3 import Qwen3Config
 from funasr_cli.native.decoder import NativeDecoder
-from funasr_cli.options import AS_STORED, INT8, MLX, NATIVE
+from funasr_cli.native.encoder import NativeNetwork
+from funasr_cli.native.networks import NativeAdaptor, NativeCTCHead, NativeSANM
+from funasr_cli.options import AS_STORED, MLX, NATIVE
 
 if TYPE_CHECKING:
     from funasr_cli.families.converted import ModelFile
@@ -51,15 +52,17 @@ class Layout:
 
 @dataclass(frozen=True)
 class NativePart:
-    """The part of a network that the CPU engine can compute: a Qwen3 decoder.
+    """A part of a network that the CPU engine computes.
 
     Attributes:
         prefix: the network's attribute, and the first part of its tensors' names.
-        config: returns the decoder's sizes, given the model's configuration.
+        network: what replaces the attribute.
+        config: returns the part's sizes, given the model's configuration; None if this model does not have it.
     """
 
     prefix: str
-    config: Callable[[Any], Qwen3Config]
+    network: type[NativeDecoder] | type[NativeSANM] | type[NativeAdaptor] | type[NativeCTCHead]
+    config: Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class Family:
         modelscope_ids: ids on ModelScope that differ from the id in `aliases`, by the latter.
         downloads: what ``funasr transcribe`` fetches for a short name, or for a hub id that has none.
         ctc_on_modelscope: short names of models that have a CTC branch on ModelScope, and none on Hugging Face.
-        native: the decoder that the CPU engine can compute; None if MLX computes everything.
+        native: the parts that the CPU engine computes; none if MLX computes everything.
     """
 
     model_type: str
@@ -144,15 +147,15 @@ class Family:
     modelscope_ids: Mapping[str, str] = field(default_factory=dict)
     downloads: Mapping[str, Download] = field(default_factory=dict)
     ctc_on_modelscope: tuple[str, ...] = ()
-    native: NativePart | None = None
+    native: tuple[NativePart, ...] = ()
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A network with its weights, and everything that its family needs to create a model from it.
 
-    ``dtype`` is the type to compute in, as in `load_model`. ``texts`` are those of a `Checkpoint`. ``decoder`` is
-    the part of the network that the CPU engine computes.
+    ``dtype`` is the type to compute in, as in `load_model`. ``texts`` are those of a `Checkpoint`. ``native`` are
+    the parts of the network that the CPU engine computes.
     """
 
     network: nn.Module
@@ -162,7 +165,7 @@ class LoadedModel:
     folder: Path
     dtype: str
     texts: Mapping[str, str] = field(default_factory=dict)
-    decoder: NativeDecoder | None = None
+    native: tuple[NativeDecoder | NativeNetwork, ...] = ()
 
     @property
     def name(self) -> str:
@@ -179,20 +182,27 @@ class LoadedModel:
         """Type of the weights during computation, for logs and tables."""
         quantization = self.file.quantization
         stored = f"{self.file.dtype}, {quantization}" if quantization else self.file.dtype
-        if self.decoder and self.dtype == INT8:
-            return f"decoder int8, the rest float32 (stored as {stored})"
+        if self.native:
+            return f"{', '.join(self._native_types)} (stored as {stored})"
         return stored if self.dtype in (AS_STORED, stored) else f"{self.dtype} (stored as {stored})"
 
     @property
     def native_bytes(self) -> int:
         """Memory of the weights that MLX does not hold."""
-        return self.decoder.size_bytes if self.decoder else 0
+        return sum(part.size_bytes for part in self.native)
+
+    @property
+    def _native_types(self) -> list[str]:
+        """Number type of the engine's products: that of the decoder, and that of the encoder if it is another."""
+        decoder = [part.type for part in self.native if isinstance(part, NativeDecoder)]
+        (rest,) = {part.type for part in self.native if not isinstance(part, NativeDecoder)}
+        return [*decoder, f"encoder {rest}"] if decoder and decoder != [rest] else [rest]
 
     @property
     def engine(self) -> str:
-        """What computes the decoder, or a model without one: engine, arithmetic, instruction set or device."""
-        if self.decoder:
-            return f"{NATIVE} {self.decoder.arithmetic}"
+        """What computes the model: engine, number type, instruction set or device."""
+        if self.native:
+            return f"{NATIVE} {', '.join([*self._native_types, self.native[0].instruction_set])}"
         quantization = self.file.quantization
         stored = f"{quantization.usual.bits}-bit" if quantization else self.file.dtype
         return f"{MLX} {stored if self.dtype == AS_STORED else self.dtype}, {'GPU' if on_accelerator() else 'CPU'}"

@@ -15,7 +15,7 @@ from funasr_cli.errors import SetupError, UsageError
 from funasr_cli.families import registry
 from funasr_cli.families.converted import ModelFile
 from funasr_cli.families.family import LoadedModel, NativePart
-from funasr_cli.families.native import load_decoder, native_part, needed_bytes
+from funasr_cli.families.native import belongs, load_parts, native_parts, needed_bytes
 from funasr_cli.families.open import open_model
 from funasr_cli.options import AS_STORED, AUTO_ENGINE, DTYPES, ENGINES, INT8, MLX, NATIVE, NATIVE_DTYPES
 from funasr_cli.speech_model import SpeechModel
@@ -34,8 +34,9 @@ def load_model(folder: Path, dtype: str | None = None, engine: str = AUTO_ENGINE
     Args:
         folder: the model's folder.
         dtype: "stored" (quantized matrices stay quantized), "float32" or "bfloat16" (all weights dense, in that
-            type); with the native engine "int8" or "float32". None chooses the best type for the device.
-        engine: "mlx", "native" (this package's C library computes the decoder on a CPU) or "auto", for now MLX.
+            type); with the native engine "int8" (only a decoder; the rest in bfloat16 where the CPU multiplies it
+            fast, else float32) or "float32". None chooses the best type for the device.
+        engine: "mlx", "native" (this package's C library, on a CPU) or "auto", for now MLX.
 
     Raises:
         UsageError: another type, such as float16, whose range is too small for the models' values; the native
@@ -73,7 +74,7 @@ def choose_engine(folder: Path, dtype: str | None, engine: str, optional: Collec
             checkpoint = open_model(folder)
             try:
                 usual = dtype if dtype in NATIVE_DTYPES else NATIVE_DTYPES[0]
-                native_part(checkpoint, registry.of_config(checkpoint.config), usual)
+                native_parts(checkpoint, registry.of_config(checkpoint.config), usual)
             except (UsageError, SetupError) as error:
                 if dtype == INT8 and "dtype" not in optional:
                     raise  # the type needs this engine
@@ -108,12 +109,12 @@ def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str, engine: st
     """Load an opened checkpoint of any layout; see `load_model`."""
     family = registry.of_config(checkpoint.config)
     network, quantized = empty_model(checkpoint, family.network(checkpoint.config)), checkpoint.quantized()
-    part = native_part(checkpoint, family, dtype) if engine == NATIVE else None
-    if part:
+    parts = native_parts(checkpoint, family, dtype) if engine == NATIVE else []
+    if parts:
         lighter = ELSEWHERE if dtype == INT8 else LIGHTER_NATIVE
         shapes = model_shapes(network).items()
-        rest = (size_bytes("float32", shape) for name, shape in shapes if not _belongs(name, part))
-        sizes = iter((needed_bytes(checkpoint, part, dtype), *rest))
+        rest = (size_bytes("float32", shape) for name, shape in shapes if not _is_in(name, parts))
+        sizes = iter((*(needed_bytes(checkpoint, part, dtype) for part in parts), *rest))
     elif dtype == AS_STORED:
         lighter = LIGHTER_STORED.format(family.parts[0].recipes[0]) if family.parts else ELSEWHERE
         sizes = (tensor.size_bytes for tensor in checkpoint.tensors.values())
@@ -124,24 +125,25 @@ def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str, engine: st
     if dtype == AS_STORED and quantized:
         stated = {module: dataclasses.asdict(groups) for module, groups in quantized.items()}
         nn.quantize(network, class_predicate=lambda module, _: stated.get(module, False))
-    decoder = None
-    if part:
-        decoder = load_decoder(checkpoint, part, dtype)
-        setattr(network, part.prefix, decoder)  # before the other weights, which are then all that is missing
+    native = load_parts(checkpoint, parts, dtype) if parts else {}
+    for prefix, computed in native.items():
+        setattr(network, prefix, computed)  # before the other weights, which are then all that is missing
     # Tensors are cast one by one, so that only one is in memory in both forms.
-    names = [name for name in checkpoint.tensors if not (part and _belongs(name, part))]
-    weights = _weights(checkpoint, names, "float32" if part else dtype, quantized)
+    names = [name for name in checkpoint.tensors if not _is_in(name, parts)]
+    weights = _weights(checkpoint, names, "float32" if parts else dtype, quantized)
     network.load_weights(list(weights), strict=True)
     network.eval()
     file = ModelFile(checkpoint.config, checkpoint.dtype, checkpoint.quantization, dict(checkpoint.source))
     return family.load(
-        LoadedModel(network, family, file, checkpoint.files, folder, dtype, checkpoint.texts, decoder)
+        LoadedModel(
+            network, family, file, checkpoint.files, folder, dtype, checkpoint.texts, tuple(native.values())
+        )
     )
 
 
-def _belongs(name: str, part: NativePart) -> bool:
-    """Tell whether a tensor is one of the decoder that the native engine computes."""
-    return name.startswith(f"{part.prefix}.")
+def _is_in(name: str, parts: Iterable[NativePart]) -> bool:
+    """Tell whether a tensor is one of those that the native engine computes with."""
+    return any(belongs(name, part) for part in parts)
 
 
 def _weights(

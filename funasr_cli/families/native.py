@@ -1,8 +1,9 @@
-"""Loading a decoder for the CPU engine: the checkpoint's tensors, packed one matrix after the other.
+"""Loading what the CPU engine computes of a model: the checkpoint's tensors, packed one matrix after the other.
 
-With int8, a matrix that is stored in 8 or fewer bits is used with its scales and biases as stored; any other is
-rounded to 8 bits. Matrices that the engine computes together are packed into one; if one of them is quantized, all
-get a scale and an offset.
+With int8, a decoder's matrix that is stored in 8 or fewer bits is used with its scales and biases as stored; any
+other is rounded to 8 bits. Matrices that the engine computes together are packed into one; if one of them is
+quantized, all get a scale and an offset. The other networks are computed in bfloat16 where the CPU multiplies it
+fast, otherwise in float32.
 """
 
 from collections.abc import Callable
@@ -16,12 +17,23 @@ from funasr_cli.compute.backend import mx, on_accelerator
 from funasr_cli.errors import SetupError, UsageError
 from funasr_cli.families.family import Family, NativePart
 from funasr_cli.native.decoder import NativeDecoder, interleaved, why_unsupported
-from funasr_cli.native.library import FLOAT32, GROUP, INT8, TINY, Packed, library, packed_size, why_missing
+from funasr_cli.native.encoder import NativeEncoder, NativeNetwork
+from funasr_cli.native.library import (
+    BFLOAT16,
+    FLOAT32,
+    GROUP,
+    INT8,
+    TINY,
+    Packed,
+    is_bfloat16_fast,
+    library,
+    packed_size,
+    why_missing,
+)
 from funasr_cli.options import INT8 as INT8_DTYPE
 
 OPTION = "--engine native"
 OMIT = f"omit {OPTION}"
-WEIGHTS = {INT8_DTYPE: INT8, "float32": FLOAT32}  # by --dtype
 ROWS_AT_ONCE = 8192  # of a matrix, while it is packed: the embeddings would take 0.6 GB in float32
 
 
@@ -33,30 +45,33 @@ class Affine(NamedTuple):
     offsets: np.ndarray
 
 
-def native_part(checkpoint: Checkpoint, family: Family, dtype: str) -> NativePart:
+def native_parts(checkpoint: Checkpoint, family: Family, dtype: str) -> list[NativePart]:
     """Return what the engine computes of a model.
 
     Raises:
         UsageError: the family, the model's shape or quantization, or the device rules it out.
         SetupError: the library cannot be used here.
     """
-    part = family.native
-    if part is None:
+    parts = [part for part in family.native if part.config(checkpoint.config) is not None]
+    if not parts:
         unable = f"{OPTION}: {family.upstream_class} has nothing that this engine can compute"
         raise UsageError(unable, f"{OMIT}; MLX computes it", code="option-unsupported")
     if on_accelerator():
         on_cpu = f"add --device cpu, or {OMIT}"
         raise UsageError(f"{OPTION} computes on a CPU, but MLX uses the GPU", on_cpu, code="options-conflict")
-    problem = why_unsupported(part.config(checkpoint.config))
-    if problem is None and dtype == INT8_DTYPE:
-        problem = _odd_group(checkpoint, part)
-    if problem:
-        message = f"{OPTION} cannot compute the decoder of this {family.upstream_class}: {problem}"
-        raise UsageError(message, OMIT, code="option-unsupported")
+    for part in parts:
+        if part.network is not NativeDecoder:
+            continue
+        problem = why_unsupported(part.config(checkpoint.config))
+        if problem is None and dtype == INT8_DTYPE:
+            problem = _odd_group(checkpoint, part)
+        if problem:
+            message = f"{OPTION} cannot compute the decoder of this {family.upstream_class}: {problem}"
+            raise UsageError(message, OMIT, code="option-unsupported")
     if missing := why_missing():
         hint = "install a C compiler and then this package again, unset FUNASR_NATIVE, or omit --engine native"
         raise SetupError(f"{OPTION}: the engine is missing: {missing}", hint, code="package-missing")
-    return part
+    return parts
 
 
 def _odd_group(checkpoint: Checkpoint, part: NativePart) -> str | None:
@@ -67,43 +82,55 @@ def _odd_group(checkpoint: Checkpoint, part: NativePart) -> str | None:
     return None
 
 
-def needed_bytes(checkpoint: Checkpoint, part: NativePart, dtype: str) -> int:
-    """Return the memory that the decoder takes, with the largest tensor while it is being packed."""
-    loaded, quantized = library(), checkpoint.quantized()
+def belongs(name: str, part: NativePart) -> bool:
+    """Tell whether a tensor is one of a part."""
+    return name.startswith(f"{part.prefix}.")
+
+
+def _packed_type(part: NativePart, dtype: str) -> int:
+    """Return how the matrices of a part are packed."""
+    loaded = library()
     assert loaded is not None
-    tensors = {name: each for name, each in checkpoint.tensors.items() if name.startswith(f"{part.prefix}.")}
+    if dtype != INT8_DTYPE:
+        return FLOAT32
+    if part.network is NativeDecoder:
+        return INT8
+    return BFLOAT16 if is_bfloat16_fast(loaded) else FLOAT32
+
+
+def needed_bytes(checkpoint: Checkpoint, part: NativePart, dtype: str) -> int:
+    """Return the memory that a part takes, with its largest tensor while it is being packed."""
+    loaded, quantized, packed_type = library(), checkpoint.quantized(), _packed_type(part, dtype)
+    assert loaded is not None
+    tensors = {name: each for name, each in checkpoint.tensors.items() if belongs(name, part)}
     total = max(tensor.size_bytes for tensor in tensors.values())
     for name, tensor in tensors.items():
         module, _, kind = name.rpartition(".")
         if kind == "weight" and len(tensor.shape) == 2:
             columns = _columns(tensor.shape[1], quantized.get(module))
-            has_offset = dtype == INT8_DTYPE and bool(quantized)
-            total += packed_size(loaded, tensor.shape[0], columns, WEIGHTS[dtype], has_offset)
+            has_offset = packed_type == INT8 and bool(quantized)
+            total += packed_size(loaded, tensor.shape[0], columns, packed_type, has_offset)
     return total
 
 
-def load_decoder(checkpoint: Checkpoint, part: NativePart, dtype: str) -> NativeDecoder:
-    """Pack the tensors of a decoder that `native_part` has accepted."""
-    loaded, weights = library(), WEIGHTS[dtype]
+def load_parts(
+    checkpoint: Checkpoint, parts: list[NativePart], dtype: str
+) -> dict[str, NativeDecoder | NativeNetwork]:
+    """Pack the tensors of parts that `native_parts` has returned; return the networks by their prefixes."""
+    loaded = library()
     assert loaded is not None
-    reader = Reader(checkpoint, part.prefix)
-
-    def matrix(*names: str, interleave: bool) -> Packed:
-        parts = [reader.matrix(name) for name in names]
-        affine = weights == INT8 and any(each.groups for each in parts)
-        packed = Packed(loaded, sum(each.rows for each in parts), parts[0].columns, weights, has_offset=affine)
-        start = 0
-        for side_by_side in [parts] if interleave else [[each] for each in parts]:
-            for row in range(0, side_by_side[0].rows, ROWS_AT_ONCE):
-                rows = slice(row, row + ROWS_AT_ONCE)
-                pieces = [each.affine(rows) if affine else (each.dense(rows),) for each in side_by_side]
-                fused = [interleaved(*arrays) if interleave else arrays[0] for arrays in zip(*pieces, strict=True)]
-                put: Callable[..., None] = packed.put_affine if affine else packed.put
-                put(start, *fused)
-                start += len(fused[0])
-        return packed
-
-    return NativeDecoder(loaded, part.config(checkpoint.config), weights, matrix, reader.norm)
+    encoder, made = NativeEncoder(loaded), dict[str, NativeDecoder | NativeNetwork]()
+    for part in parts:
+        weights, config = (
+            PartWeights(checkpoint, part.prefix, _packed_type(part, dtype)),
+            part.config(checkpoint.config),
+        )
+        made[part.prefix] = (
+            NativeDecoder(loaded, config, weights.type, weights.matrix, weights.norm)
+            if issubclass(part.network, NativeDecoder)
+            else part.network(encoder, weights, config)
+        )
+    return made
 
 
 def _columns(width: int, groups: Groups | None) -> int:
@@ -149,14 +176,32 @@ class Stored:
         return np.array(dense.astype(mx.float32))
 
 
-class Reader:
-    """Reads the decoder's tensors by their names within it."""
+class PartWeights:
+    """Reads and packs a part's tensors by their names within it."""
 
-    def __init__(self, checkpoint: Checkpoint, prefix: str):
+    def __init__(self, checkpoint: Checkpoint, prefix: str, packed_type: int):
         self._tensors, self._quantized, self._prefix = checkpoint.tensors, checkpoint.quantized(), prefix
+        self.type = packed_type
 
-    def matrix(self, name: str) -> Stored:
-        """Open a matrix."""
+    def matrix(self, *names: str, interleave: bool = False) -> Packed:
+        """Pack the matrices of these names, one below the other; with `interleave`, 16 rows of each in turns."""
+        loaded = library()
+        assert loaded is not None
+        parts = [self._stored(name) for name in names]
+        affine = self.type == INT8 and any(each.groups for each in parts)
+        packed = Packed(loaded, sum(each.rows for each in parts), parts[0].columns, self.type, has_offset=affine)
+        start = 0
+        for side_by_side in [parts] if interleave else [[each] for each in parts]:
+            for row in range(0, side_by_side[0].rows, ROWS_AT_ONCE):
+                rows = slice(row, row + ROWS_AT_ONCE)
+                pieces = [each.affine(rows) if affine else (each.dense(rows),) for each in side_by_side]
+                fused = [interleaved(*arrays) if interleave else arrays[0] for arrays in zip(*pieces, strict=True)]
+                put: Callable[..., None] = packed.put_affine if affine else packed.put
+                put(start, *fused)
+                start += len(fused[0])
+        return packed
+
+    def _stored(self, name: str) -> Stored:
         module = f"{self._prefix}.{name}"
         weight = self._tensors[f"{module}.weight"].read()
         if module not in self._quantized:
@@ -164,9 +209,13 @@ class Reader:
         scales, biases = (self._tensors[f"{module}.{part}"].read() for part in (SCALES, BIASES))
         return Stored(weight, scales, biases, self._quantized[module])
 
+    def vector(self, name: str) -> np.ndarray:
+        """Read a tensor as contiguous float32."""
+        return np.array(self._tensors[f"{self._prefix}.{name}"].read_in("float32"))
+
     def norm(self, name: str) -> np.ndarray:
         """Read the (width,) weights of a norm."""
-        return np.array(self._tensors[f"{self._prefix}.{name}.weight"].read_in("float32"))
+        return self.vector(f"{name}.weight")
 
 
 def rounded(values: np.ndarray) -> Affine:

@@ -29,6 +29,7 @@ OF_FILES = {
         "kernels_avx2": AVX2,
         "kernels_avxvnni": f"{AVX2} -mavxvnni",
         "kernels_avx512": AVX512,
+        "kernels_avx512bf16": f"{AVX512} -mavx512bf16",
         "kernels_amx": f"{AVX512} -mamx-tile -mamx-int8",
     },
     "aarch64": {"kernels_neon": "-march=armv8.2-a+dotprod"},

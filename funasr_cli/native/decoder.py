@@ -16,7 +16,7 @@ import numpy as np
 
 from funasr_cli.compute.backend import mx
 from funasr_cli.models.qwen3 import Qwen3Config
-from funasr_cli.native.library import FLOAT32, GROUP, INT8, PAIR, TILE, Layer, Matrix, Packed, Shape, check
+from funasr_cli.native.library import FLOAT32, GROUP, PAIR, TILE, TYPES, Layer, Matrix, Packed, Shape, check
 
 SLOTS = 256  # rows that may have keys and values at a time: more than any batch has
 POSITIONS_AT_ONCE = 128  # of prompts: Ctrl-C waits for them, and they need memory for activations
@@ -145,9 +145,9 @@ class NativeDecoder:
         return mx.float32
 
     @property
-    def arithmetic(self) -> str:
-        """Type of the products and the instruction set, for logs and results."""
-        return f"{'int8' if self._weights == INT8 else 'float32'}, {self.instruction_set}"
+    def type(self) -> str:
+        """Number type of its products."""
+        return TYPES[self._weights]
 
     def row_bytes(self, columns: int) -> int:
         """Return the memory of a row of this length: whole pages of keys and values."""

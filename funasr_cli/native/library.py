@@ -14,11 +14,13 @@ import numpy as np
 from funasr_cli.native.build import LIBRARY, LOG, SWITCH, is_wanted, sources_hash
 
 ABI = 3
-FLOAT32, INT8 = 0, 1  # how weights are stored
+FLOAT32, INT8, BFLOAT16 = 0, 1, 2  # how weights are stored
+TYPES = {FLOAT32: "float32", INT8: "int8", BFLOAT16: "bfloat16"}
 GROUP = 64  # inputs that share a scale
 TILE, PAIR = 16, 32  # outputs of a tile; outputs that are computed together
 TINY = 2e-36  # a group of smaller values counts as zeros
 ALIGNMENT = 64
+FAST_BFLOAT16 = ("amx", "avx512bf16")  # instruction sets that multiply it
 SLOWEST = "scalar"  # the reference, for tests: too slow to be used
 STALE = "compiled from other sources; install this package again, or run python -m funasr_cli.native.build"
 
@@ -58,6 +60,30 @@ class Layer(Structure):
     )
 
 
+class Linear(Structure):
+    """A product with a bias: ``struct fn_linear``."""
+
+    _fields_ = (("matrix", Matrix), ("bias", c_void_p))
+
+
+class Norm(Structure):
+    """A layer norm or RMS norm: ``struct fn_norm``."""
+
+    _fields_ = (("weights", c_void_p), ("bias", c_void_p), ("eps", c_float), ("kind", c_int32))
+
+
+class Block(Structure):
+    """Weights of a Transformer layer: ``struct fn_block``."""
+
+    _fields_ = (
+        *((name, Norm) for name in ("attention_norm", "cross_norm", "feed_forward_norm")),
+        *((name, Linear) for name in ("qkv", "output", "cross_query", "cross_key_value", "cross_output")),
+        *((name, Linear) for name in ("up", "down")),
+        ("memory", c_void_p),
+        *((name, c_int32) for name in ("taps", "taps_before", "heads", "activation")),
+    )
+
+
 def load(path: Path) -> ctypes.CDLL:
     """Load a library and declare its functions.
 
@@ -85,6 +111,7 @@ def _declare(library: ctypes.CDLL, path: Path) -> None:
         "fn_packed_size": (c_size_t, [c_int32, c_int32, c_int32, c_int32]),
         "fn_pack": (c_int, [c_void_p, floats, c_int32, c_int32, c_int32]),
         "fn_pack_affine": (c_int, [c_void_p, bytes_, floats, floats, c_int32, c_int32, c_int32]),
+        "fn_unpack": (c_int, [POINTER(Matrix), integers, c_int32, floats]),
         "fn_product": (c_int, [POINTER(Matrix), floats, c_int32, floats, c_int32, c_char_p]),
         "fn_decoder_new": (c_int, [POINTER(c_void_p), *matrices, c_int32, c_int32, c_char_p]),
         "fn_decoder_free": (None, [c_void_p]),
@@ -94,6 +121,16 @@ def _declare(library: ctypes.CDLL, path: Path) -> None:
         "fn_logits": (c_int, [c_void_p, c_int32, floats, c_void_p, integers, floats]),
         "fn_copy_slot": (c_int, [c_void_p, c_int32, c_int32, c_int32]),
         "fn_clear_slot": (None, [c_void_p, c_int32]),
+        "fn_encoder_new": (c_int, [POINTER(c_void_p), c_int32, c_char_p]),
+        "fn_encoder_free": (None, [c_void_p]),
+        "fn_encoder_instruction_set": (c_char_p, [c_void_p]),
+        "fn_run_block": (
+            c_int,
+            [c_void_p, POINTER(Block), c_int32, integers, c_void_p, c_void_p, c_void_p, floats],
+        ),
+        "fn_run_linear": (c_int, [c_void_p, POINTER(Linear), c_int32, c_int32, floats, floats]),
+        "fn_run_norm": (c_int, [c_void_p, POINTER(Norm), c_int32, c_int32, floats, floats]),
+        "fn_highest": (c_int, [c_void_p, c_int32, c_int32, floats, integers, floats]),
     }
     for name, (result, arguments) in signatures.items():
         setattr(library, name, _caller(getattr(library, name), result, arguments))
@@ -155,6 +192,11 @@ def instruction_sets(loaded: ctypes.CDLL) -> tuple[str, ...]:
     while names[len(found)]:
         found.append(names[len(found)].decode())
     return tuple(found)
+
+
+def is_bfloat16_fast(loaded: ctypes.CDLL) -> bool:
+    """Return whether this CPU multiplies bfloat16, faster than float32."""
+    return instruction_sets(loaded)[0] in FAST_BFLOAT16
 
 
 def packed_size(loaded: ctypes.CDLL, rows: int, columns: int, weights: int, has_offset: bool) -> int:

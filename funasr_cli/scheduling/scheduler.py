@@ -30,11 +30,10 @@ class Scheduler:
 
     def __init__(self, model: SpeechModel, options: TranscribeOptions, stages: Sequence[TranscriptStage] = ()):
         self._model, self._stages = model, stages
-        longest_s = min(options.max_segment_s, model.longest_segment_s)
-        options = replace(options, max_segment_s=longest_s, join_s=min(options.join_s, longest_s))
-        if model.window_s and not options.join_s:  # a short segment would cost as much as a whole window
-            options = replace(options, join_s=min(model.window_s, longest_s))
-        self._options = options
+        longest_s = min(options.max_segment_s or model.best_segment_s, model.longest_segment_s)
+        # In a window, a short segment costs as much as a long one.
+        join_s = (model.window_s or 0.0) if options.join_s is None else options.join_s
+        self._options = options = replace(options, max_segment_s=longest_s, join_s=min(join_s, longest_s))
         self._language = resolve_language(options.language, model.capabilities.languages)
         self._session = model.session(options)
         self._batch_size = options.batch_size or self._session.max_rows

@@ -11,7 +11,7 @@ import numpy as np
 
 from funasr_cli.audio.segment import SHORTEST_PART_S, AudioSegment, frames_in
 from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ, VoiceActivityDetector
-from funasr_cli.options import TranscribeOptions
+from funasr_cli.options import SEGMENT_S, TranscribeOptions
 
 HYSTERESIS = 0.15  # speech continues down to this much below the probability that starts it...
 NO_SPEECH = 0.01  # ...but not below this probability
@@ -30,6 +30,7 @@ class Segmenter:
 
     def __init__(self, options: TranscribeOptions, first_sample: int = 0):
         self._options = options
+        self._longest_s, self._join_s = options.max_segment_s or SEGMENT_S, options.join_s or 0.0
         self._first_sample = first_sample
         self._detect: Callable[[np.ndarray], np.ndarray] = (
             VoiceActivityDetector() if options.vad else lambda samples: np.ones(len(samples) // FRAME_SAMPLES)
@@ -102,7 +103,7 @@ class Segmenter:
 
     @property
     def _longest_frames(self) -> int:
-        return int(self._options.max_segment_s * SAMPLE_RATE_HZ) // FRAME_SAMPLES
+        return int(self._longest_s * SAMPLE_RATE_HZ) // FRAME_SAMPLES
 
     def _pause_needed(self) -> int:
         """Return how many frames of pause end the segment: the longer it is, the fewer."""
@@ -110,7 +111,7 @@ class Segmenter:
         assert self._pause is not None
         options = self._options
         speech = max(0, self._pause - self._start)  # the pause may have begun before the cut
-        grown = min(1.0, speech / frames_in(options.join_s)) if options.join_s else 1.0
+        grown = min(1.0, speech / frames_in(self._join_s)) if self._join_s else 1.0
         longest_s = max(JOIN_PAUSE_S, options.min_pause_s)
         return frames_in(longest_s + grown * (options.min_pause_s - longest_s))
 
@@ -127,7 +128,7 @@ class Segmenter:
         spoken = (speech >= (self._low if self._continues else self._options.vad_threshold)).sum()
         if spoken < (1 if self._continues else frames_in(SHORTEST_SPEECH_S)):
             return []
-        if len(segment.samples) <= self._options.max_segment_s * SAMPLE_RATE_HZ:
+        if len(segment.samples) <= self._longest_s * SAMPLE_RATE_HZ:
             return [segment]
         frames, longest, shortest = len(segment.activity), self._longest_frames, frames_in(SHORTEST_PART_S)
         return list(segment.cut(max(shortest, frames - longest), min(longest, frames - shortest)))

@@ -16,6 +16,7 @@ from support.running import COMMAND, environment, invoke, load_once
 from support.small import convert
 
 from funasr_cli import demo
+from funasr_cli.native.library import is_bfloat16_fast
 
 needs_library = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
 DATA = Path(__file__).parents[1] / "data"
@@ -23,7 +24,10 @@ CLIPS = demo.clips()
 PATHS = [clip.path for clip in CLIPS]
 BASE = ("transcribe", "-m", "demo")
 MLX = "mlx float32, CPU"
-NATIVE = f"native int8, {SETS[0]}" if SETS else ""
+OTHERS = "bfloat16" if LIBRARY and is_bfloat16_fast(LIBRARY) else "float32"  # what is not a decoder, with int8
+NATIVE = f"native int8, encoder {OTHERS}, {SETS[0]}" if SETS else ""
+NATIVE_FLOAT32 = f"native float32, {SETS[0]}" if SETS else ""
+NATIVE_SENSE_VOICE = f"native {OTHERS}, {SETS[0]}" if SETS else ""
 
 
 @needs_library
@@ -35,7 +39,7 @@ NATIVE = f"native int8, {SETS[0]}" if SETS else ""
         (("--engine", "native"), {}, NATIVE),
         ((), {"FUNASR_ENGINE": "native"}, NATIVE),
         (("--engine", "mlx"), {"FUNASR_ENGINE": "native"}, MLX),
-        (("--engine", "native", "--dtype", "float32"), {}, NATIVE.replace("int8", "float32")),
+        (("--engine", "native", "--dtype", "float32"), {}, NATIVE_FLOAT32),
     ],
 )
 def test_results_and_details_name_the_engine(
@@ -102,12 +106,6 @@ def test_types_that_an_engine_does_not_have(options: tuple[str, ...], code: str,
     invoke(*BASE, PATHS[0], *options).assert_error(2, code, *values)
 
 
-def test_a_family_that_the_engine_cannot_compute(tmp_path: Path) -> None:
-    folder = convert(DATA / "sense_voice_small", tmp_path / "m").folder
-    result = invoke("transcribe", "-m", folder, PATHS[0], "--engine", "native")
-    result.assert_error(2, "option-unsupported", "--engine native", "SenseVoiceSmall")
-
-
 @needs_library
 @pytest.mark.parametrize(
     ("options", "variables", "engine", "ignored"),
@@ -116,7 +114,7 @@ def test_a_family_that_the_engine_cannot_compute(tmp_path: Path) -> None:
         (("--engine", "mlx"), {"FUNASR_DTYPE": "int8"}, MLX, "int8"),
         (("--engine", "native"), {"FUNASR_DTYPE": "stored"}, NATIVE, "stored"),
         ((), {"FUNASR_ENGINE": "native", "FUNASR_DTYPE": "stored"}, NATIVE, "stored"),
-        (("--dtype", "float32"), {"FUNASR_ENGINE": "native"}, NATIVE.replace("int8", "float32"), None),
+        (("--dtype", "float32"), {"FUNASR_ENGINE": "native"}, NATIVE_FLOAT32, None),
         (("--dtype", "stored"), {"FUNASR_ENGINE": "native"}, MLX.replace("float32", "bfloat16"), "stored"),
         ((), {"FUNASR_ENGINE": "native", "FUNASR_NATIVE": "0"}, MLX, "FUNASR_NATIVE=0"),
         ((), {"FUNASR_ENGINE": "native", "FUNASR_DTYPE": "int8", "FUNASR_NATIVE": "0"}, MLX, "FUNASR_NATIVE=0"),
@@ -136,17 +134,21 @@ def test_defaults_that_do_not_suit(
     assert "is ignored" not in invoke(*BASE, PATHS[0], *options, env=variables).stderr
 
 
+@needs_library
 @pytest.mark.parametrize("dtype", [None, "int8", "float32"])
-def test_a_default_engine_and_another_family(dtype: str | None, tmp_path: Path) -> None:
+def test_a_family_without_a_decoder(dtype: str | None, tmp_path: Path) -> None:
+    """int8 is the decoder's type: without one, all is in the type of the other networks, and results say so."""
     folder = convert(DATA / "sense_voice_small", tmp_path / "m").folder
-    variables: dict[str, str | None] = {"FUNASR_ENGINE": "native", "FUNASR_DTYPE": dtype}
-    result = invoke("transcribe", "-m", folder, PATHS[0], "-f", "jsonl", "-v", env=variables)
-    assert result.exit_code == 0, result
-    assert json.loads(result.stdout)["engine"] == MLX
-    assert "SenseVoiceSmall" in next(line for line in result.stderr.splitlines() if "is ignored" in line)
-    if dtype == "int8":  # a type on the command line needs the engine
-        result = invoke("transcribe", "-m", folder, PATHS[0], "--dtype", dtype, env={"FUNASR_ENGINE": "native"})
-        result.assert_error(2, "option-unsupported", "SenseVoiceSmall")
+    options = ("--engine", "native", *(("--dtype", dtype) if dtype else ()))
+    texts = {}
+    for chosen in ((), options):
+        result = invoke("transcribe", "-m", folder, PATHS[0], "-f", "jsonl", *chosen)
+        assert result.exit_code == 0, result
+        found = json.loads(result.stdout)
+        texts[found["engine"]] = found["text"]
+    engine = NATIVE_FLOAT32 if dtype == "float32" else NATIVE_SENSE_VOICE
+    assert list(texts) == [MLX, engine]
+    assert len(set(texts.values())) == 1
 
 
 @needs_library
@@ -157,7 +159,7 @@ def test_measurements_of_several_families_with_a_default_engine(tmp_path: Path) 
         env={"FUNASR_ENGINE": "native"},
     )  # fmt: skip
     assert result.exit_code == 0, result
-    assert [model["engine"] for model in json.loads(result.stdout)["models"]] == [NATIVE, MLX]
+    assert [model["engine"] for model in json.loads(result.stdout)["models"]] == [NATIVE, NATIVE_SENSE_VOICE]
 
 
 def test_an_engine_that_is_missing() -> None:

@@ -238,6 +238,9 @@ def test_in_a_variable_it_is_ignored_for_other_languages(home: Path) -> None:
     """It is needed if words are requested explicitly."""
     result = transcribe("-f", "json", "-l", "ja", FUNASR_ALIGN_WITH="aligner")
     assert (result.exit_code, result.stderr) == (0, "")
+    env = {"FUNASR_ALIGN_WITH": "aligner"}
+    said = invoke("transcribe", "-v", "-m", "demo", CLIP, "-f", "json", "-l", "ja", env=env).stderr
+    assert any("aligner" in line and "ja" in line for line in said.splitlines())
     result = transcribe("--timestamps", "word", "-l", "ja", FUNASR_ALIGN_WITH="aligner")
     result.assert_error(2, "language-unknown", "--align-with", "ja")
 

@@ -17,8 +17,9 @@ from support.parity.stages import Stages, compute_batch, compute_case, compute_u
 
 from funasr_cli.compute.backend import mx, nn
 from funasr_cli.decoding import mlx_batch as decoding
+from funasr_cli.families.batches import Frames
 from funasr_cli.families.fun_asr_nano import network as fun_asr_nano
-from funasr_cli.families.fun_asr_nano.model import Encoded, NanoModel
+from funasr_cli.families.fun_asr_nano.model import NanoModel
 from funasr_cli.families.load import load_model
 from funasr_cli.features import fbank as frontend
 from funasr_cli.models import adaptor, qwen3, sanm
@@ -123,10 +124,10 @@ def decoder_padded_on_the_left(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -
 def encoder_padded_on_the_left(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
     original = NanoModel.encoded
 
-    def encode(self: NanoModel, features: list[np.ndarray]) -> Encoded:
+    def encode(self: NanoModel, features: list[np.ndarray]) -> list[Frames]:
         longest = max(len(rows) for rows in features)
         padded = [np.pad(rows, [(longest - len(rows), 0), (0, 0)]) for rows in features]
-        return Encoded(original(self, padded).hidden, [len(rows) for rows in features])
+        return [frames[: len(rows)] for frames, rows in zip(original(self, padded), features, strict=True)]
 
     monkeypatch.setattr(NanoModel, "encoded", encode)
 

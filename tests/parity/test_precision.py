@@ -67,11 +67,10 @@ def encode(folder: Path, dtype: str, clip: Path) -> tuple[np.ndarray, np.ndarray
     recognizer = Recognizer(load_model(folder, dtype))
     features = recognizer.model.features(load_clip(recognizer, clip).samples)
     encoded = recognizer.model.encoded([features])
-    assert encoded.lengths == [encoded.hidden.shape[1]]  # no padding, so the adaptor needs no mask
-    adapted = recognizer.model.network.audio_adaptor(encoded.hidden)
+    adapted = recognizer.model.network.audio_adaptor(encoded[0][None])
     weight = recognizer.model.network.audio_encoder.encoders[0].feed_forward.w_1.weight
     assert weight.dtype == getattr(mx, dtype)
-    return np.array(encoded.hidden[0].astype(mx.float32)), np.array(adapted[0].astype(mx.float32))
+    return np.array(encoded[0].astype(mx.float32)), np.array(adapted[0].astype(mx.float32))
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:

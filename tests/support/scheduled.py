@@ -173,7 +173,7 @@ class Model:
         )
         self.name, self.engine = "scripted", "script"
         self.tokenizer, self.network = None, SimpleNamespace(llm=self)
-        self.window_s, self.longest_segment_s = None, 300.0
+        self.window_s, self.best_segment_s, self.longest_segment_s = None, 30.0, 300.0
         self.capabilities = Capabilities(("zh", "en"), partial_text=True)
 
     def session(self, options: TranscribeOptions) -> NanoSession:

@@ -89,7 +89,8 @@ class Offline:
         self.options = options
         self.low = max(options.vad_threshold - 0.15, 0.01)
         self.margin = in_frames(min(0.2, options.min_pause_s))
-        self.longest = int(options.max_segment_s * SAMPLE_RATE_HZ) // FRAME_SAMPLES
+        self.longest_s, self.join_s = options.max_segment_s or 30.0, options.join_s or 0.0
+        self.longest = int(self.longest_s * SAMPLE_RATE_HZ) // FRAME_SAMPLES
 
     def places(self) -> list[tuple[int, int]]:
         """The start and end of every segment, in samples."""
@@ -122,7 +123,7 @@ class Offline:
 
     def needed(self, grown: int) -> int:
         options = self.options
-        share = min(1.0, max(0, grown) / in_frames(options.join_s)) if options.join_s else 1.0
+        share = min(1.0, max(0, grown) / in_frames(self.join_s)) if self.join_s else 1.0
         longest_s = max(1.0, options.min_pause_s)
         return in_frames(longest_s + share * (options.min_pause_s - longest_s))
 
@@ -132,7 +133,7 @@ class Offline:
             return []
         if not goes_on and (speech >= self.options.vad_threshold).sum() < CLICK_FRAMES:
             return []
-        if min(end * FRAME_SAMPLES, self.length) - start * FRAME_SAMPLES <= seconds(self.options.max_segment_s):
+        if min(end * FRAME_SAMPLES, self.length) - start * FRAME_SAMPLES <= seconds(self.longest_s):
             return [(start, end)]
         first = max(PART_FRAMES, end - start - self.longest)
         cut = self.deepest(start, end, first, min(self.longest, end - start - PART_FRAMES))

@@ -103,8 +103,8 @@ def test_options_without_needs_work_with_every_model(field: str) -> None:
 
 
 def test_defaults_work_with_every_model() -> None:
-    """They also work if given explicitly, except digits, the longest segment and drafts."""
-    typed = dict.fromkeys(set(ASKED) - {"itn", "max_segment_s", "draft"}, "--typed")
+    """They also work if given explicitly, except digits and drafts."""
+    typed = dict.fromkeys(set(ASKED) - {"itn", "draft"}, "--typed")
     refuse_unsupported(DEFAULTS, NOTHING, "Speaking", longest_segment_s=10.0, typed=typed)
 
 
@@ -127,10 +127,7 @@ def test_segments_that_are_too_long_for_the_model() -> None:
     refuse_unsupported(TranscribeOptions(max_segment_s=40.0), NOTHING, "Speaking", longest_segment_s=40.0)
     with refused("option-unsupported", "--max-segment", "Speaking", 41, 40):
         refuse_unsupported(TranscribeOptions(max_segment_s=41.0), NOTHING, "Speaking", longest_segment_s=40.0)
-    with refused("option-unsupported", "--max-segment", 30, 10):
-        refuse_unsupported(
-            DEFAULTS, NOTHING, "Speaking", longest_segment_s=10.0, typed={"max_segment_s": "--max-segment"}
-        )
+    refuse_unsupported(DEFAULTS, NOTHING, "Speaking", longest_segment_s=10.0)
 
 
 def test_a_language_that_the_model_does_not_have() -> None:

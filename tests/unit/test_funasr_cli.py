@@ -30,7 +30,8 @@ import funasr_cli
 from funasr_cli import Read, demo
 from funasr_cli.audio.decode import Audio, load_audio, open_recording
 from funasr_cli.compute.backend import mx
-from funasr_cli.families.fun_asr_nano.model import Encoded, NanoModel
+from funasr_cli.families.batches import Frames
+from funasr_cli.families.fun_asr_nano.model import NanoModel
 from funasr_cli.families.fun_asr_nano.prompt import prompt_token_ids
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
@@ -309,10 +310,10 @@ def as_numpy(array: mx.array) -> np.ndarray:
 @pytest.mark.slow
 def test_encoded_audio_equals_the_decoders_input(asr: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The recording is a single segment."""
-    seen: list[tuple[Encoded, list[mx.array]]] = []
+    seen: list[tuple[list[Frames], list[mx.array]]] = []
     original = NanoModel.prompts
 
-    def prompts(self: NanoModel, encoded: Encoded, *rest: Any) -> list[mx.array]:
+    def prompts(self: NanoModel, encoded: list[Frames], *rest: Any) -> list[mx.array]:
         seen.append((encoded, original(self, encoded, *rest)))
         return seen[-1][1]
 
@@ -320,12 +321,11 @@ def test_encoded_audio_equals_the_decoders_input(asr: Recognizer, monkeypatch: p
     for clip in CLIPS[:3]:
         seen.clear()
         transcript = asr.transcribe(clip.path, vad=False)
-        [(encoded, [prompt])] = seen
+        [([frames], [prompt])] = seen
         audio = asr.encode_audio(clip.path)
         assert audio.frame_duration_s == 0.06
         assert len(audio.frames) == pytest.approx(transcript.duration_s / audio.frame_duration_s, abs=2)
-        np.testing.assert_array_equal(as_numpy(audio.frames), as_numpy(encoded.hidden[0, : len(audio.frames)]))
-        assert encoded.lengths == [len(audio.frames)]
+        np.testing.assert_array_equal(as_numpy(audio.frames), as_numpy(frames))
         before, after = prompt_token_ids(DEFAULTS, asr.model.config.prompt, asr.model.tokenizer)
         np.testing.assert_array_equal(
             as_numpy(audio.audio_embeddings), as_numpy(prompt[len(before) : -len(after)])

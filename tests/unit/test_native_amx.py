@@ -59,4 +59,4 @@ def test_tiles_that_cannot_be_used(
     monkeypatch.setenv("AMX_EMULATION", outcome)
     copy = tmp_path / "libfunasr.so"  # loaded anew, under a new name
     copy.write_bytes(emulating.read_bytes())
-    assert instruction_sets(load(copy))[0] == "avx512"
+    assert instruction_sets(load(copy))[0] in ("avx512bf16", "avx512")

@@ -4,6 +4,7 @@ import ctypes
 import os
 from collections.abc import Callable
 from functools import cache
+from math import erfc
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from support.native import LIBRARY, NAMED, SETS, WITHOUT
 
+from funasr_cli.compute.backend import mx
 from funasr_cli.native import build
 from funasr_cli.native.library import GROUP
 
@@ -19,7 +21,8 @@ pytestmark = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
 HALVES = np.arange(1 << 16, dtype=np.uint16)
 KERNELS = (
     "round_group", "product_u8", "product_f32", "scores", "add_weighted", "to_half", "maximum", "exponentials",
-    "sum_of_squares", "scale_by", "swiglu",
+    "sum_of_squares", "scale_by", "swiglu", "product_bf16", "to_bfloat", "layer_norm", "add", "add_products",
+    "relu", "gelu",
 )  # fmt: skip
 each_set = pytest.mark.parametrize("name", SETS)
 
@@ -182,6 +185,7 @@ def test_instruction_sets_are_those_of_the_cpu() -> None:
     emulated = NAMED in os.environ  # see test_build.py
     needed = {
         "amx": avx512 | {"amx_tile", "amx_int8"} if not emulated else avx512,
+        "avx512bf16": avx512 | {"avx512_bf16"},
         "avx512": avx512,
         "avxvnni": {"avx_vnni", "avx2", "fma", "f16c"},
         "avx2": {"avx2", "fma", "f16c"},
@@ -189,3 +193,30 @@ def test_instruction_sets_are_those_of_the_cpu() -> None:
         "scalar": set(),
     }
     assert list(SETS) == [name for name, flags_needed in needed.items() if flags_needed <= flags]
+
+
+@each_set
+def test_floats_are_rounded_to_the_nearest_bfloat(name: str) -> None:
+    """To the even one in the middle of two; NaN stays NaN, and lengths fill no register."""
+    bits = np.random.default_rng(3).integers(0, 1 << 32, 1 << 14, dtype=np.uint32)
+    bits[:4096] = bits[:4096] & 0xFFFF0000 | 0x8000  # middles
+    values = bits.view(np.float32)[:-3].copy()
+    values[np.abs(values) < 1.2e-38] = 0  # some processors round subnormal numbers to zero
+    function = kernel(name, "to_bfloat", None, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+    out = np.empty(len(values), np.uint16)
+    function(address(values), len(values), address(out))
+    exact = np.array(mx.array(values).astype(mx.bfloat16).astype(mx.float32))
+    found = (out.astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_array_equal(found, exact)
+
+
+@each_set
+def test_gelu_and_relu(name: str) -> None:
+    x = np.concatenate([np.linspace(-12, 12, 4001), [np.nan, -0.0, 1e4, -1e4]]).astype(np.float32)
+    for kind, exact in (
+        ("gelu", [each / 2 * erfc(-each / 2**0.5) for each in x.tolist()]),
+        ("relu", [each if not each < 0 else 0 for each in x.tolist()]),
+    ):
+        out = np.empty_like(x)
+        kernel(name, kind, None, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(address(x), len(x), address(out))
+        np.testing.assert_allclose(out, exact, rtol=1e-6, atol=4e-7)

@@ -23,7 +23,8 @@ from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.cli import console
 from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.sampling import make_sampler
-from funasr_cli.families.fun_asr_nano.model import Encoded, NanoModel
+from funasr_cli.families.batches import Frames
+from funasr_cli.families.fun_asr_nano.model import NanoModel
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.transcript import Transcript
 
@@ -197,7 +198,7 @@ def test_a_device_out_of_memory_gets_smaller_batches(
     recognizer, encode = funasr_cli.load(str(stopping_model)), NanoModel.encoded
     texts = [recognizer.transcribe(clip, vad=False).text for clip in (zh_wav, en_flac)]
 
-    def give_up(self: NanoModel, features: list[np.ndarray]) -> Encoded:
+    def give_up(self: NanoModel, features: list[np.ndarray]) -> list[Frames]:
         if min(map(len, features)) < 15:
             raise RuntimeError("[metal::malloc] out of memory")
         return encode(self, features)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,12 +22,15 @@ from support.scheduled import (
     talk,
     transcripts_of,
 )
+from support.speaking import SpeakingModel
 
+from funasr_cli.audio.decode import from_array
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.errors import AudioError
 from funasr_cli.families.fun_asr_nano.session import ROWS_AT_ONCE
 from funasr_cli.options import TranscribeOptions
-from funasr_cli.scheduling.events import PartialText, SegmentFinished
+from funasr_cli.scheduling.events import Finished, PartialText, SegmentFinished
+from funasr_cli.scheduling.scheduler import Scheduler
 from funasr_cli.speech_model import SegmentRequest, TranscriptStage
 from funasr_cli.transcript import Score, Segment, Transcript
 
@@ -300,3 +304,30 @@ def test_a_stage_that_fails_at_the_end_fails_the_recording() -> None:
     events = run(Model(always("eos"), TranscribeOptions(batch_size=2), stages=[Fails()]), recordings)
     assert_protocol(events, range(3))
     assert {source: error.code for source, error in failures_of(events).items()} == {1: "computation-failed"}
+
+
+@pytest.mark.parametrize(
+    ("options", "model", "longest_s", "join_s"),
+    [
+        ({}, {}, 20.0, 0.0), ({"max_segment_s": 30.0}, {}, 30.0, 0.0), ({"max_segment_s": 50.0}, {}, 40.0, 0.0),
+        ({}, {"window_s": 15.0}, 20.0, 15.0), ({"max_segment_s": 10.0}, {"window_s": 15.0}, 10.0, 10.0),
+        ({"join_s": 0.0}, {"window_s": 15.0}, 20.0, 0.0), ({"join_s": 30.0}, {"window_s": 15.0}, 20.0, 20.0),
+    ],
+)  # fmt: skip
+def test_lengths_of_segments_that_nobody_chose_are_the_models(
+    monkeypatch: pytest.MonkeyPatch, options: dict, model: dict, longest_s: float, join_s: float
+) -> None:
+    """A length that was chosen counts, even if it is usually the default."""
+    speaking, taken = SpeakingModel(best_segment_s=20.0, longest_segment_s=40.0, **model), []
+    session = speaking.session
+    monkeypatch.setattr(speaking, "session", lambda options: taken.append(options) or session(options))
+    Scheduler(speaking, TranscribeOptions(**options))
+    assert [(one.max_segment_s, one.join_s) for one in taken] == [(longest_s, join_s)]
+
+
+def test_speech_is_cut_at_the_length_that_suits_the_model() -> None:
+    scheduler = Scheduler(SpeakingModel(best_segment_s=5.0), TranscribeOptions(vad=False))
+    samples = np.zeros(12 * SAMPLE_RATE_HZ, np.float32)
+    *_, finished = scheduler.run([lambda: from_array(samples, SAMPLE_RATE_HZ, SAMPLE_RATE_HZ)])
+    assert isinstance(finished, Finished)
+    assert max(one.duration_s for one in finished.transcript.segments) <= 5.0

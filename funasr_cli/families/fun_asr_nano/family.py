@@ -19,6 +19,8 @@ from funasr_cli.families.fun_asr_nano.layout_funasr import open_funasr
 from funasr_cli.families.fun_asr_nano.network import FunASRNano
 from funasr_cli.families.fun_asr_nano.upstream import MODEL, upstream_options
 from funasr_cli.languages import MLT_LANGUAGES, NANO_LANGUAGES
+from funasr_cli.native.decoder import NativeDecoder
+from funasr_cli.native.networks import NativeAdaptor, NativeCTCHead, NativeSANM
 from funasr_cli.vocabulary import MARKS
 
 if TYPE_CHECKING:
@@ -154,5 +156,11 @@ FAMILY = Family(
     hub_files=(*DECODER_FILES, *(f"*/{name}" for name in DECODER_FILES), *TOP_FILES),
     downloads=_downloads(),
     ctc_on_modelscope=("nano",),
-    native=NativePart("llm", lambda config: config.llm),
+    native=(
+        NativePart("audio_encoder", NativeSANM, lambda config: config.encoder),
+        NativePart("audio_adaptor", NativeAdaptor, lambda config: config.adaptor),
+        NativePart("ctc_decoder", NativeAdaptor, lambda config: config.ctc and config.ctc.decoder),
+        NativePart("ctc", NativeCTCHead, lambda config: config.ctc),
+        NativePart("llm", NativeDecoder, lambda config: config.llm),
+    ),
 )

@@ -1,7 +1,6 @@
 """Fun-ASR-Nano, ready to transcribe: features, encoder, CTC branch, prompt, and tokens to text."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,32 +9,21 @@ from funasr_cli.checkpoints.vocabularies import read_ctc_vocabulary, read_tokeni
 from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.continuous import BatchDecoder
 from funasr_cli.decoding.ctc import CTCReading
-from funasr_cli.decoding.mlx_batch import bucketed
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.errors import ModelError
+from funasr_cli.families.batches import Frames
 from funasr_cli.families.family import LoadedModel
 from funasr_cli.families.frontend import FilterBankModel
 from funasr_cli.families.fun_asr_nano.prompt import prompt_texts, prompt_token_ids
 from funasr_cli.families.fun_asr_nano.session import NanoSession
-from funasr_cli.models.layers import batch_lengths
-from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, TranscribeOptions
+from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, SEGMENT_S, TranscribeOptions
 from funasr_cli.speech_model import EncodedAudio, Prompt, Trace
-
-BEST_SEGMENT_S = 30.0  # upstream's models were not trained on longer segments
-
-
-@dataclass
-class Encoded:
-    """Encoder output of a batch."""
-
-    hidden: mx.array  # (batch, frames, encoder width)
-    lengths: list[int]  # number of valid frames in each row
 
 
 class NanoModel(FilterBankModel):
     """A loaded model, with a method for each stage; see `SpeechModel`. Rows of a batch are independent."""
 
-    best_segment_s, longest_segment_s = BEST_SEGMENT_S, float(MAX_SEGMENT_S)
+    best_segment_s, longest_segment_s = SEGMENT_S, float(MAX_SEGMENT_S)
     window_s: float | None = None
 
     def __init__(self, loaded: LoadedModel):
@@ -56,10 +44,9 @@ class NanoModel(FilterBankModel):
     def encode(self, samples: np.ndarray) -> EncodedAudio:
         """Run the encoder over (samples,) at `sample_rate_hz`; raise an `AudioError` if they are too few."""
         encoded = self.encoded([self.features(samples)])
-        frames = encoded.hidden[0, : encoded.lengths[0]]  # (frames, encoder width)
-        [embeddings] = self.network.audio_embeddings(encoded.hidden, encoded.lengths)
-        mx.eval(frames, embeddings)
-        return EncodedAudio(frames, embeddings, self.config.frontend.row_duration_s)
+        [frames], [embeddings] = encoded, self.network.audio_embeddings(encoded)
+        mx.eval(embeddings)
+        return EncodedAudio(mx.array(frames), embeddings, self.config.frontend.row_duration_s)
 
     def read_ctc(self, samples: np.ndarray, options: TranscribeOptions = DEFAULTS) -> CTCReading:
         """Return the CTC branch's output, which ignores the options; raise a `ModelError` without a CTC branch."""
@@ -73,7 +60,7 @@ class NanoModel(FilterBankModel):
         features = self.features(samples)
         encoded = self.encoded([features])
         llm, stops = self.network.llm, self.config.stop_token_ids
-        [embeddings] = self.network.audio_embeddings(encoded.hidden, encoded.lengths)
+        [embeddings] = self.network.audio_embeddings(encoded)
         [prompt] = self.prompts(encoded, options)
         decoder = BatchDecoder(llm, make_sampler(options))
         decoder.add([prompt])
@@ -85,7 +72,7 @@ class NanoModel(FilterBankModel):
         return Trace(
             stages={
                 "features": features,
-                "encoder": np.array(encoded.hidden[0, : encoded.lengths[0]]),
+                "encoder": np.array(encoded[0]),
                 "audio_embeddings": np.array(embeddings),
             },
             logits=np.array(llm.logits_after(columns, len(forced))),  # (steps, vocab)
@@ -99,25 +86,18 @@ class NanoModel(FilterBankModel):
         ids = prompt_token_ids(options, config, self.tokenizer, first=first)
         return Prompt(*prompt_texts(options, config, first=first), *map(len, ids))
 
-    def encoded(self, features: list[np.ndarray]) -> Encoded:
-        """Run the encoder over a right-padded batch of (rows, row width) each."""
-        lengths = [len(rows) for rows in features]
-        frames = bucketed(max(lengths))
-        batch = np.zeros((len(features), frames, features[0].shape[1]), np.float32)
-        for row, rows in zip(batch, features, strict=True):
-            row[: len(rows)] = rows
-        hidden = self.network.audio_encoder(mx.array(batch), batch_lengths(lengths, frames))
-        mx.eval(hidden)
-        return Encoded(hidden, lengths)
+    def encoded(self, features: list[np.ndarray]) -> list[Frames]:
+        """Run the encoder over a batch: (rows, row width) -> (frames, encoder width) for each clip."""
+        return self.network.encode(features)
 
     def prompts(
-        self, encoded: Encoded, options: TranscribeOptions, first: list[bool] | None = None
+        self, encoded: Sequence[Frames], options: TranscribeOptions, first: list[bool] | None = None
     ) -> list[mx.array]:
-        """Return the decoder's input, (length, hidden) embeddings per row: text, audio, text.
+        """Return the decoder's input, (length, hidden) embeddings for each clip: text, audio, text.
 
         ``first`` marks the rows that are the first of their recordings; None marks all of them.
         """
-        embeddings = self.network.audio_embeddings(encoded.hidden, encoded.lengths)
+        embeddings = self.network.audio_embeddings(encoded)
         first = first or [True] * len(embeddings)
         texts = {}  # (tokens, hidden) before and after the audio embeddings
         for is_first in set(first):
@@ -132,17 +112,16 @@ class NanoModel(FilterBankModel):
         """Look up (tokens, hidden) embeddings of the decoder."""
         return mx.array(self.network.llm.embed(mx.array(ids, mx.int32)))
 
-    def ctc_readings(self, encoded: Encoded) -> list[CTCReading]:
+    def ctc_readings(self, encoded: Sequence[Frames]) -> list[CTCReading]:
         """Return the CTC branch's output for each row; raise a `ModelError` without a CTC branch."""
         vocabulary, ctc, network = self.ctc_vocabulary, self.config.ctc, self.network
         if vocabulary is None or ctc is None:
             hint = self.capabilities.hints["ctc_text"]
             raise ModelError(f"{self.name} has no CTC branch", hint, code="ctc-missing")
-        hidden = network.ctc_hidden(encoded.hidden, encoded.lengths)  # (batch, frames, CTC width)
         frame_s = self.config.frontend.row_duration_s
         return [
-            CTCReading(network.ctc, row[:length], vocabulary, ctc.blank_id, frame_s)
-            for row, length in zip(hidden, encoded.lengths, strict=True)
+            CTCReading(network.ctc, hidden, vocabulary, ctc.blank_id, frame_s)
+            for hidden in network.ctc_hidden(encoded)
         ]
 
     def token_ids(self, text: str) -> list[int]:

@@ -66,8 +66,8 @@ class NanoSession:
     @property
     def max_rows(self) -> int:
         """Number of rows, at most `MOST_ROWS`, whose keys and values fit into half the free memory."""
-        config = self._model.config
-        longest_s = self._options.max_segment_s
+        model, config = self._model, self._model.config
+        longest_s = self._options.max_segment_s or model.best_segment_s
         audio_tokens = audio_token_count(ceil(longest_s / config.frontend.row_duration_s), config.adaptor)
         columns = self._text_tokens + audio_tokens + token_budget(longest_s)
         row_bytes = self._model.network.llm.row_bytes(columns)

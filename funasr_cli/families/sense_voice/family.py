@@ -10,10 +10,11 @@ from funasr_cli.checkpoints.pieces import PIECES_FILE, TOKENS_FILE, converted_vo
 from funasr_cli.checkpoints.quantize import Part
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in
 from funasr_cli.families.cmvn import CMVN_FILE, read_cmvn
-from funasr_cli.families.family import Download, Family, LoadedModel
+from funasr_cli.families.family import Download, Family, LoadedModel, NativePart
 from funasr_cli.families.sense_voice.config import CAPABILITIES, REQUIRED_TAGS, SenseVoiceConfig, misfits
 from funasr_cli.families.sense_voice.layout_funasr import MODEL, RULES, open_funasr
 from funasr_cli.families.sense_voice.network import SenseVoice
+from funasr_cli.native.networks import NativeCTCHead, NativeSANM
 
 if TYPE_CHECKING:
     from funasr_cli.speech_model import SpeechModel
@@ -53,6 +54,10 @@ FAMILY = Family(
     vocabulary_problems=_vocabulary_problems,
     parts=(Part("quantize", "the encoder", ("encoder.", "ctc."), ("8",), WHY_NOT_4_BITS),),
     hub_files=(CMVN_FILE, "*bpe.model", TOKENS_FILE),
+    native=(
+        NativePart("encoder", NativeSANM, lambda config: config.encoder),
+        NativePart("ctc", NativeCTCHead, lambda config: config),
+    ),
     modelscope_ids={HUB_ID: "iic/SenseVoiceSmall"},
     downloads={"sensevoice": DOWNLOAD, "sense-voice-small": DOWNLOAD},
 )

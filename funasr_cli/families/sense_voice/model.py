@@ -20,13 +20,14 @@ from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.stopping import StopReason
 from funasr_cli.decoding.text import TextStream
 from funasr_cli.decoding.words import time_words
+from funasr_cli.families.batches import Frames
 from funasr_cli.families.cmvn import read_cmvn
 from funasr_cli.families.family import LoadedModel
 from funasr_cli.families.frontend import FilterBankModel
 from funasr_cli.families.sense_voice import config as tables
 from funasr_cli.languages import resolve_language
 from funasr_cli.measure import timed
-from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, TranscribeOptions
+from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, SEGMENT_S, TranscribeOptions
 from funasr_cli.speech_model import EncodedAudio, Hypothesis, SegmentRequest, Trace, Update
 from funasr_cli.transcript import Segment
 
@@ -41,7 +42,7 @@ class SenseVoiceModel(FilterBankModel):
     """A SenseVoiceSmall that is ready to transcribe; see `SpeechModel`."""
 
     capabilities = tables.CAPABILITIES
-    best_segment_s, longest_segment_s = 30.0, float(MAX_SEGMENT_S)
+    best_segment_s, longest_segment_s = SEGMENT_S, float(MAX_SEGMENT_S)
     window_s: float | None = None
 
     def __init__(self, loaded: LoadedModel):
@@ -60,7 +61,7 @@ class SenseVoiceModel(FilterBankModel):
     def encode(self, samples: np.ndarray) -> EncodedAudio:
         """Run the encoder over (samples,), for any language; raise an `AudioError` if they are too few."""
         frames = self.hidden([samples], DEFAULTS, {})[0][tables.QUERIES :]  # (rows, encoder width)
-        return EncodedAudio(frames, None, self.config.frontend.row_duration_s)
+        return EncodedAudio(mx.array(frames), None, self.config.frontend.row_duration_s)
 
     def read_ctc(self, samples: np.ndarray, options: TranscribeOptions = DEFAULTS) -> CTCReading:
         """Return the CTC output for (samples,), with the language and ITN of the options."""
@@ -83,7 +84,7 @@ class SenseVoiceModel(FilterBankModel):
         """Compute normalised features (rows, row width) of (samples,) at `sample_rate_hz`."""
         return self.cmvn(super().features(samples))
 
-    def hidden(self, clips: list[np.ndarray], options: TranscribeOptions, seconds: Seconds) -> list[mx.array]:
+    def hidden(self, clips: list[np.ndarray], options: TranscribeOptions, seconds: Seconds) -> list[Frames]:
         """Encode clips (samples,) as (queries + rows, encoder width) each; add the time to `seconds`."""
         language = resolve_language(options.language, self.capabilities.languages)
         queries = tables.query_rows(language, itn=options.itn)
@@ -92,12 +93,12 @@ class SenseVoiceModel(FilterBankModel):
         with timed(seconds, "encoder"):
             return self.network.encode(features, [queries] * len(features))
 
-    def reading(self, hidden: mx.array) -> CTCReading:
+    def reading(self, hidden: Frames) -> CTCReading:
         """Return the CTC output for the rows of `hidden` (queries + rows, encoder width)."""
         rows, frame_s = hidden[tables.QUERIES :], self.config.frontend.row_duration_s
         return CTCReading(self.network.ctc, rows, self.vocabulary, self.config.blank_id, frame_s)
 
-    def tag_probabilities(self, hidden: mx.array, query: int, tags: Iterable[str]) -> dict[str, float]:
+    def tag_probabilities(self, hidden: Frames, query: int, tags: Iterable[str]) -> dict[str, float]:
         """Return the probability of each tag at a query, among these tags; omit tags not in the vocabulary."""
         ids = {tag: self.vocabulary.tags[tag] for tag in tags if tag in self.vocabulary.tags}
         logits = self.network.ctc.logits_of(hidden[query : query + 1], list(ids.values()))[0]  # (tags,)
@@ -113,14 +114,15 @@ class SenseVoiceSession:
         resolve_language(options.language, model.capabilities.languages)  # raises if the language is unknown
         self.rows_at_once = MOST_ROWS if on_accelerator() else CPU_ROWS_AT_ONCE
         self.seconds: Seconds = {}
-        self._rows: dict[int, tuple[SegmentRequest, mx.array, CTCReading]] = {}
+        self._rows: dict[int, tuple[SegmentRequest, Frames, CTCReading]] = {}
         self._numbers = count()
 
     @property
     def max_rows(self) -> int:
         """Number of rows for which one layer's arrays fit into half the free memory; at most `MOST_ROWS`."""
         encoder, frame_s = self._model.config.encoder, self._model.config.frontend.row_duration_s
-        frames = tables.QUERIES + math.ceil(self._options.max_segment_s / frame_s)
+        longest_s = self._options.max_segment_s or self._model.best_segment_s
+        frames = tables.QUERIES + math.ceil(longest_s / frame_s)
         values = frames * (encoder.heads * frames + encoder.ffn_dim + 8 * encoder.width)  # scores, FFN, q k v ...
         return max(1, min(MOST_ROWS, available_bytes() // 2 // (4 * values)))
 
@@ -152,7 +154,7 @@ class SenseVoiceSession:
         lost, self._rows = set(self._rows), {}
         return lost
 
-    def _segment(self, request: SegmentRequest, hidden: mx.array, reading: CTCReading) -> Segment:
+    def _segment(self, request: SegmentRequest, hidden: Frames, reading: CTCReading) -> Segment:
         start_s, end_s, options = request.audio.start_s, request.audio.end_s, self._options
         if not np.isfinite(reading.log_probs([reading.blank_id])).all():
             return Segment(start_s, end_s, "", "", str(StopReason.NONFINITE), request.retries, 0, None)

@@ -7,11 +7,12 @@ batch has its own queries.
 import numpy as np
 
 from funasr_cli.compute.backend import mx, nn
-from funasr_cli.decoding.mlx_batch import right_pad
-from funasr_cli.families.sense_voice.config import QUERIES, QUERY_ROWS, SenseVoiceConfig
+from funasr_cli.families.batches import Frames, on_clips
+from funasr_cli.families.sense_voice.config import QUERY_ROWS, SenseVoiceConfig
 from funasr_cli.models.ctc import CTCHead
-from funasr_cli.models.layers import batch_lengths, embedding
+from funasr_cli.models.layers import embedding
 from funasr_cli.models.sanm import SANMEncoder
+from funasr_cli.native.networks import NativeCTCHead, NativeSANM
 
 
 class SenseVoice(nn.Module):
@@ -19,13 +20,13 @@ class SenseVoice(nn.Module):
 
     def __init__(self, config: SenseVoiceConfig):
         super().__init__()
-        self.encoder = SANMEncoder(config.encoder)
-        self.ctc = CTCHead(config.encoder.width, config.vocab_size)
+        self.encoder: SANMEncoder | NativeSANM = SANMEncoder(config.encoder)
+        self.ctc: CTCHead | NativeCTCHead = CTCHead(config.encoder.width, config.vocab_size)
         self.embed = embedding(QUERY_ROWS, config.encoder.input_dim)
         self.config = config
 
-    def encode(self, features: list[np.ndarray], queries: list[tuple[int, ...]]) -> list[mx.array]:
-        """Run the encoder over a batch, right-padded with zeros.
+    def encode(self, features: list[np.ndarray], queries: list[tuple[int, ...]]) -> list[Frames]:
+        """Run the encoder over a batch.
 
         Args:
             features: (rows, row width) for each clip.
@@ -34,10 +35,8 @@ class SenseVoice(nn.Module):
         Returns:
             (`QUERIES` + rows, encoder width) for each clip.
         """
-        embedded = self.embed(mx.array(queries)).astype(mx.float32)  # (batch, QUERIES, row width)
+        embedded = np.array(self.embed(mx.array(queries)).astype(mx.float32))  # (batch, QUERIES, row width)
         pairs = zip(embedded, features, strict=True)
-        batch = right_pad([mx.concatenate([query, mx.array(rows)]) for query, rows in pairs])
-        lengths = [QUERIES + len(rows) for rows in features]
-        hidden = self.encoder(batch, batch_lengths(lengths, batch.shape[1]))  # (batch, frames, encoder width)
+        hidden = on_clips(self.encoder, [np.concatenate([query, rows]) for query, rows in pairs])
         mx.eval(hidden)
-        return [row[:length] for row, length in zip(hidden, lengths, strict=True)]
+        return hidden

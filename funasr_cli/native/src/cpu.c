@@ -25,6 +25,11 @@ static int has_avx512(void) {
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vnni");
 }
+
+static int has_bf16(void) {
+    unsigned a, b, c, d;
+    return has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1 << 5);
+}
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
 
@@ -32,7 +37,7 @@ static int has_avx512(void) {
 static int has_dot_product(void) { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
 #endif
 
-static const struct kernels *available[5]; /* best first */
+static const struct kernels *available[6]; /* best first */
 static const char *names[sizeof available / sizeof *available + 1];
 
 static void add(const struct kernels *kernels) {
@@ -45,7 +50,8 @@ static void add(const struct kernels *kernels) {
 __attribute__((constructor)) static void look(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (has_avx512()) add(kernels_amx());
+    if (has_avx512()) add(kernels_amx(has_bf16() ? &kernels_avx512bf16 : &kernels_avx512));
+    if (has_bf16()) add(&kernels_avx512bf16);
     if (has_avx512()) add(&kernels_avx512);
     if (has_avxvnni()) add(&kernels_avxvnni);
     if (has_avx2()) add(&kernels_avx2);

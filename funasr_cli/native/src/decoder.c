@@ -251,8 +251,8 @@ static void rms_norm(const fn_decoder *d, const float *x, const float *weights, 
 static void norm_rows(void *argument, int row) {
     const struct step *step = argument;
     const fn_decoder *d = step->decoder;
-    size_t width = (size_t)d->shape.hidden_size, at = (size_t)row * width;
-    rms_norm(d, d->x + at, step->norm, (int)width, d->normed.values + at);
+    size_t width = (size_t)d->shape.hidden_size;
+    rms_norm(d, d->x + (size_t)row * width, step->norm, (int)width, row_of(&d->normed, row));
     round_row(d->kernels, d->shape.weights, &d->normed, row);
 }
 
@@ -296,15 +296,12 @@ static void project_up(void *argument, int chunk) {
         for (int place = 0; place < GROUP; place += TILE) {
             int pair = (chunk * GROUP + place) / TILE;
             multiply_pair(d->kernels, step->matrix, pair, step->input, first, n, part);
-            for (int row = 0; row < n; row++) {
-                size_t at = (size_t)(first + row) * (size_t)out->columns + (size_t)(chunk * GROUP + place);
-                d->kernels->swiglu(part + row * PAIR, part + row * PAIR + TILE, TILE, out->values + at);
-            }
+            for (int row = 0; row < n; row++)
+                d->kernels->swiglu(part + row * PAIR, part + row * PAIR + TILE, TILE,
+                                   row_of(out, first + row) + chunk * GROUP + place);
         }
-        for (int row = 0; row < n && d->shape.weights == FN_U8; row++) {
-            size_t at = (size_t)(first + row) * (size_t)(out->columns / GROUP) + (size_t)chunk;
-            d->kernels->round_group(out->values + at * GROUP, out->rounded + at * GROUP, out->scales + at, out->sums + at);
-        }
+        for (int row = first; row < first + n; row++)
+            put(d->kernels, d->shape.weights, out, row, chunk * GROUP, row_of(out, row) + chunk * GROUP, GROUP);
     }
 }
 
@@ -357,7 +354,7 @@ static void attend(void *argument, int chunk) {
     size_t width = d->scratch_width, first_query = (size_t)kv_head * (size_t)shared * (size_t)s->head_dim;
     float *scores = d->scratch + (size_t)chunk * (size_t)shared * width, factor = 1.0f / sqrtf((float)s->head_dim);
     float *queries = d->qkv + (size_t)row * (size_t)qkv_width(s) + first_query;
-    float *out = d->attended.values + (size_t)row * (size_t)query_width(s) + first_query;
+    float *out = row_of(&d->attended, row) + first_query;
     for (int i = 0; i < shared * s->head_dim; i++) queries[i] *= factor;
     for (int which = 0; which < 2; which++) { /* keys, then values */
         for (int p = 0; p < pages; p++) {
@@ -492,8 +489,8 @@ int fn_logits(fn_decoder *d, int32_t n, const float *hidden, float *logits, int3
         d->logits_capacity = d->logits ? n : 0;
         if (!d->logits) return FN_NO_MEMORY;
     }
-    memcpy(d->normed.values, hidden, (size_t)n * width * sizeof(float));
-    for (int row = 0; row < n; row++) round_row(d->kernels, d->head.weights, &d->normed, row);
+    for (int row = 0; row < n; row++)
+        put(d->kernels, d->head.weights, &d->normed, row, 0, hidden + (size_t)row * width, (int)width);
     struct head_job job = {d, n, logits ? logits : d->logits, logprobs, ids};
     pool_run(d->pool, head_pair, &job, pairs(&d->head));
     pool_run(d->pool, choose, &job, n);
@@ -501,22 +498,5 @@ int fn_logits(fn_decoder *d, int32_t n, const float *hidden, float *logits, int3
 }
 
 int fn_embed(const fn_decoder *d, const int32_t *ids, int32_t n, float *out) {
-    const struct fn_matrix *m = &d->embeddings;
-    for (int row = 0; row < n; row++) {
-        if (ids[row] < 0 || ids[row] >= m->rows) return FN_BAD_ARGUMENT;
-        int output = ids[row] % PAIR;
-        const uint8_t *pair = (const uint8_t *)m->data + (size_t)(ids[row] / PAIR) * pair_size(m);
-        float *to = out + (size_t)row * (size_t)m->columns;
-        for (int i = 0; i < m->columns; i++) {
-            if (m->weights == FN_F32) {
-                to[i] = ((const float *)pair)[(size_t)i * PAIR + (size_t)output];
-                continue;
-            }
-            const uint8_t *block = pair + (size_t)(i / GROUP) * block_size(m->has_offset);
-            const float *scales = (const float *)(block + BLOCK_VALUES);
-            int value = block[place(output, i % GROUP)] - 128;
-            to[i] = (float)value * scales[output] + (m->has_offset ? scales[PAIR + output] : 0.0f);
-        }
-    }
-    return FN_OK;
+    return fn_unpack(&d->embeddings, ids, n, out);
 }

@@ -4,19 +4,24 @@
 
 #include "native.h"
 
+#include <string.h>
+
 #define GROUP 64        /* inputs that share a scale, in weights and in activations */
 #define TILE 16         /* outputs of a tile: one register of AVX512 */
 #define PAIR (2 * TILE) /* outputs that are computed together */
 #define BLOCK_ROWS 16   /* rows of a product that share one reading of the weights */
 #define PAGE 64         /* positions of a slot that are allocated together */
+#define DEPTH 32        /* inputs of a bfloat16 product come in blocks of this size, padded with zeros */
 #define TINY 2e-36f     /* a group of smaller values counts as zeros: its scale is not a normal float32 */
 
 /* A block of a packed FN_U8 matrix holds PAIR outputs times GROUP inputs:
  *   uint8_t values[GROUP / 4][PAIR][4];  w = scale * (value - 128) + offset
  *   float scales[PAIR];
  *   float offsets[PAIR];                 only where the matrix has offsets
- * The blocks of one pair of tiles follow each other, so that a product reads memory in order. A pair of an FN_F32 matrix
- * is float values[columns][PAIR]. */
+ * The blocks of one pair of tiles follow each other, so that a product reads memory in order.
+ *
+ * A pair of an FN_F32 matrix is float[columns][PAIR], of an FN_BF16 matrix uint16_t[columns / 2][PAIR][2], in which
+ * columns are padded to a multiple of DEPTH: 16 pairs of inputs are what one tile register of AMX holds. */
 #define BLOCK_VALUES (PAIR * GROUP)
 #define BLOCK_SCALES (PAIR * (int)sizeof(float))
 
@@ -30,22 +35,45 @@ static inline size_t block_size(int has_offset) {
     return BLOCK_VALUES + (size_t)BLOCK_SCALES * (has_offset ? 2 : 1);
 }
 
+/* Inputs of a bfloat16 product, with its padding. */
+static inline int whole_depth(int columns) { return (columns + DEPTH - 1) / DEPTH * DEPTH; }
+
 /* Bytes of the weights of PAIR outputs. */
 static inline size_t pair_size(const struct fn_matrix *m) {
     if (m->weights == FN_F32) return (size_t)m->columns * PAIR * sizeof(float);
+    if (m->weights == FN_BF16) return (size_t)whole_depth(m->columns) * PAIR * sizeof(uint16_t);
     return (size_t)(m->columns / GROUP) * block_size(m->has_offset);
 }
 
 /* Number of pairs, whose missing rows are zero: a product is shared out in pairs of tiles. */
 static inline int pairs(const struct fn_matrix *m) { return (m->rows + PAIR - 1) / PAIR; }
 
-/* The inputs of a product: n rows of `columns`, in float32 or, for FN_U8, also rounded to 8 bits. */
+/* Round to the nearest bfloat16, to an even one in the middle of two. */
+static inline uint16_t bfloat_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7FFFFFFF) > 0x7F800000) return (uint16_t)(bits >> 16 | 0x40); /* NaN */
+    return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+static inline float from_bfloat(uint16_t half) {
+    uint32_t bits = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* The inputs of a product: n rows of `columns`, in float32 and, for other weights, rounded as those need it. Rows are
+ * `stride` apart, which is no multiple of 4 kB except for FN_U8: the lines of 16 such rows would share a place in the
+ * cache. */
 struct operand {
     int columns;
-    float *values;   /* (n, columns) */
-    int8_t *rounded; /* (n, columns), x = scale * rounded */
-    float *scales;   /* (n, columns / GROUP) */
-    int32_t *sums;   /* (n, columns / GROUP), of the rounded values of a group */
+    size_t stride, capacity; /* in values; capacity: of all rows */
+    float *values;           /* (n, stride) */
+    uint16_t *bfloats;       /* (n, stride), zeros up to whole_depth(columns) */
+    int8_t *rounded;         /* (n, columns), x = scale * rounded */
+    float *scales;           /* (n, columns / GROUP) */
+    int32_t *sums;           /* (n, columns / GROUP), of the rounded values of a group */
 };
 
 /* The inner loops. Every instruction set gives the same integers, and floats within a few units of the last place.
@@ -69,12 +97,28 @@ struct kernels {
     float (*sum_of_squares)(const float *x, int n);
     void (*scale_by)(const float *x, const float *weights, float factor, int n, float *out); /* x * weights * factor */
     void (*swiglu)(const float *gate, const float *up, int n, float *out);                   /* silu(gate) * up */
+    /* As product_f32, of bfloat16. */
+    void (*product_bf16)(const uint16_t *pair, const struct operand *x, int first, int n, float *out);
+    void (*to_bfloat)(const float *x, int n, uint16_t *out);
+    /* (x - mean) / sqrt(variance + eps) * weights + bias */
+    void (*layer_norm)(const float *x, const float *weights, const float *bias, float eps, int n, float *out);
+    void (*add)(const float *x, const float *y, int n, float *out);
+    void (*add_products)(const float *x, const float *weights, int n, float *out); /* out + x * weights */
+    void (*relu)(const float *x, int n, float *out);
+    void (*gelu)(const float *x, int n, float *out); /* x / 2 * (1 + erf(x / sqrt(2))) */
 };
+
+/* For instruction sets that have nothing better. */
+void product_bf16_plain(const uint16_t *pair, const struct operand *x, int first, int n, float *out);
+void to_bfloat_plain(const float *x, int n, uint16_t *out);
 
 extern const struct kernels kernels_scalar;
 #if defined(__x86_64__)
-extern const struct kernels kernels_avx2, kernels_avxvnni, kernels_avx512;
-const struct kernels *kernels_amx(void); /* NULL if tiles are missing, not granted or wrong; needs AVX512 */
+extern const struct kernels kernels_avx2, kernels_avxvnni, kernels_avx512, kernels_avx512bf16;
+/* Those of AVX512 with the products of AMX; NULL if tiles are missing, not granted or wrong. */
+const struct kernels *kernels_amx(const struct kernels *avx512);
+void product_bf16_avx512(const uint16_t *pair, const struct operand *x, int first, int n, float *out);
+void to_bfloat_avx512(const float *x, int n, uint16_t *out);
 #elif defined(__aarch64__)
 extern const struct kernels kernels_neon;
 #endif
@@ -89,8 +133,14 @@ void pool_free(struct pool *pool);
 typedef void (*pool_task)(void *job, int chunk);
 void pool_run(struct pool *pool, pool_task task, void *job, int chunks);
 
-/* Round rows of an operand, if the weights need it. */
+/* A row of an operand. */
+static inline float *row_of(const struct operand *x, int row) { return x->values + (size_t)row * x->stride; }
+
+/* Round a row of an operand, if the weights need it. */
 void round_row(const struct kernels *k, int weights, const struct operand *x, int row);
+
+/* Store n inputs of a row, from `column` on, in the type that the weights need. FN_U8 needs whole groups. */
+void put(const struct kernels *k, int weights, const struct operand *x, int row, int column, const float *from, int n);
 
 /* Multiply `n` rows of x, at most BLOCK_ROWS, `first` the first of them, by a pair of tiles: (n, PAIR). */
 void multiply_pair(const struct kernels *k, const struct fn_matrix *m, int pair, const struct operand *x, int first,
@@ -99,8 +149,23 @@ void multiply_pair(const struct kernels *k, const struct fn_matrix *m, int pair,
 /* The number of rows in a block that begins with row `first` of n. */
 static inline int block_rows(int first, int n) { return n - first < BLOCK_ROWS ? n - first : BLOCK_ROWS; }
 
-/* Allocate (n, columns) for a product; 0 or FN_NO_MEMORY. */
+/* Make room for (n, columns), for a product with such weights; 0 or FN_NO_MEMORY. One operand keeps to one type. */
 int operand_reserve(struct operand *x, int n, int columns, int weights);
 void operand_free(struct operand *x);
+
+/* Attention of queries to keys and values, all in float32; head h is at columns h * head_dim of each. Queries of
+ * sequence i are the rows offsets[i] to offsets[i + 1], its keys and values the rows key_offsets[i] to
+ * key_offsets[i + 1]. */
+struct attention {
+    const struct kernels *kernels;
+    int sequences, heads, head_dim;
+    const int32_t *offsets, *key_offsets;
+    const float *queries, *keys, *values;
+    size_t query_stride, key_stride; /* from row to row */
+    float *packed;                   /* working memory: `attention_memory` floats */
+    const struct operand *out;       /* (rows, heads * head_dim) */
+};
+size_t attention_memory(int heads, int head_dim, int sequences, const int32_t *key_offsets);
+void run_attention(struct attention *a, struct pool *pool);
 
 #endif

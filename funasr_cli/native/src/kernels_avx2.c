@@ -14,7 +14,8 @@
 #include <math.h>
 #include <string.h>
 
-#define ROWS 4 /* that share the loads of a tile: 8 accumulators */
+#define ROWS 4     /* that share the loads of a tile of bytes: 8 accumulators */
+#define ROWS_F32 6 /* that share the loads of a tile: 12 accumulators */
 #define INLINE static inline __attribute__((always_inline))
 
 /* --- names for what the loops do --- */
@@ -41,7 +42,7 @@ INLINE __m256i broadcast(const int8_t *inputs) {
     return _mm256_set1_epi32(four);
 }
 
-/* Weights as `add_products` takes them: 4 of each of 8 outputs. */
+/* Weights as `add_bytes` takes them: 4 of each of 8 outputs. */
 struct weights {
     __m256i values, magnitudes;
 };
@@ -51,7 +52,7 @@ struct weights {
 INLINE struct weights load_weights(const uint8_t *stored) {
     return (struct weights){.values = _mm256_loadu_si256((const __m256i *)stored)};
 }
-INLINE __m256i add_products(__m256i sums, struct weights w, __m256i inputs) {
+INLINE __m256i add_bytes(__m256i sums, struct weights w, __m256i inputs) {
     return _mm256_dpbusd_avx_epi32(sums, w.values, inputs);
 }
 #else
@@ -61,7 +62,7 @@ INLINE struct weights load_weights(const uint8_t *stored) {
     return (struct weights){values, _mm256_abs_epi8(values)}; /* value - 128 */
 }
 /* Add the products of 4 weights and 4 inputs to each of 8 sums. */
-INLINE __m256i add_products(__m256i sums, struct weights w, __m256i inputs) {
+INLINE __m256i add_bytes(__m256i sums, struct weights w, __m256i inputs) {
     __m256i pairs = _mm256_maddubs_epi16(w.magnitudes, _mm256_sign_epi8(inputs, w.values));
     return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
@@ -139,8 +140,8 @@ INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, in
         struct weights left = load_weights(block), right = load_weights(block + 32);
         for (int i = 0; i < n; i++) {
             __m256i inputs = broadcast(rounded + (size_t)i * columns + 4 * four);
-            dots[i][0] = add_products(dots[i][0], left, inputs);
-            dots[i][1] = add_products(dots[i][1], right, inputs);
+            dots[i][0] = add_bytes(dots[i][0], left, inputs);
+            dots[i][1] = add_bytes(dots[i][1], right, inputs);
         }
     }
     totals += tile;
@@ -175,13 +176,13 @@ static void product_u8(const uint8_t *pair, int has_offset, const struct operand
 
 /* One tile of a pair. */
 INLINE void rows_f32(const int n, const float *tile, const struct operand *x, int first, float *out) {
-    const float *values = x->values + (size_t)first * (size_t)x->columns;
-    __m256 totals[ROWS][2];
+    const float *values = row_of(x, first);
+    __m256 totals[ROWS_F32][2];
     for (int row = 0; row < n; row++) totals[row][0] = totals[row][1] = _mm256_setzero_ps();
     for (int column = 0; column < x->columns; column++, tile += PAIR) {
         __m256 left = load(tile), right = load(tile + 8);
         for (int row = 0; row < n; row++) {
-            __m256 input = _mm256_set1_ps(values[(size_t)row * (size_t)x->columns + (size_t)column]);
+            __m256 input = _mm256_set1_ps(values[(size_t)row * x->stride + (size_t)column]);
             totals[row][0] = _mm256_fmadd_ps(input, left, totals[row][0]);
             totals[row][1] = _mm256_fmadd_ps(input, right, totals[row][1]);
         }
@@ -194,9 +195,11 @@ INLINE void rows_f32(const int n, const float *tile, const struct operand *x, in
 
 static void product_f32(const float *pair, const struct operand *x, int first, int n, float *out) {
     for (int tile = 0; tile < PAIR; tile += TILE)
-        for (int row = 0; row < n; row += ROWS) {
+        for (int row = 0; row < n; row += ROWS_F32) {
 #define DENSE(count) rows_f32(count, pair + tile, x, first + row, out + row * PAIR + tile)
-            FOR_ROWS(n - row, DENSE)
+            if (n - row > 5) DENSE(6);
+            else if (n - row == 5) DENSE(5);
+            else FOR_ROWS(n - row, DENSE)
         }
 }
 
@@ -310,6 +313,66 @@ static void swiglu(const float *gate, const float *up, int n, float *out) {
     for (; i < n; i++) out[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
 
+/* --- whole rows of networks with layer norms --- */
+
+static void layer_norm(const float *x, const float *weights, const float *bias, float eps, int n, float *out) {
+    __m256 sums = _mm256_setzero_ps(), squares = _mm256_setzero_ps();
+    int i = 0;
+    for (; i + 8 <= n; i += 8) sums = _mm256_add_ps(sums, load(x + i));
+    float sum = reduce_add(sums);
+    for (; i < n; i++) sum += x[i];
+    float mean = sum / (float)n;
+    for (i = 0; i + 8 <= n; i += 8) {
+        __m256 from_mean = _mm256_sub_ps(load(x + i), _mm256_set1_ps(mean));
+        squares = _mm256_fmadd_ps(from_mean, from_mean, squares);
+    }
+    float variance = reduce_add(squares);
+    for (; i < n; i++) variance += (x[i] - mean) * (x[i] - mean);
+    float factor = 1.0f / sqrtf(variance / (float)n + eps);
+    for (i = 0; i + 8 <= n; i += 8) {
+        __m256 normed = _mm256_mul_ps(_mm256_sub_ps(load(x + i), _mm256_set1_ps(mean)), _mm256_set1_ps(factor));
+        _mm256_storeu_ps(out + i, _mm256_fmadd_ps(normed, load(weights + i), load(bias + i)));
+    }
+    for (; i < n; i++) out[i] = (x[i] - mean) * factor * weights[i] + bias[i];
+}
+
+static void add(const float *x, const float *y, int n, float *out) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, _mm256_add_ps(load(x + i), load(y + i)));
+    for (; i < n; i++) out[i] = x[i] + y[i];
+}
+
+static void add_products(const float *x, const float *weights, int n, float *out) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, _mm256_fmadd_ps(load(x + i), load(weights + i), load(out + i)));
+    for (; i < n; i++) out[i] += x[i] * weights[i];
+}
+
+static void relu(const float *x, int n, float *out) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, _mm256_max_ps(_mm256_setzero_ps(), load(x + i)));
+    for (; i < n; i++) out[i] = x[i] < 0.0f ? 0.0f : x[i];
+}
+
+/* As in kernels_avx512.c */
+static void gelu(const float *x, int n, float *out) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256 v = load(x + i), size = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v), one = _mm256_set1_ps(1.0f);
+        __m256 z = _mm256_mul_ps(size, _mm256_set1_ps(0.70710678f));
+        __m256 t = _mm256_div_ps(one, _mm256_fmadd_ps(z, _mm256_set1_ps(0.3275911f), one));
+        __m256 p = _mm256_set1_ps(1.061405429f);
+        p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(-1.453152027f));
+        p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(1.421413741f));
+        p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(-0.284496736f));
+        p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(0.254829592f));
+        __m256 below = _mm256_mul_ps(_mm256_mul_ps(p, t), exponential(_mm256_fnmadd_ps(z, z, _mm256_setzero_ps())));
+        __m256 half = _mm256_mul_ps(size, _mm256_set1_ps(0.5f));
+        _mm256_storeu_ps(out + i, _mm256_fnmadd_ps(half, below, _mm256_max_ps(_mm256_setzero_ps(), v)));
+    }
+    for (; i < n; i++) out[i] = 0.5f * x[i] * erfcf(x[i] * -0.70710678f);
+}
+
 #if defined(__AVXVNNI__)
 const struct kernels kernels_avxvnni = {
     "avxvnni",
@@ -319,6 +382,7 @@ const struct kernels kernels_avx2 = {
 #endif
     round_group, product_u8, product_f32, scores, add_weighted, to_half,
     maximum, exponentials, sum_of_squares, scale_by, swiglu,
+    product_bf16_plain, to_bfloat_plain, layer_norm, add, add_products, relu, gelu,
 };
 
 #endif

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-#define ROWS 8 /* that share the loads of a tile: 16 accumulators */
+#define ROWS 8       /* that share the loads of a tile: 16 accumulators */
 #define INLINE static inline __attribute__((always_inline))
 
 /* --- names for what the loops do --- */
@@ -126,13 +126,13 @@ static void product_u8(const uint8_t *pair, int has_offset, const struct operand
 }
 
 INLINE void rows_f32(const int n, const float *pair, const struct operand *x, int first, float *out) {
-    const float *values = x->values + (size_t)first * (size_t)x->columns;
+    const float *values = row_of(x, first);
     __m512 totals[ROWS][2];
     for (int row = 0; row < n; row++) totals[row][0] = totals[row][1] = _mm512_setzero_ps();
     for (int column = 0; column < x->columns; column++, pair += PAIR) {
         __m512 left = load(pair), right = load(pair + TILE);
         for (int row = 0; row < n; row++) {
-            __m512 input = _mm512_set1_ps(values[(size_t)row * (size_t)x->columns + (size_t)column]);
+            __m512 input = _mm512_set1_ps(values[(size_t)row * x->stride + (size_t)column]);
             totals[row][0] = _mm512_fmadd_ps(input, left, totals[row][0]);
             totals[row][1] = _mm512_fmadd_ps(input, right, totals[row][1]);
         }
@@ -262,9 +262,76 @@ static void swiglu(const float *gate, const float *up, int n, float *out) {
     }
 }
 
+/* --- whole rows of networks with layer norms --- */
+
+static void layer_norm(const float *x, const float *weights, const float *bias, float eps, int n, float *out) {
+    __m512 sums = _mm512_setzero_ps(), squares = _mm512_setzero_ps();
+    for (int i = 0; i < n; i += 16) sums = _mm512_add_ps(sums, _mm512_maskz_loadu_ps(first_lanes(n - i), x + i));
+    __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sums) / (float)n);
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 lanes = first_lanes(n - i);
+        __m512 from_mean = _mm512_maskz_sub_ps(lanes, _mm512_maskz_loadu_ps(lanes, x + i), mean);
+        squares = _mm512_fmadd_ps(from_mean, from_mean, squares);
+    }
+    __m512 factor = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(squares) / (float)n + eps));
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 lanes = first_lanes(n - i);
+        __m512 normed = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, x + i), mean), factor);
+        normed = _mm512_fmadd_ps(normed, _mm512_maskz_loadu_ps(lanes, weights + i), _mm512_maskz_loadu_ps(lanes, bias + i));
+        _mm512_mask_storeu_ps(out + i, lanes, normed);
+    }
+}
+
+static void add(const float *x, const float *y, int n, float *out) {
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 lanes = first_lanes(n - i);
+        __m512 sum = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, x + i), _mm512_maskz_loadu_ps(lanes, y + i));
+        _mm512_mask_storeu_ps(out + i, lanes, sum);
+    }
+}
+
+static void add_products(const float *x, const float *weights, int n, float *out) {
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 lanes = first_lanes(n - i);
+        __m512 before = _mm512_maskz_loadu_ps(lanes, out + i), w = _mm512_maskz_loadu_ps(lanes, weights + i);
+        _mm512_mask_storeu_ps(out + i, lanes, _mm512_fmadd_ps(_mm512_maskz_loadu_ps(lanes, x + i), w, before));
+    }
+}
+
+static void relu(const float *x, int n, float *out) {
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 lanes = first_lanes(n - i); /* in this order, NaN stays NaN */
+        _mm512_mask_storeu_ps(out + i, lanes, _mm512_max_ps(_mm512_setzero_ps(), _mm512_maskz_loadu_ps(lanes, x + i)));
+    }
+}
+
+/* gelu(x) = relu(x) - |x| / 2 * erfc(|x| / sqrt(2)), with erfc(z) = p(t) * e^(-z^2), t = 1 / (1 + 0.3275911 z), to
+ * 1.5e-7: Abramowitz and Stegun, 7.1.26. */
+static void gelu(const float *x, int n, float *out) {
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 lanes = first_lanes(n - i);
+        __m512 v = _mm512_maskz_loadu_ps(lanes, x + i), size = _mm512_abs_ps(v), one = _mm512_set1_ps(1.0f);
+        __m512 z = _mm512_mul_ps(size, _mm512_set1_ps(0.70710678f));
+        __m512 t = _mm512_div_ps(one, _mm512_fmadd_ps(z, _mm512_set1_ps(0.3275911f), one));
+        __m512 p = _mm512_set1_ps(1.061405429f);
+        p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-1.453152027f));
+        p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(1.421413741f));
+        p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-0.284496736f));
+        p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0.254829592f));
+        __m512 below = _mm512_mul_ps(_mm512_mul_ps(p, t), exponential(_mm512_fnmadd_ps(z, z, _mm512_setzero_ps())));
+        __m512 half = _mm512_mul_ps(size, _mm512_set1_ps(0.5f));
+        _mm512_mask_storeu_ps(out + i, lanes, _mm512_fnmadd_ps(half, below, _mm512_max_ps(_mm512_setzero_ps(), v)));
+    }
+}
+
+#define SHARED                                                                                                 \
+    round_group, product_u8, product_f32, scores, add_weighted, to_half, maximum, exponentials,                \
+        sum_of_squares, scale_by, swiglu
 const struct kernels kernels_avx512 = {
-    "avx512", round_group, product_u8, product_f32, scores, add_weighted, to_half,
-    maximum, exponentials, sum_of_squares, scale_by, swiglu,
+    "avx512", SHARED, product_bf16_plain, to_bfloat_plain, layer_norm, add, add_products, relu, gelu,
+};
+const struct kernels kernels_avx512bf16 = {
+    "avx512bf16", SHARED, product_bf16_avx512, to_bfloat_avx512, layer_norm, add, add_products, relu, gelu,
 };
 
 #endif

@@ -26,7 +26,7 @@ INLINE float reduce_add(const float32x4_t *x) {
 }
 
 /* Add the products of 4 weights and 4 inputs to each of 4 sums. */
-INLINE int32x4_t add_products(int32x4_t sums, int8x16_t weights, const int8_t *inputs) {
+INLINE int32x4_t add_bytes(int32x4_t sums, int8x16_t weights, const int8_t *inputs) {
     int32_t four;
     memcpy(&four, inputs, sizeof four);
     return vdotq_s32(sums, weights, vreinterpretq_s8_s32(vdupq_n_s32(four)));
@@ -99,7 +99,7 @@ INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, in
             uint8x16_t stored = vld1q_u8(block + 16 * q);
             int8x16_t weights = vreinterpretq_s8_u8(veorq_u8(stored, vdupq_n_u8(0x80))); /* value - 128 */
             for (int i = 0; i < n; i++)
-                dots[i][q] = add_products(dots[i][q], weights, rounded + (size_t)i * columns + 4 * four);
+                dots[i][q] = add_bytes(dots[i][q], weights, rounded + (size_t)i * columns + 4 * four);
         }
     }
     totals += tile;
@@ -136,7 +136,7 @@ static void product_u8(const uint8_t *pair, int has_offset, const struct operand
 
 /* One tile of a pair. */
 INLINE void rows_f32(const int n, const float *tile, const struct operand *x, int first, float *out) {
-    const float *values = x->values + (size_t)first * (size_t)x->columns;
+    const float *values = row_of(x, first);
     float32x4_t totals[ROWS][QUARTERS];
     for (int row = 0; row < n; row++)
         for (int q = 0; q < QUARTERS; q++) totals[row][q] = zero();
@@ -144,7 +144,7 @@ INLINE void rows_f32(const int n, const float *tile, const struct operand *x, in
         for (int q = 0; q < QUARTERS; q++) {
             float32x4_t weights = vld1q_f32(tile + 4 * q);
             for (int row = 0; row < n; row++) {
-                float input = values[(size_t)row * (size_t)x->columns + (size_t)column];
+                float input = values[(size_t)row * x->stride + (size_t)column];
                 totals[row][q] = vfmaq_n_f32(totals[row][q], weights, input);
             }
         }
@@ -158,6 +158,50 @@ static void product_f32(const float *pair, const struct operand *x, int first, i
 #define DENSE(count) rows_f32(count, pair + tile, x, first + row, out + row * PAIR + tile)
             FOR_ROWS(n - row, DENSE)
         }
+}
+
+/* One tile of a pair, computed in float32, since not every CPU with the dot product of bytes has that of bfloat16.
+ * Products of bfloat16 are exact in it, so this gives what kernels_scalar.c does. A register holds the weights of 4
+ * outputs for 2 inputs each. */
+INLINE void rows_bf16(const int n, const uint16_t *tile, const struct operand *x, int first, float *out) {
+    const uint16_t *values = x->bfloats + (size_t)first * x->stride;
+    float32x4_t totals[ROWS][QUARTERS];
+    for (int row = 0; row < n; row++)
+        for (int q = 0; q < QUARTERS; q++) totals[row][q] = zero();
+    for (int column = 0; column < whole_depth(x->columns); column += 2, tile += 2 * PAIR)
+        for (int q = 0; q < QUARTERS; q++) {
+            uint32x4_t both = vreinterpretq_u32_u16(vld1q_u16(tile + 8 * q));
+            float32x4_t one = vreinterpretq_f32_u32(vshlq_n_u32(both, 16));
+            float32x4_t other = vreinterpretq_f32_u32(vandq_u32(both, vdupq_n_u32(0xFFFF0000)));
+            for (int row = 0; row < n; row++) {
+                const uint16_t *inputs = values + (size_t)row * x->stride + (size_t)column;
+                totals[row][q] = vfmaq_n_f32(totals[row][q], other, from_bfloat(inputs[1]));
+                totals[row][q] = vfmaq_n_f32(totals[row][q], one, from_bfloat(inputs[0]));
+            }
+        }
+    for (int row = 0; row < n; row++, out += PAIR)
+        for (int q = 0; q < QUARTERS; q++) vst1q_f32(out + 4 * q, totals[row][q]);
+}
+
+static void product_bf16(const uint16_t *pair, const struct operand *x, int first, int n, float *out) {
+    for (int tile = 0; tile < PAIR; tile += TILE)
+        for (int row = 0; row < n; row += ROWS) {
+#define HALVED(count) rows_bf16(count, pair + 2 * tile, x, first + row, out + row * PAIR + tile)
+            FOR_ROWS(n - row, HALVED)
+        }
+}
+
+/* As bfloat_of: NaN keeps its upper half, and becomes a quiet one. */
+static void to_bfloat(const float *x, int n, uint16_t *out) {
+    int i = 0;
+    for (; i + 4 <= n; i += 4) {
+        uint32x4_t bits = vreinterpretq_u32_f32(vld1q_f32(x + i)), high = vshrq_n_u32(bits, 16);
+        uint32x4_t odd = vandq_u32(high, vdupq_n_u32(1)), half = vdupq_n_u32(0x7FFF);
+        uint32x4_t rounded = vshrq_n_u32(vaddq_u32(vaddq_u32(bits, half), odd), 16);
+        uint32x4_t is_nan = vcgtq_u32(vandq_u32(bits, vdupq_n_u32(0x7FFFFFFF)), vdupq_n_u32(0x7F800000));
+        vst1_u16(out + i, vmovn_u32(vbslq_u32(is_nan, vorrq_u32(high, vdupq_n_u32(0x40)), rounded)));
+    }
+    for (; i < n; i++) out[i] = bfloat_of(x[i]);
 }
 
 /* --- attention; d is a multiple of 16. Queries are taken in twos, which share what is read. --- */
@@ -276,9 +320,69 @@ static void swiglu(const float *gate, const float *up, int n, float *out) {
     for (; i < n; i++) out[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
 
+/* --- whole rows of networks with layer norms --- */
+
+static void layer_norm(const float *x, const float *weights, const float *bias, float eps, int n, float *out) {
+    float32x4_t sums = zero(), squares = zero();
+    int i = 0;
+    for (; i + 4 <= n; i += 4) sums = vaddq_f32(sums, vld1q_f32(x + i));
+    float sum = vaddvq_f32(sums);
+    for (; i < n; i++) sum += x[i];
+    float mean = sum / (float)n;
+    for (i = 0; i + 4 <= n; i += 4) {
+        float32x4_t from_mean = vsubq_f32(vld1q_f32(x + i), vdupq_n_f32(mean));
+        squares = vfmaq_f32(squares, from_mean, from_mean);
+    }
+    float variance = vaddvq_f32(squares);
+    for (; i < n; i++) variance += (x[i] - mean) * (x[i] - mean);
+    float factor = 1.0f / sqrtf(variance / (float)n + eps);
+    for (i = 0; i + 4 <= n; i += 4) {
+        float32x4_t normed = vmulq_n_f32(vsubq_f32(vld1q_f32(x + i), vdupq_n_f32(mean)), factor);
+        vst1q_f32(out + i, vfmaq_f32(vld1q_f32(bias + i), normed, vld1q_f32(weights + i)));
+    }
+    for (; i < n; i++) out[i] = (x[i] - mean) * factor * weights[i] + bias[i];
+}
+
+static void add(const float *x, const float *y, int n, float *out) {
+    int i = 0;
+    for (; i + 4 <= n; i += 4) vst1q_f32(out + i, vaddq_f32(vld1q_f32(x + i), vld1q_f32(y + i)));
+    for (; i < n; i++) out[i] = x[i] + y[i];
+}
+
+static void add_products(const float *x, const float *weights, int n, float *out) {
+    int i = 0;
+    for (; i + 4 <= n; i += 4) vst1q_f32(out + i, vfmaq_f32(vld1q_f32(out + i), vld1q_f32(x + i), vld1q_f32(weights + i)));
+    for (; i < n; i++) out[i] += x[i] * weights[i];
+}
+
+static void relu(const float *x, int n, float *out) {
+    int i = 0;
+    for (; i + 4 <= n; i += 4) vst1q_f32(out + i, vmaxq_f32(vld1q_f32(x + i), zero())); /* NaN stays NaN */
+    for (; i < n; i++) out[i] = x[i] < 0.0f ? 0.0f : x[i];
+}
+
+/* As in kernels_avx512.c */
+static void gelu(const float *x, int n, float *out) {
+    int i = 0;
+    for (; i + 4 <= n; i += 4) {
+        float32x4_t v = vld1q_f32(x + i), size = vabsq_f32(v), one = vdupq_n_f32(1.0f);
+        float32x4_t z = vmulq_n_f32(size, 0.70710678f);
+        float32x4_t t = vdivq_f32(one, vfmaq_n_f32(one, z, 0.3275911f));
+        float32x4_t p = vdupq_n_f32(1.061405429f);
+        p = vfmaq_f32(vdupq_n_f32(-1.453152027f), p, t);
+        p = vfmaq_f32(vdupq_n_f32(1.421413741f), p, t);
+        p = vfmaq_f32(vdupq_n_f32(-0.284496736f), p, t);
+        p = vfmaq_f32(vdupq_n_f32(0.254829592f), p, t);
+        float32x4_t below = vmulq_f32(vmulq_f32(p, t), exponential(vnegq_f32(vmulq_f32(z, z))));
+        vst1q_f32(out + i, vfmsq_f32(vmaxq_f32(v, zero()), vmulq_n_f32(size, 0.5f), below));
+    }
+    for (; i < n; i++) out[i] = 0.5f * x[i] * erfcf(x[i] * -0.70710678f);
+}
+
 const struct kernels kernels_neon = {
     "neon", round_group, product_u8, product_f32, scores, add_weighted, to_half,
     maximum, exponentials, sum_of_squares, scale_by, swiglu,
+    product_bf16, to_bfloat, layer_norm, add, add_products, relu, gelu,
 };
 
 #endif

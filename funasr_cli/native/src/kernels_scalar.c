@@ -67,7 +67,7 @@ static void product_u8(const uint8_t *pair, int has_offset, const struct operand
 static void product_f32(const float *pair, const struct operand *x, int first, int n, float *out) {
     memset(out, 0, (size_t)(n * PAIR) * sizeof(float));
     for (int row = 0; row < n; row++, out += PAIR) {
-        const float *values = x->values + (size_t)(first + row) * (size_t)x->columns;
+        const float *values = row_of(x, first + row);
         for (int column = 0; column < x->columns; column++)
             for (int output = 0; output < PAIR; output++)
                 out[output] += values[column] * pair[(size_t)column * PAIR + (size_t)output];
@@ -124,7 +124,51 @@ static void swiglu(const float *gate, const float *up, int n, float *out) {
     for (int i = 0; i < n; i++) out[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
 
+/* The second of each pair first, as the instruction does; products of bfloat16 are exact in float32. */
+void product_bf16_plain(const uint16_t *pair, const struct operand *x, int first, int n, float *out) {
+    memset(out, 0, (size_t)(n * PAIR) * sizeof(float));
+    for (int row = 0; row < n; row++, out += PAIR) {
+        const uint16_t *values = x->bfloats + (size_t)(first + row) * x->stride;
+        for (int column = 0; column < whole_depth(x->columns); column += 2)
+            for (int output = 0; output < PAIR; output++) {
+                const uint16_t *weights = pair + (size_t)column * PAIR + 2 * output;
+                out[output] += from_bfloat(values[column + 1]) * from_bfloat(weights[1]);
+                out[output] += from_bfloat(values[column]) * from_bfloat(weights[0]);
+            }
+    }
+}
+
+void to_bfloat_plain(const float *x, int n, uint16_t *out) {
+    for (int i = 0; i < n; i++) out[i] = bfloat_of(x[i]);
+}
+
+static void layer_norm(const float *x, const float *weights, const float *bias, float eps, int n, float *out) {
+    double sum = 0.0, squares = 0.0;
+    for (int i = 0; i < n; i++) sum += (double)x[i];
+    float mean = (float)(sum / n);
+    for (int i = 0; i < n; i++) squares += (double)(x[i] - mean) * (double)(x[i] - mean);
+    float factor = 1.0f / sqrtf((float)(squares / n) + eps);
+    for (int i = 0; i < n; i++) out[i] = (x[i] - mean) * factor * weights[i] + bias[i];
+}
+
+static void add(const float *x, const float *y, int n, float *out) {
+    for (int i = 0; i < n; i++) out[i] = x[i] + y[i];
+}
+
+static void add_products(const float *x, const float *weights, int n, float *out) {
+    for (int i = 0; i < n; i++) out[i] += x[i] * weights[i];
+}
+
+static void relu(const float *x, int n, float *out) {
+    for (int i = 0; i < n; i++) out[i] = x[i] < 0.0f ? 0.0f : x[i]; /* NaN stays NaN */
+}
+
+static void gelu(const float *x, int n, float *out) {
+    for (int i = 0; i < n; i++) out[i] = 0.5f * x[i] * erfcf(x[i] * -0.70710678f);
+}
+
 const struct kernels kernels_scalar = {
     "scalar", round_group, product_u8, product_f32, scores, add_weighted, to_half,
     maximum, exponentials, sum_of_squares, scale_by, swiglu,
+    product_bf16_plain, to_bfloat_plain, layer_norm, add, add_products, relu, gelu,
 };

@@ -1,9 +1,11 @@
-/* The library's interface: a decoder of the Qwen3 kind on a CPU. Plain C, called through ctypes.
+/* The library's interface: a decoder of the Qwen3 kind, and Transformer blocks over whole sequences, on a CPU. Plain C,
+ * called through ctypes.
  *
  * Every pointer that is passed in is borrowed unless a comment says otherwise, and must stay valid as long as the
  * decoder lives. Functions that can fail return 0 on success and a negative number on failure (see FN_*).
- * One decoder may be used by one thread at a time; only fn_clear_slot may be called meanwhile, for a slot that is not
- * in use. In a child of fork(), a decoder of the parent computes in one thread, provided that it was idle at the fork.
+ * One decoder or encoder may be used by one thread at a time; only fn_clear_slot may be called meanwhile, for a slot
+ * that is not in use. In a child of fork(), those of the parent compute in one thread, provided that they were idle at
+ * the fork.
  */
 #ifndef FUNASR_NATIVE_H
 #define FUNASR_NATIVE_H
@@ -21,8 +23,9 @@ enum {
     FN_NO_INSTRUCTION_SET = -3, /* this CPU does not have it */
 };
 
-/* How the weights of a matrix are stored; FN_U8 adds an offset for each group where `has_offset` is 1. */
-enum { FN_F32 = 0, FN_U8 = 1 };
+/* How the weights of a matrix are stored; FN_U8 adds an offset for each group where `has_offset` is 1. Inputs of a
+ * product are rounded to the same type: bfloat16, or 8 bits in groups. Sums are float32. */
+enum { FN_F32 = 0, FN_U8 = 1, FN_BF16 = 2 };
 
 /* Sizes of a decoder; names are those of its config.json. */
 struct fn_shape {
@@ -61,7 +64,8 @@ FN_EXPORT const char *const *fn_instruction_sets(void);
 /* Bytes of a packed matrix. */
 FN_EXPORT size_t fn_packed_size(int32_t rows, int32_t columns, int32_t weights, int32_t has_offset);
 
-/* Pack float32 values (rows, columns) as they are, or rounded to 8 bits in groups of 64. */
+/* Pack float32 values (rows, columns) as they are, rounded to bfloat16, or rounded to 8 bits in groups of 64. Only the
+ * last needs a multiple of 64 columns. */
 FN_EXPORT int fn_pack(void *packed, const float *values, int32_t rows, int32_t columns, int32_t weights);
 
 /* Pack values (rows, columns) of 8 bits or fewer, w = scale * value + offset, with (rows, columns / group) scales
@@ -69,7 +73,10 @@ FN_EXPORT int fn_pack(void *packed, const float *values, int32_t rows, int32_t c
 FN_EXPORT int fn_pack_affine(void *packed, const uint8_t *values, const float *scales, const float *offsets,
                              int32_t rows, int32_t columns, int32_t group);
 
-/* Multiply a batch: x (n, columns) float32 -> out (n, rows). For tests and for layers outside a decoder. */
+/* Read rows of a packed matrix: numbers (n,) -> out (n, columns) float32. */
+FN_EXPORT int fn_unpack(const struct fn_matrix *matrix, const int32_t *numbers, int32_t n, float *out);
+
+/* Multiply a batch: x (n, columns) float32 -> out (n, rows). For tests. */
 FN_EXPORT int fn_product(const struct fn_matrix *matrix, const float *x, int32_t n, float *out, int32_t threads,
                          const char *instruction_set);
 
@@ -101,5 +108,65 @@ FN_EXPORT int fn_copy_slot(fn_decoder *decoder, int32_t from, int32_t to, int32_
 
 /* Release the memory of a slot's positions. */
 FN_EXPORT void fn_clear_slot(fn_decoder *decoder, int32_t slot);
+
+/* --- networks that see a whole sequence at once --- */
+
+/* A product with a bias, which may be NULL. */
+struct fn_linear {
+    struct fn_matrix matrix;
+    const float *bias; /* (rows,) float32 */
+};
+
+enum { FN_LAYER_NORM = 0, FN_RMS_NORM = 1 };
+struct fn_norm {
+    const float *weights, *bias; /* (width,) each; an RMS norm has no bias */
+    float eps;
+    int32_t kind;
+};
+
+/* FN_SWIGLU: silu(gate) * up. The matrix has 16 outputs of the gate before the same 16 of up, the bias all of the gate
+ * before all of up. FN_GELU is the exact one, with the error function. */
+enum { FN_IDENTITY = 0, FN_RELU = 1, FN_GELU = 2, FN_SWIGLU = 3 };
+
+/* A pre-norm Transformer layer over sequences that lie one after the other:
+ *   x = x + output(attention(norm(x))) + memory     without "x +" where the norm's input has another width
+ *   x = x + cross_output(cross_attention(norm(x), source))     only if cross_query has a matrix
+ *   x = x + down(activation(up(norm(x))))
+ * All matrices store their weights in the same way. */
+struct fn_block {
+    struct fn_norm attention_norm, cross_norm, feed_forward_norm;
+    struct fn_linear qkv, output; /* qkv: queries, keys, values below each other, a third of the outputs each */
+    struct fn_linear cross_query, cross_key_value, cross_output;
+    struct fn_linear up, down;
+    const float *memory; /* (taps, width): a filter of each value over time, added to the value; NULL: none */
+    int32_t taps, taps_before; /* the filter's length, and how much of it lies before the frame that it belongs to */
+    int32_t heads, activation;
+};
+
+typedef struct fn_encoder fn_encoder;
+
+/* Make an encoder, in *made; NULL there after a failure. It holds threads and working memory, and no weights. */
+FN_EXPORT int fn_encoder_new(fn_encoder **made, int32_t threads, const char *instruction_set);
+FN_EXPORT void fn_encoder_free(fn_encoder *encoder);
+FN_EXPORT const char *fn_encoder_instruction_set(const fn_encoder *encoder);
+
+/* Run one layer: x (frames, width before) -> out (frames, width), which may be x. Sequence i has the frames
+ * offsets[i] to offsets[i + 1], at least one; offsets[0] is 0. Its cross-attention sees the rows source_offsets[i] to
+ * source_offsets[i + 1] of `source`; both NULL for a layer without one. */
+FN_EXPORT int fn_run_block(fn_encoder *encoder, const struct fn_block *block, int32_t sequences,
+                           const int32_t *offsets, const float *x, const float *source,
+                           const int32_t *source_offsets, float *out);
+
+/* Compute activation(product + bias): x (n, columns) -> out (n, rows), or half of that with FN_SWIGLU. */
+FN_EXPORT int fn_run_linear(fn_encoder *encoder, const struct fn_linear *linear, int32_t activation, int32_t n,
+                            const float *x, float *out);
+
+/* Norm rows: x (n, width) -> out, which may be x. */
+FN_EXPORT int fn_run_norm(fn_encoder *encoder, const struct fn_norm *norm, int32_t n, int32_t width, const float *x,
+                          float *out);
+
+/* For each row of (n, width): the first of its highest values, and the logarithm of the sum of its exponentials. */
+FN_EXPORT int fn_highest(fn_encoder *encoder, int32_t n, int32_t width, const float *x, int32_t *places,
+                         float *log_totals);
 
 #endif

@@ -1,5 +1,4 @@
-/* Packing of matrices: into pairs of tiles, see internal.h. Rows that are missing in the last pair are zero.
- */
+/* Packing of matrices: into pairs of tiles, see internal.h. Rows that are missing in the last pair are zero. */
 
 #include "internal.h"
 
@@ -20,6 +19,14 @@ static void pack_f32(float *packed, const float *values, int32_t rows, int32_t c
             }
 }
 
+static void pack_bf16(uint16_t *packed, const float *values, int32_t rows, int32_t columns) {
+    for (int first = 0; first < rows; first += PAIR)
+        for (int column = 0; column < whole_depth(columns); column += 2)
+            for (int row = first; row < first + PAIR; row++)
+                for (int i = column; i < column + 2; i++)
+                    *packed++ = row < rows && i < columns ? bfloat_of(values[(size_t)row * columns + i]) : 0;
+}
+
 /* The scale of a group of weights: NaN if one of them is not finite, so that no product hides it. */
 static float scale_of(const float *values) {
     float peak = 0.0f;
@@ -31,9 +38,10 @@ static float scale_of(const float *values) {
 }
 
 int fn_pack(void *packed, const float *values, int32_t rows, int32_t columns, int32_t weights) {
-    if (rows < 1 || columns < 1 || columns % GROUP) return FN_BAD_ARGUMENT;
-    if (weights == FN_F32) {
-        pack_f32(packed, values, rows, columns);
+    if (rows < 1 || columns < 1 || (weights == FN_U8 && columns % GROUP)) return FN_BAD_ARGUMENT;
+    if (weights != FN_U8) {
+        if (weights == FN_F32) pack_f32(packed, values, rows, columns);
+        else pack_bf16(packed, values, rows, columns);
         return FN_OK;
     }
     uint8_t *block = packed;
@@ -70,5 +78,25 @@ int fn_pack_affine(void *packed, const uint8_t *values, const float *scales, con
                     block[place(output, i)] =
                         row < rows ? values[(size_t)row * columns + (size_t)g * GROUP + (size_t)i] : 128;
             }
+    return FN_OK;
+}
+
+/* One value of a packed matrix, of an output of a pair of tiles. */
+static float unpacked(const struct fn_matrix *m, const uint8_t *pair, int output, int input) {
+    if (m->weights == FN_F32) return ((const float *)(const void *)pair)[input * PAIR + output];
+    if (m->weights == FN_BF16)
+        return from_bfloat(((const uint16_t *)(const void *)pair)[(input / 2 * PAIR + output) * 2 + input % 2]);
+    const uint8_t *block = pair + (size_t)(input / GROUP) * block_size(m->has_offset);
+    const float *scales = (const float *)(const void *)(block + BLOCK_VALUES);
+    int value = block[place(output, input % GROUP)] - 128;
+    return (float)value * scales[output] + (m->has_offset ? scales[PAIR + output] : 0.0f);
+}
+
+int fn_unpack(const struct fn_matrix *m, const int32_t *numbers, int32_t n, float *out) {
+    for (int i = 0; i < n; i++) {
+        if (numbers[i] < 0 || numbers[i] >= m->rows) return FN_BAD_ARGUMENT;
+        const uint8_t *pair = (const uint8_t *)m->data + (size_t)(numbers[i] / PAIR) * pair_size(m);
+        for (int input = 0; input < m->columns; input++) *out++ = unpacked(m, pair, numbers[i] % PAIR, input);
+    }
     return FN_OK;
 }

@@ -6,40 +6,57 @@
 #include <string.h>
 
 int operand_reserve(struct operand *x, int n, int columns, int weights) {
-    size_t count = (size_t)n * (size_t)columns, groups = count / GROUP;
-    operand_free(x);
+    size_t stride = (size_t)(weights == FN_U8 ? columns : whole_depth(columns) + DEPTH);
+    size_t count = (size_t)n * stride, groups = count / GROUP;
+    if (count > x->capacity) operand_free(x);
     x->columns = columns;
+    x->stride = stride;
+    if (count <= x->capacity) return FN_OK;
     x->values = aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64);
+    if (weights == FN_BF16 && !(x->bfloats = aligned_alloc(64, (count * sizeof(uint16_t) + 63) / 64 * 64)))
+        return FN_NO_MEMORY;
     if (weights == FN_U8) {
         x->rounded = aligned_alloc(64, (count + 63) / 64 * 64);
         x->scales = malloc(groups * sizeof(float));
         x->sums = malloc(groups * sizeof(int32_t));
         if (!x->rounded || !x->scales || !x->sums) return FN_NO_MEMORY;
     }
+    x->capacity = x->values ? count : 0;
     return x->values ? FN_OK : FN_NO_MEMORY;
 }
 
 void operand_free(struct operand *x) {
     free(x->values);
+    free(x->bfloats);
     free(x->rounded);
     free(x->scales);
     free(x->sums);
     *x = (struct operand){0};
 }
 
+void put(const struct kernels *k, int weights, const struct operand *x, int row, int column, const float *from, int n) {
+    size_t at = (size_t)row * x->stride + (size_t)column;
+    if (weights == FN_BF16) {
+        int end = column + n, depth = whole_depth(x->columns);
+        k->to_bfloat(from, n, x->bfloats + at);
+        if (end == x->columns) memset(x->bfloats + at + n, 0, (size_t)(depth - end) * sizeof(uint16_t));
+    } else if (weights == FN_U8) {
+        for (int i = 0; i < n; i += GROUP)
+            k->round_group(from + i, x->rounded + at + i, x->scales + at / GROUP + i / GROUP,
+                           x->sums + at / GROUP + i / GROUP);
+    } else if (from != x->values + at)
+        memcpy(x->values + at, from, (size_t)n * sizeof(float));
+}
+
 void round_row(const struct kernels *k, int weights, const struct operand *x, int row) {
-    if (weights != FN_U8) return;
-    int groups = x->columns / GROUP;
-    for (int group = 0; group < groups; group++) {
-        size_t at = (size_t)row * (size_t)groups + (size_t)group;
-        k->round_group(x->values + at * GROUP, x->rounded + at * GROUP, x->scales + at, x->sums + at);
-    }
+    put(k, weights, x, row, 0, row_of(x, row), x->columns);
 }
 
 void multiply_pair(const struct kernels *k, const struct fn_matrix *m, int pair, const struct operand *x, int first,
                    int n, float *out) {
     const void *data = (const uint8_t *)m->data + (size_t)pair * pair_size(m);
     if (m->weights == FN_U8) k->product_u8(data, m->has_offset, x, first, n, out);
+    else if (m->weights == FN_BF16) k->product_bf16(data, x, first, n, out);
     else k->product_f32(data, x, first, n, out);
 }
 
@@ -70,12 +87,12 @@ int fn_product(const struct fn_matrix *matrix, const float *x, int32_t n, float 
     struct pool *pool = pool_new(threads);
     struct operand operand = {0};
     int status = pool ? FN_OK : FN_NO_MEMORY;
-    if (n < 1 || matrix->columns % GROUP) status = FN_BAD_ARGUMENT;
+    if (n < 1 || (matrix->weights == FN_U8 && matrix->columns % GROUP)) status = FN_BAD_ARGUMENT;
     if (!kernels) status = FN_NO_INSTRUCTION_SET;
     if (!status) status = operand_reserve(&operand, n, matrix->columns, matrix->weights);
     if (!status) {
-        for (size_t i = 0; i < (size_t)n * (size_t)matrix->columns; i++) operand.values[i] = x[i];
-        for (int row = 0; row < n; row++) round_row(kernels, matrix->weights, &operand, row);
+        for (int row = 0; row < n; row++)
+            put(kernels, matrix->weights, &operand, row, 0, x + (size_t)row * (size_t)matrix->columns, matrix->columns);
         struct product_job job = {kernels, matrix, &operand, n, out};
         pool_run(pool, product_pair, &job, pairs(matrix));
     }

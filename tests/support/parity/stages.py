@@ -14,8 +14,7 @@ from funasr_cli.audio.decode import Audio, load_audio
 from funasr_cli.compute.backend import mx
 from funasr_cli.decoding import mlx_batch as decoding
 from funasr_cli.decoding.sampling import make_sampler
-from funasr_cli.families.fun_asr_nano import network as fun_asr_nano
-from funasr_cli.families.fun_asr_nano.model import Encoded
+from funasr_cli.families.batches import on_clips
 from funasr_cli.families.fun_asr_nano.network import FunASRNano
 from funasr_cli.languages import language_code
 from funasr_cli.options import DEFAULTS, TranscribeOptions
@@ -65,7 +64,7 @@ def forced_logits(recognizer: Recognizer, prompts: list[mx.array], forced_ids: l
 
 
 def ctc_log_probs(model: FunASRNano, hidden: mx.array) -> mx.array:
-    """Return log-probabilities of (batch, frames, CTC width): (batch, frames, CTC vocabulary)."""
+    """Return log-probabilities of (..., frames, CTC width): (..., frames, CTC vocabulary)."""
     logits = model.ctc.logits(hidden)
     return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 
@@ -77,25 +76,23 @@ def compute_batch(
     model = recognizer.model.network
     features = [recognizer.model.features(clip.samples) for clip in clips]
     encoded = recognizer.model.encoded(features)
-    adapted = model.audio_adaptor(
-        encoded.hidden, fun_asr_nano.batch_lengths(encoded.lengths, encoded.hidden.shape[1])
-    )
+    downsample = recognizer.model.config.adaptor.downsample
+    adapted = on_clips(model.audio_adaptor, encoded, downsample)
     prompts = recognizer.model.prompts(encoded, options)
     logits = forced_logits(recognizer, prompts, forced_ids)
     has_ctc = recognizer.model.config.ctc is not None
-    log_probs = ctc_log_probs(model, model.ctc_hidden(encoded.hidden, encoded.lengths)) if has_ctc else None
-    downsample = recognizer.model.config.adaptor.downsample
+    log_probs = [ctc_log_probs(model, hidden) for hidden in model.ctc_hidden(encoded)] if has_ctc else None
     return [
         Stages(
             samples=recognizer.model.at_model_rate(clip.samples),
             features=features[row],
-            encoder=np.array(encoded.hidden[row, :length]),
-            adaptor=np.array(adapted[row, : -(-length // downsample)]),
+            encoder=np.array(encoded[row]),
+            adaptor=np.array(adapted[row]),
             prompt=np.array(prompts[row]),
             forced_logits=np.array(logits[row]),
-            ctc_log_probs=None if log_probs is None else np.array(log_probs[row, :length]),
+            ctc_log_probs=None if log_probs is None else np.array(log_probs[row]),
         )
-        for row, (clip, length) in enumerate(zip(clips, encoded.lengths, strict=True))
+        for row, clip in enumerate(clips)
     ]
 
 
@@ -106,7 +103,7 @@ def compute_unpadded(
     model = recognizer.model.network
     features = recognizer.model.features(clip.samples)
     hidden = model.audio_encoder(mx.array(features)[None])
-    [prompt] = recognizer.model.prompts(Encoded(hidden, [len(features)]), options)
+    [prompt] = recognizer.model.prompts([hidden[0]], options)
     row = mx.concatenate([prompt, model.llm.embed(mx.array(forced_ids[:-1]))])
     logits = model.llm.logits(model.llm(row[None], model.llm.make_cache(1))[0, -len(forced_ids) :])
     has_ctc = recognizer.model.config.ctc is not None

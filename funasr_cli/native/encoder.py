@@ -1,0 +1,158 @@
+"""Transformer layers computed by the C library over whole sequences, without padding.
+
+`models.layers` and the networks in `models` are the same on MLX, and what this is compared with.
+"""
+
+import ctypes
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from funasr_cli.native.decoder import usual_threads
+from funasr_cli.native.library import TYPES, Block, Linear, Norm, Packed, check
+
+IDENTITY, RELU, GELU, SWIGLU = range(4)  # activations
+LAYER_NORM, RMS_NORM = range(2)
+
+
+class Weights(Protocol):
+    """Reads a network's tensors by their names within it."""
+
+    type: int  # how matrices are packed
+
+    def matrix(self, *names: str, interleave: bool = False) -> Packed:
+        """Pack the matrices of these names, one below the other; with `interleave`, 16 rows of each in turns."""
+
+    def vector(self, name: str) -> np.ndarray:
+        """Read a tensor as contiguous float32."""
+
+
+class Batch(NamedTuple):
+    """Sequences one after the other."""
+
+    x: np.ndarray  # (frames of all, width) float32
+    offsets: np.ndarray  # (sequences + 1,) int32: where each begins, and the end
+
+    @classmethod
+    def of(cls, rows: Sequence[np.ndarray]) -> "Batch":
+        """Join (length, width) arrays."""
+        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+        return cls(np.ascontiguousarray(np.concatenate(rows), np.float32), offsets)
+
+    def split(self) -> list[np.ndarray]:
+        """Return the (length, width) array of each sequence."""
+        return np.split(self.x, self.offsets[1:-1])
+
+
+class NativeEncoder:
+    """Computes layers on a CPU: threads and working memory, which several networks may share."""
+
+    def __init__(self, loaded: ctypes.CDLL, threads: int | None = None, instruction_set: str | None = None):
+        """Make an encoder.
+
+        Args:
+            loaded: the library.
+            threads: None takes `usual_threads`.
+            instruction_set: None takes the fastest.
+
+        Raises:
+            MemoryError: there is not enough.
+            ValueError: the CPU lacks the instruction set.
+        """
+        self.library, made = loaded, ctypes.c_void_p()
+        threads = usual_threads() if threads is None else threads
+        check(loaded.fn_encoder_new(ctypes.byref(made), threads, instruction_set and instruction_set.encode()))
+        self._encoder, self._lock = made.value, threading.Lock()
+        # Not at exit: a daemon thread may still compute, and the system takes the memory back.
+        weakref.finalize(self, loaded.fn_encoder_free, self._encoder).atexit = False
+
+    @property
+    def instruction_set(self) -> str:
+        """What it computes with."""
+        return str(self.library.fn_encoder_instruction_set(self._encoder).decode())
+
+    def block(self, block: Block, batch: Batch, source: Batch | None = None) -> Batch:
+        """Run one layer over a batch, with cross-attention to `source` if the layer has it."""
+        out = np.empty((len(batch.x), block.output.matrix.rows), np.float32)
+        addresses = (source.x.ctypes.data, source.offsets.ctypes.data) if source else (None, None)
+        arguments = (block, len(batch.offsets) - 1, batch.offsets, batch.x.ctypes.data, *addresses, out)
+        self._call(self.library.fn_run_block, *arguments)
+        return Batch(out, batch.offsets)
+
+    def linear(self, linear: Linear, x: np.ndarray, activation: int = IDENTITY) -> np.ndarray:
+        """Compute activation(product + bias): (frames, in) -> (frames, out); out is half the rows with SwiGLU."""
+        outputs = linear.matrix.rows // (2 if activation == SWIGLU else 1)
+        out = np.empty((len(x), outputs), np.float32)
+        self._call(self.library.fn_run_linear, linear, activation, len(x), x, out)
+        return out
+
+    def norm(self, norm: Norm, x: np.ndarray) -> np.ndarray:
+        """Norm each row of (frames, width)."""
+        out = np.empty_like(x)
+        self._call(self.library.fn_run_norm, norm, *x.shape, x, out)
+        return out
+
+    def highest(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return each row's highest place, the first of several, and the log of its sum of exponentials.
+
+        (frames, classes) -> (frames,) each.
+        """
+        places, log_totals = np.empty(len(x), np.int32), np.empty(len(x), np.float32)
+        self._call(self.library.fn_highest, *x.shape, x, places, log_totals)
+        return places, log_totals
+
+    def _call(self, function: Callable[..., int], *arguments: Any) -> None:
+        """Call a function of the library, which computes for one thread at a time; Python runs meanwhile."""
+        with self._lock:
+            check(function(self._encoder, *arguments))
+
+
+class NativeNetwork:
+    """Base class of networks on a `NativeEncoder`: keeps the memory that the library points to.
+
+    Layers are run one by one, so that Ctrl-C waits for one of them only.
+    """
+
+    def __init__(self, encoder: NativeEncoder, weights: Weights):
+        self.encoder, self._weights = encoder, weights
+        self._kept: list[Packed | np.ndarray] = []
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its packed weights."""
+        return sum(kept.bytes.nbytes for kept in self._kept if isinstance(kept, Packed))
+
+    @property
+    def type(self) -> str:
+        """Number type of its products."""
+        return TYPES[self._weights.type]
+
+    @property
+    def instruction_set(self) -> str:
+        """What it computes with."""
+        return self.encoder.instruction_set
+
+    def _linear(self, *names: str) -> Linear:
+        """Pack the linear layers of these names as one, with their biases."""
+        matrix = self._weights.matrix(*names)
+        self._kept.append(matrix)
+        biases = np.concatenate([self._weights.vector(f"{name}.bias") for name in names])
+        return Linear(matrix.matrix, self._address(biases))
+
+    def _norm(self, name: str, eps: float) -> Norm:
+        """Read a layer norm."""
+        weights, bias = (self._address(self._weights.vector(f"{name}.{part}")) for part in ("weight", "bias"))
+        return Norm(weights, bias, eps, LAYER_NORM)
+
+    def _address(self, array: np.ndarray) -> int:
+        kept = np.ascontiguousarray(array, np.float32)
+        self._kept.append(kept)
+        return int(kept.ctypes.data)
+
+    def _run(self, blocks: Sequence[Block], batch: Batch) -> Batch:
+        for block in blocks:
+            batch = self.encoder.block(block, batch)
+        return batch
