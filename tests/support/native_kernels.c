@@ -86,7 +86,8 @@ static void product_of_bytes(int groups, int has_offset, int is_exact, int extre
     int columns = groups * GROUP;
     size_t bytes = (size_t)groups * block_size(has_offset);
     uint8_t *pair = aligned_alloc(64, bytes), *block = pair;
-    struct operand x = {.columns = columns, .rounded = reserve((size_t)(ROWS * columns), 1)};
+    struct operand x = {.columns = columns, .stride = (size_t)columns};
+    x.rounded = reserve((size_t)(ROWS * columns), 1);
     x.scales = numbers(ROWS * groups, 0.001f, 1.0f);
     x.sums = reserve((size_t)(ROWS * groups), sizeof(int32_t));
     if (!pair) exit(2);
@@ -125,24 +126,36 @@ static void product_of_bytes(int groups, int has_offset, int is_exact, int extre
     free(pair), free(x.rounded), free(x.scales), free(x.sums), free(alone);
 }
 
-static void product_of_floats(int columns) {
-    float *pair = numbers(columns * PAIR, -1, 1), tolerance[PAIR];
-    struct operand x = {.columns = columns, .values = numbers(ROWS * columns, -1, 1)};
+/* Rows are further apart than they are long. bfloat16 has zeros up to a multiple of DEPTH; its products are exact in
+ * float32, and the sums are to have the rounding of the instruction: compared to within what that is. */
+static void product_of_floats(int columns, int is_bfloat) {
+    int stride = whole_depth(columns) + 3;
+    float *pair = numbers(whole_depth(columns) * PAIR, -1, 1), tolerance[PAIR];
+    struct operand x = {.columns = columns, .stride = (size_t)stride, .values = numbers(ROWS * stride, -1, 1)};
+    uint16_t *packed = reserve((size_t)(whole_depth(columns) * PAIR), sizeof *packed);
+    x.bfloats = reserve((size_t)(ROWS * stride), sizeof *x.bfloats);
+    plain->to_bfloat(pair, whole_depth(columns) * PAIR, packed);
+    plain->to_bfloat(x.values, ROWS * stride, x.bfloats);
+    for (int row = 0; row < ROWS; row++)
+        for (int i = columns; i < whole_depth(columns); i++) x.bfloats[row * stride + i] = 0;
     float *alone = reserve(ROWS * PAIR, sizeof *alone);
     for (int i = 0; i < PAIR; i++) tolerance[i] = 1e-6f * (float)columns;
+#define MULTIPLY(k, first, n, out)                                                                             \
+    if (is_bfloat) k->product_bf16(packed, &x, first, n, out);                                                  \
+    else k->product_f32(pair, &x, first, n, out)
     for (int row = 0; row < ROWS; row++) {
         float wanted[PAIR];
-        plain->product_f32(pair, &x, row, 1, wanted);
-        fast->product_f32(pair, &x, row, 1, alone + row * PAIR);
-        compare("product_f32", alone + row * PAIR, wanted, PAIR, columns, tolerance);
+        MULTIPLY(plain, row, 1, wanted);
+        MULTIPLY(fast, row, 1, alone + row * PAIR);
+        compare("product of floats", alone + row * PAIR, wanted, PAIR, columns, tolerance);
     }
     for (int n = 1; n <= BLOCK_ROWS; n++) {
         float *out = reserve((size_t)(n * PAIR), sizeof *out);
-        fast->product_f32(pair, &x, 1, n, out);
-        compare("product_f32, rows", out, alone + PAIR, n * PAIR, n, NULL);
+        MULTIPLY(fast, 1, n, out);
+        compare("product of floats, rows", out, alone + PAIR, n * PAIR, n, NULL);
         free(out);
     }
-    free(pair), free(x.values), free(alone);
+    free(pair), free(x.values), free(x.bfloats), free(packed), free(alone);
 }
 
 /* --- attention --- */
@@ -195,6 +208,11 @@ static void every_half(void) {
             int both_nan = (all[i] & 0x7FFF) > 0x7C00 && (one[i] & 0x7FFF) > 0x7C00;
             if (all[i] != one[i] && !both_nan) differs("to_half", i, trial, one[i], all[i]);
         }
+        plain->to_bfloat(read, (1 << 16) - trial, all); /* also a number that fills no register */
+        fast->to_bfloat(read, (1 << 16) - trial, one);
+        for (int i = 0; i < (1 << 16) - trial; i++)
+            if (all[i] != one[i] && !(fabsf(read[i]) < 0x1p-126f)) /* AVX512 takes smaller ones as zero */
+                differs("to_bfloat", i, trial, one[i], all[i]);
     }
     free(all), free(one), free(read), free(wanted);
 }
@@ -232,6 +250,27 @@ static void rows(int n) {
     free(x), free(y), free(one), free(two), free(tolerance);
 }
 
+/* What networks with layer norms compute. */
+static void more_rows(int n) {
+    float *x = numbers(n, -6, 6), *y = numbers(n, -3, 3), *bias = numbers(n, -1, 1), *tolerance = numbers(n, 2e-5f, 2e-5f);
+    float *one = reserve((size_t)n, sizeof *one), *two = reserve((size_t)n, sizeof *two);
+    plain->layer_norm(x, y, bias, 1e-5f, n, one), fast->layer_norm(x, y, bias, 1e-5f, n, two);
+    compare("layer_norm", two, one, n, n, n > 1 ? tolerance : NULL); /* of one number, only the bias is left */
+    plain->add(x, y, n, one), fast->add(x, y, n, two);
+    compare("add", two, one, n, n, NULL);
+    memcpy(one, bias, (size_t)n * sizeof *one), memcpy(two, bias, (size_t)n * sizeof *two);
+    plain->add_products(x, y, n, one), fast->add_products(x, y, n, two);
+    for (int i = 0; i < n; i++) tolerance[i] = 1e-6f * (fabsf(x[i] * y[i]) + fabsf(bias[i]));
+    compare("add_products", two, one, n, n, tolerance);
+    plain->gelu(x, n, one), fast->gelu(x, n, two);
+    for (int i = 0; i < n; i++) tolerance[i] = 1e-6f;
+    compare("gelu", two, one, n, n, tolerance);
+    x[n / 2] = NAN;
+    plain->relu(x, n, one), fast->relu(x, n, two);
+    compare("relu", two, one, n, n, NULL);
+    free(x), free(y), free(bias), free(tolerance), free(one), free(two);
+}
+
 int main(void) {
     for (const char *const *name = fn_instruction_sets(); *name; name++) {
         printf("%s\n", *name);
@@ -240,12 +279,13 @@ int main(void) {
         for (int kind = 0; kind < 8; kind++)
             for (int groups = 1; groups <= 5; groups += 2)
                 product_of_bytes(groups, kind & 1, kind >> 1 & 1, kind >> 2);
-        for (int columns = GROUP; columns <= 5 * GROUP; columns += 2 * GROUP) product_of_floats(columns);
-        for (int d = 32; d <= 160; d += 32)
+        for (int columns = 8; columns <= 5 * GROUP; columns += 24)
+            for (int is_bfloat = 0; is_bfloat < 2; is_bfloat++) product_of_floats(columns, is_bfloat);
+        for (int d = 16; d <= 160; d += 16)
             for (int n = 1; n <= LONGEST; n += n < 8 ? 1 : 31)
                 for (int count = 1; count <= 5; count++) attention(count, n, d);
         every_half();
-        for (int n = 1; n <= LONGEST; n++) rows(n);
+        for (int n = 1; n <= LONGEST; n++) rows(n), more_rows(n);
     }
     if (failures) printf("%d differences\n", failures);
     return failures != 0;

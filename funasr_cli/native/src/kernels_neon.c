@@ -26,7 +26,7 @@ INLINE float reduce_add(const float32x4_t *x) {
 }
 
 /* Add the products of 4 weights and 4 inputs to each of 4 sums. */
-INLINE int32x4_t add_products(int32x4_t sums, int8x16_t weights, const int8_t *inputs) {
+INLINE int32x4_t add_bytes(int32x4_t sums, int8x16_t weights, const int8_t *inputs) {
     int32_t four;
     memcpy(&four, inputs, sizeof four);
     return vdotq_s32(sums, weights, vreinterpretq_s8_s32(vdupq_n_s32(four)));
@@ -99,7 +99,7 @@ INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, in
             uint8x16_t stored = vld1q_u8(block + 16 * q);
             int8x16_t weights = vreinterpretq_s8_u8(veorq_u8(stored, vdupq_n_u8(0x80))); /* value - 128 */
             for (int i = 0; i < n; i++)
-                dots[i][q] = add_products(dots[i][q], weights, rounded + (size_t)i * columns + 4 * four);
+                dots[i][q] = add_bytes(dots[i][q], weights, rounded + (size_t)i * columns + 4 * four);
         }
     }
     totals += tile;
@@ -160,7 +160,51 @@ static void product_f32(const float *pair, const struct operand *x, int first, i
         }
 }
 
-/* --- attention; d is a multiple of 32. Queries are taken in twos, which share what is read. --- */
+/* One tile of a pair, computed in float32, since not every CPU with the dot product of bytes has that of bfloat16.
+ * Products of bfloat16 are exact in it, so this gives what kernels_scalar.c does. A register holds the weights of 4
+ * outputs for 2 inputs each. */
+INLINE void rows_bf16(const int n, const uint16_t *tile, const struct operand *x, int first, float *out) {
+    const uint16_t *values = x->bfloats + (size_t)first * x->stride;
+    float32x4_t totals[ROWS][QUARTERS];
+    for (int row = 0; row < n; row++)
+        for (int q = 0; q < QUARTERS; q++) totals[row][q] = zero();
+    for (int column = 0; column < whole_depth(x->columns); column += 2, tile += 2 * PAIR)
+        for (int q = 0; q < QUARTERS; q++) {
+            uint32x4_t both = vreinterpretq_u32_u16(vld1q_u16(tile + 8 * q));
+            float32x4_t one = vreinterpretq_f32_u32(vshlq_n_u32(both, 16));
+            float32x4_t other = vreinterpretq_f32_u32(vandq_u32(both, vdupq_n_u32(0xFFFF0000)));
+            for (int row = 0; row < n; row++) {
+                const uint16_t *inputs = values + (size_t)row * x->stride + (size_t)column;
+                totals[row][q] = vfmaq_n_f32(totals[row][q], other, from_bfloat(inputs[1]));
+                totals[row][q] = vfmaq_n_f32(totals[row][q], one, from_bfloat(inputs[0]));
+            }
+        }
+    for (int row = 0; row < n; row++, out += PAIR)
+        for (int q = 0; q < QUARTERS; q++) vst1q_f32(out + 4 * q, totals[row][q]);
+}
+
+static void product_bf16(const uint16_t *pair, const struct operand *x, int first, int n, float *out) {
+    for (int tile = 0; tile < PAIR; tile += TILE)
+        for (int row = 0; row < n; row += ROWS) {
+#define HALVED(count) rows_bf16(count, pair + 2 * tile, x, first + row, out + row * PAIR + tile)
+            FOR_ROWS(n - row, HALVED)
+        }
+}
+
+/* As bfloat_of: NaN keeps its upper half, and becomes a quiet one. */
+static void to_bfloat(const float *x, int n, uint16_t *out) {
+    int i = 0;
+    for (; i + 4 <= n; i += 4) {
+        uint32x4_t bits = vreinterpretq_u32_f32(vld1q_f32(x + i)), high = vshrq_n_u32(bits, 16);
+        uint32x4_t odd = vandq_u32(high, vdupq_n_u32(1)), half = vdupq_n_u32(0x7FFF);
+        uint32x4_t rounded = vshrq_n_u32(vaddq_u32(vaddq_u32(bits, half), odd), 16);
+        uint32x4_t is_nan = vcgtq_u32(vandq_u32(bits, vdupq_n_u32(0x7FFFFFFF)), vdupq_n_u32(0x7F800000));
+        vst1_u16(out + i, vmovn_u32(vbslq_u32(is_nan, vorrq_u32(high, vdupq_n_u32(0x40)), rounded)));
+    }
+    for (; i < n; i++) out[i] = bfloat_of(x[i]);
+}
+
+/* --- attention; d is a multiple of 16. Queries are taken in twos, which share what is read. --- */
 
 INLINE void scores_of(const int count, const float *queries, const uint16_t *keys, int n, int d, float *out,
                       size_t stride) {
@@ -338,7 +382,7 @@ static void gelu(const float *x, int n, float *out) {
 const struct kernels kernels_neon = {
     "neon", round_group, product_u8, product_f32, scores, add_weighted, to_half,
     maximum, exponentials, sum_of_squares, scale_by, swiglu,
-    product_bf16_plain, to_bfloat_plain, layer_norm, add, add_products, relu, gelu,
+    product_bf16, to_bfloat, layer_norm, add, add_products, relu, gelu,
 };
 
 #endif
