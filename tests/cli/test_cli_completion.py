@@ -104,9 +104,6 @@ def test_shells_that_show_descriptions() -> None:
     fish = invoke(env={"_FUNASR_COMPLETE": "complete_fish", **line})
     offered_names = ["en\tEnglish", "et\tEstonian", "el\tGreek", "es\tSpanish", "eu\tBasque", ""]
     assert (fish.exit_code, fish.stdout.split("\n")) == (0, offered_names)
-        0,
-        ["en\tEnglish", "et\tEstonian", "el\tGreek", "es\tSpanish", "eu\tBasque", ""],
-    )
     zsh = invoke(env={"_FUNASR_COMPLETE": "complete_zsh", **line})
     assert (zsh.exit_code, zsh.stderr) == (0, "")
     for code, name in (("en", "English"), ("et", "Estonian"), ("el", "Greek")):
