@@ -54,7 +54,7 @@ def native_parts(checkpoint: Checkpoint, family: Family, dtype: str, option: str
     """
     parts = [part for part in family.native if part.config(checkpoint.config) is not None]
     if not parts:
-        unable = f"{option}: {family.upstream_class} has nothing that the native engine can compute"
+        unable = f"{option}: {family.title} has nothing that the native engine can compute"
         raise UsageError(unable, f"omit {option}; MLX computes it", code="option-unsupported")
     if on_accelerator():
         on_cpu = f"add --device cpu, or omit {option}"
@@ -66,7 +66,7 @@ def native_parts(checkpoint: Checkpoint, family: Family, dtype: str, option: str
         if problem is None and dtype == INT8_DTYPE:
             problem = _odd_group(checkpoint, part)
         if problem:
-            unable = f"the native engine cannot compute the decoder of this {family.upstream_class}: {problem}"
+            unable = f"the native engine cannot compute the decoder of this {family.title}: {problem}"
             raise UsageError(f"{option}: {unable}", f"omit {option}", code="option-unsupported")
     if missing := why_missing():
         hint = f"install a C compiler and then this package again, unset FUNASR_NATIVE, or omit {option}"
