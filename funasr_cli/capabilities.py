@@ -101,6 +101,7 @@ NEEDS = {
     "exact_tokens": Need("--exact-tokens", "token_limit"),
     "confidence": Need("--confidence", "confidence"),
     "word_times": Need("--timestamps word", "word_times"),
+    "translate": Need("--translate", "translation"),
 }
 # Needed when an option is given on the command line, with any value. `tags` and `show_prompt` are not fields of
 # `TranscribeOptions`.
@@ -109,7 +110,12 @@ NEEDS_IF_TYPED = {
     "tags": Need("--tags", "tags"),
     "show_prompt": Need("--show-prompt", "prompt"),
 }
-BEST_EFFORT = ("ctc", "draft", "second_opinion")  # have no effect on a model without the capability
+BEST_EFFORT = (
+    "ctc",
+    "draft",
+    "second_opinion",
+    "segment_times",
+)  # have no effect on a model without the capability
 UNIVERSAL = ("vad", "vad_threshold", "min_pause_s", "join_s", "batch_size")  # work with every model
 CHECKED_SEPARATELY = ("language", "itn", "max_segment_s")  # have their own checks, below
 

@@ -1,4 +1,4 @@
-"""The languages of the Fun-ASR models, and their names for users and in prompts."""
+"""The languages of all models, and their names for users and in the prompts of the Fun-ASR models."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from funasr_cli.errors import UsageError
 
 @dataclass(frozen=True)
 class Language:
-    """A language's name in the prompt (which is in Chinese), in English, and in the language itself."""
+    """A language's name in Fun-ASR's prompt (in Chinese; empty if unknown there), in English, and other names."""
 
     prompt_name: str
     english_name: str
@@ -47,11 +47,83 @@ LANGUAGES = {
     "sk": Language("斯洛伐克语", "Slovak", ("slovenčina",)),
     "sl": Language("斯洛文尼亚语", "Slovenian", ("slovenščina",)),
     "sv": Language("瑞典语", "Swedish", ("svenska",)),
+    # Unknown to the Fun-ASR models.
+    "de": Language("", "German", ("Deutsch",)),
+    "es": Language("", "Spanish", ("español", "Castilian")),
+    "ru": Language("", "Russian", ("русский",)),
+    "fr": Language("", "French", ("français",)),
+    "tr": Language("", "Turkish", ("Türkçe",)),
+    "ca": Language("", "Catalan", ("català", "Valencian")),
+    "it": Language("", "Italian", ("italiano",)),
+    "he": Language("", "Hebrew", ("עברית",)),
+    "uk": Language("", "Ukrainian", ("українська",)),
+    "ta": Language("", "Tamil", ("தமிழ்",)),
+    "no": Language("", "Norwegian", ("norsk",)),
+    "ur": Language("", "Urdu", ("اردو",)),
+    "la": Language("", "Latin", ("latina",)),
+    "mi": Language("", "Maori", ("Māori",)),
+    "ml": Language("", "Malayalam", ("മലയാളം",)),
+    "cy": Language("", "Welsh", ("Cymraeg",)),
+    "te": Language("", "Telugu", ("తెలుగు",)),
+    "fa": Language("", "Persian", ("فارسی", "Farsi")),
+    "bn": Language("", "Bengali", ("বাংলা",)),
+    "sr": Language("", "Serbian", ("српски",)),
+    "az": Language("", "Azerbaijani", ("azərbaycanca",)),
+    "kn": Language("", "Kannada", ("ಕನ್ನಡ",)),
+    "mk": Language("", "Macedonian", ("македонски",)),
+    "br": Language("", "Breton", ("brezhoneg",)),
+    "eu": Language("", "Basque", ("euskara",)),
+    "is": Language("", "Icelandic", ("íslenska",)),
+    "hy": Language("", "Armenian", ("հայերեն",)),
+    "ne": Language("", "Nepali", ("नेपाली",)),
+    "mn": Language("", "Mongolian", ("монгол",)),
+    "bs": Language("", "Bosnian", ("bosanski",)),
+    "kk": Language("", "Kazakh", ("қазақша",)),
+    "sq": Language("", "Albanian", ("shqip",)),
+    "sw": Language("", "Swahili", ("Kiswahili",)),
+    "gl": Language("", "Galician", ("galego",)),
+    "mr": Language("", "Marathi", ("मराठी",)),
+    "pa": Language("", "Punjabi", ("ਪੰਜਾਬੀ",)),
+    "si": Language("", "Sinhala", ("සිංහල",)),
+    "km": Language("", "Khmer", ("ខ្មែរ",)),
+    "sn": Language("", "Shona", ("chiShona",)),
+    "yo": Language("", "Yoruba", ("Yorùbá",)),
+    "so": Language("", "Somali", ("Soomaali",)),
+    "af": Language("", "Afrikaans", ()),
+    "oc": Language("", "Occitan", ()),
+    "ka": Language("", "Georgian", ("ქართული",)),
+    "be": Language("", "Belarusian", ("беларуская",)),
+    "tg": Language("", "Tajik", ("тоҷикӣ",)),
+    "sd": Language("", "Sindhi", ("سنڌي",)),
+    "gu": Language("", "Gujarati", ("ગુજરાતી",)),
+    "am": Language("", "Amharic", ("አማርኛ",)),
+    "yi": Language("", "Yiddish", ("ייִדיש",)),
+    "lo": Language("", "Lao", ("ລາວ",)),
+    "uz": Language("", "Uzbek", ("oʻzbekcha",)),
+    "fo": Language("", "Faroese", ("føroyskt",)),
+    "ht": Language("", "Haitian Creole", ("Kreyòl ayisyen",)),
+    "ps": Language("", "Pashto", ("پښتو",)),
+    "tk": Language("", "Turkmen", ("türkmençe",)),
+    "nn": Language("", "Nynorsk", ()),
+    "sa": Language("", "Sanskrit", ("संस्कृतम्",)),
+    "lb": Language("", "Luxembourgish", ("Lëtzebuergesch",)),
+    "my": Language("", "Burmese", ("မြန်မာ", "Myanmar")),
+    "bo": Language("", "Tibetan", ("བོད་སྐད",)),
+    "mg": Language("", "Malagasy", ()),
+    "as": Language("", "Assamese", ("অসমীয়া",)),
+    "tt": Language("", "Tatar", ("татарча",)),
+    "haw": Language("", "Hawaiian", ("ʻŌlelo Hawaiʻi",)),
+    "ln": Language("", "Lingala", ("lingála",)),
+    "ha": Language("", "Hausa", ()),
+    "ba": Language("", "Bashkir", ("башҡортса",)),
+    "jv": Language("", "Javanese", ("basa Jawa", "jw")),
+    "su": Language("", "Sundanese", ("basa Sunda",)),
 }
 
 NANO_LANGUAGES = ("zh", "en", "ja")
-MLT_LANGUAGES = tuple(LANGUAGES)
+MLT_LANGUAGES = tuple(code for code, language in LANGUAGES.items() if language.prompt_name)
 AUTO = "auto"
+MOST_NAMED = 40  # a message lists more languages by their codes alone
 
 
 def language_code(name: str) -> str | None:
@@ -61,7 +133,7 @@ def language_code(name: str) -> str | None:
         wanted = re.split(r"[-_]", wanted)[0]
     for code, language in LANGUAGES.items():
         names = (code, language.prompt_name, language.english_name, *language.own_names)
-        if wanted in (known.casefold() for known in names):
+        if wanted and wanted in (known.casefold() for known in names):
             return code
     return None
 
@@ -77,6 +149,7 @@ def resolve_language(name: str | None, supported: tuple[str, ...], model: str = 
     code = language_code(name)
     if code in supported:
         return code
-    known = ", ".join(f"{code} ({LANGUAGES[code].english_name})" for code in supported)
+    named = len(supported) <= MOST_NAMED
+    known = ", ".join(f"{code} ({LANGUAGES[code].english_name})" if named else code for code in supported)
     hint = f"choose from {known}, or auto"
     raise UsageError(f"{model} does not support the language {name!r}", hint, code="language-unknown")

@@ -86,6 +86,8 @@ class TranscribeOptions:
         second_opinion: compare each text with that of the CTC branch, if the checkpoint has one. If they differ
             too much, split the segment and decode it again; warn if that does not help.
         word_times: also return word times, if the model or an aligner provides them.
+        segment_times: let a model that divides segments itself do so, and return the times of the pieces.
+        translate: also return a translation into English.
         vad: skip silence (voice activity detection) and end segments in pauses.
         vad_threshold: probability from which a frame counts as speech.
         min_pause_s: shortest pause that ends a segment.
@@ -109,6 +111,8 @@ class TranscribeOptions:
     draft: str = AUTO_DRAFT
     second_opinion: bool = True
     word_times: bool = False
+    segment_times: bool = False
+    translate: bool = False
     vad: bool = True
     vad_threshold: float = 0.5
     min_pause_s: float = 0.4

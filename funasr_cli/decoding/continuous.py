@@ -7,8 +7,11 @@ from funasr_cli.decoding.batch import Batch, Token
 from funasr_cli.decoding.draft import CTCDraft
 from funasr_cli.decoding.mlx_batch import MLXBatch
 from funasr_cli.decoding.native_batch import NativeBatch
+from funasr_cli.decoding.rules import LogitRules
 from funasr_cli.decoding.sampling import Sampler
+from funasr_cli.models.cache import Memory
 from funasr_cli.models.qwen3 import Qwen3
+from funasr_cli.models.whisper_decoder import WhisperDecoder
 from funasr_cli.native.decoder import NativeDecoder
 
 
@@ -21,9 +24,15 @@ class BatchDecoder:
     keys and values are copied to every row that joins.
     """
 
-    def __init__(self, llm: Qwen3 | NativeDecoder, sampler: Sampler, shared_rows: int = 0):
-        self._llm = llm
-        self._sampler = sampler
+    def __init__(
+        self,
+        llm: Qwen3 | WhisperDecoder | NativeDecoder,
+        sampler: Sampler,
+        shared_rows: int = 0,
+        rules: LogitRules | None = None,
+    ):
+        self._llm, self._sampler = llm, sampler
+        self._rules = {"rules": rules} if rules else {}  # only MLX's batches take them
         self._engine: Any = NativeBatch if isinstance(llm, NativeDecoder) else MLXBatch
         self._shared_rows = shared_rows
         self._prefix: Any = None  # the engine's keys and values of the shared embeddings
@@ -35,17 +44,26 @@ class BatchDecoder:
     def __len__(self) -> int:
         return len(self._live)
 
-    def add(self, prompts: Sequence[Any], drafts: Sequence[CTCDraft | None] | None = None) -> list[int]:
-        """Prefill prompts, (length, hidden) embeddings each, and return the numbers of the new rows.
+    def add(
+        self,
+        prompts: Sequence[Any],
+        drafts: Sequence[CTCDraft | None] | None = None,
+        memory: Sequence[Memory] = (),
+    ) -> list[int]:
+        """Prefill prompts and return the numbers of the new rows. The next step returns their first tokens.
 
-        The next step returns their first tokens.
+        Args:
+            prompts: (length, hidden) embeddings each.
+            drafts: of each row.
+            memory: for a decoder with cross-attention, each layer's keys and values of the audio of these rows.
         """
         numbers = list(range(self._added, self._added + len(prompts)))
         self._added += len(prompts)
         if self._shared_rows and not self._prefix:
             self._prefix = self._engine.read_prefix(self._llm, prompts[0][: self._shared_rows])
         own = list(drafts or [None] * len(prompts))
-        new: Batch = self._engine(self._llm, self._sampler, numbers, own, self._prefix)
+        start = memory or self._prefix
+        new: Batch = self._engine(self._llm, self._sampler, numbers, own, start, **self._rules)
         try:
             tokens = new.prefill([prompt[self._shared_rows :] for prompt in prompts])
             self._keep_live_rows()

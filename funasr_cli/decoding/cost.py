@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from funasr_cli.compute.backend import mx, on_accelerator
 from funasr_cli.models.layers import FEW_ROWS, FULL_ROWS
 from funasr_cli.models.qwen3 import Qwen3
+from funasr_cli.models.whisper_decoder import WhisperDecoder
 from funasr_cli.native.decoder import NativeDecoder
 
 # Fixed cost of a forward pass of the decoder (reading its weights), in positions; see docs/performance.md.
@@ -23,13 +24,13 @@ class RunCost:
     padded: int = 0  # minimum for three or more positions
 
     @classmethod
-    def of(cls, llm: Qwen3 | NativeDecoder) -> "RunCost":
+    def of(cls, llm: Qwen3 | WhisperDecoder | NativeDecoder) -> "RunCost":
         """Estimate the cost for this decoder on this device."""
         if isinstance(llm, NativeDecoder):
             return cls(NATIVE_FIXED_POSITIONS)
         if on_accelerator():
             return cls(GPU_FIXED_POSITIONS)
-        dense = llm.model.layers[0].mlp.up_proj.weight.dtype == mx.float32
+        dense = llm.matrix_dtype == mx.float32
         return cls(CPU_FIXED_POSITIONS, FULL_ROWS) if dense else cls(CPU_SLOW_FIXED_POSITIONS)
 
     def __call__(self, positions: int) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -10,9 +10,11 @@ from funasr_cli.compute.backend import mx, on_accelerator
 from funasr_cli.decoding.batch import Batch, Token
 from funasr_cli.decoding.cost import RunCost
 from funasr_cli.decoding.draft import CTCDraft
+from funasr_cli.decoding.rules import LogitRules
 from funasr_cli.decoding.sampling import Sampler, log_probabilities
 from funasr_cli.models.cache import DecoderCache
 from funasr_cli.models.qwen3 import Qwen3
+from funasr_cli.models.whisper_decoder import WhisperDecoder
 
 BUCKETS_AN_OCTAVE = 16  # number of padded lengths from one power of two to the next: wastes at most 1/16
 
@@ -52,17 +54,29 @@ class MLXBatch(Batch):
 
     def __init__(
         self,
-        llm: Qwen3,
+        llm: Qwen3 | WhisperDecoder,
         sampler: Sampler,
         rows: list[int],
         drafts: list[CTCDraft | None],
-        prefix: DecoderCache | None = None,
+        start: Any = None,
+        rules: LogitRules | None = None,
     ):
+        """Make a batch as `Batch` does.
+
+        Args:
+            llm: the decoder.
+            sampler: as for `Batch`.
+            rows: as for `Batch`.
+            drafts: as for `Batch`.
+            start: what the rows begin with, as the decoder's `make_cache` takes it: the shared prefix, or a memory.
+            rules: change the logits before a token is chosen.
+        """
         super().__init__(sampler, rows, drafts, RunCost.of(llm))
-        self._llm = llm
-        self.cache = llm.make_cache(len(rows), prefix)
+        self._llm, self._rules = llm, rules
+        self.cache = llm.make_cache(len(rows), start)
         self._last_ids: mx.array | None = None  # (batch,) last sampled tokens, not in the cache yet
-        self._runs_ahead = on_accelerator()
+        self._written: list[list[int]] = [[] for _ in rows]  # the accepted tokens of each row, for the rules
+        self._runs_ahead = on_accelerator() and not (rules and rules.need_tokens)
         self._in_flight: Predictions | None = None  # of the step that is computed ahead
 
     @staticmethod
@@ -114,6 +128,7 @@ class MLXBatch(Batch):
         self.cache = DecoderCache.joined([(self.cache, kept)])
         assert self._last_ids is not None
         self._last_ids = self._last_ids[mx.array(kept)]
+        self._written = [self._written[index] for index in kept]
         self._in_flight = self._in_flight and self._in_flight.keep(kept)
 
     def join(self, other: Self) -> None:
@@ -121,6 +136,7 @@ class MLXBatch(Batch):
         parts = [(batch.cache, range(len(batch.rows))) for batch in (self, other)]
         self.cache = DecoderCache.joined(parts)
         self._last_ids = mx.concatenate([self._last_ids, other._last_ids])
+        self._written += other._written
         super().join(other)
 
     def _forward(self) -> Predictions:
@@ -138,6 +154,8 @@ class MLXBatch(Batch):
         """Sample the token after each position of `hidden` (batch, width, hidden), lazily."""
         width = hidden.shape[1]
         logits = self._llm.logits(hidden.reshape(-1, hidden.shape[-1]))  # (batch * width, vocab)
+        if self._rules:  # no model has both rules and drafts, so the width is 1
+            logits = self._rules(logits, self._steps, self._written)
         ids = self._sampler(logits, [step + place for step in self._steps for place in range(width)])
         logprobs = log_probabilities(logits, ids)
         if width == 1:  # without proposals, the next step does not depend on the values
@@ -153,6 +171,9 @@ class MLXBatch(Batch):
             np.array(flat).reshape(-1, width).tolist() for flat in (predictions.ids, predictions.logprobs)
         )
         accepted, tokens = self._accept(predictions.proposals, ids, logprobs)
+        if self._rules:
+            for written, [token_id] in zip(self._written, ids, strict=True):
+                written.append(token_id)
         if width > 1:
             self.cache.take_back([width - 1 - count for count in accepted])
             last = [sampled[count] for sampled, count in zip(ids, accepted, strict=True)]

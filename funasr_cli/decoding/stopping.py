@@ -48,11 +48,11 @@ def find_loop(sequence: Sequence[object], shortest: int) -> int | None:
 class StoppingCriteria:
     """Stopping criteria of one row."""
 
-    def __init__(self, stop_token_ids: tuple[int, ...], duration_s: float, max_tokens: int | None):
-        """Set the criteria. `max_tokens` is the user's limit; None derives one from the length of the audio."""
+    def __init__(self, stop_token_ids: tuple[int, ...], budget: int, max_tokens: int | None):
+        """Set the criteria. `max_tokens` is the user's limit; without one, `budget` is the limit."""
         self._stop_token_ids = stop_token_ids
         self._asked_for = max_tokens is not None
-        self._budget = token_budget(duration_s) if max_tokens is None else max_tokens
+        self._budget = budget if max_tokens is None else max_tokens
         self._seen = 0
 
     def push(self, token: Token, stream: TextStream) -> StopReason | None:
@@ -82,7 +82,7 @@ class Quota(StoppingCriteria):
     """Stopping criteria for benchmarks, which accept exactly this number of tokens, stop tokens included."""
 
     def __init__(self, tokens: int):
-        super().__init__((), 0.0, tokens)
+        super().__init__((), tokens, tokens)
 
     def push(self, token: Token, stream: TextStream) -> StopReason | None:
         """Append a token to the text and count it."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from funasr_cli.capabilities import Capabilities
 from funasr_cli.checkpoints.checkpoint import Checkpoint
+from funasr_cli.checkpoints.format import WEIGHTS_FILE
 from funasr_cli.checkpoints.keymap import Rule, Tied, model_shapes
 from funasr_cli.checkpoints.quantize import Part
 from funasr_cli.checkpoints.values import Options
@@ -42,11 +43,13 @@ class Layout:
         matches: returns whether a folder with this content of ``config.json`` is in this layout.
         open: reads a folder, given its name: a hub id, or the folder's own name.
         is_ready: whether MLX can run the model without conversion.
+        weights: names of the files, any of which may hold its weights.
     """
 
     matches: Callable[[Options], bool]
     open: Callable[[Path, str], Checkpoint]
     is_ready: bool = False
+    weights: tuple[str, ...] = (WEIGHTS_FILE,)
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ class Family:
         capabilities: returns what a model with this configuration can do.
         open_funasr: reads a FunASR folder, given the content of its ``config.yaml`` and its name.
         layouts: third-party layouts that have a ``config.json``, in order of precedence.
+        open_pickle: reads a pickle in a folder without a configuration, given its path and the folder's name; None
+            if the family has no such layout.
         rules: how tensors are renamed and converted, by the layout's name, for ``convert --explain``.
         files: finds the files other than weights in a converted folder, by name.
         vocabulary_problems: yields the name of each unsuitable file, and what is wrong with it.
@@ -116,6 +121,7 @@ class Family:
         readme: lines for the README of a converted model.
         hub_files: patterns of files to download in addition to those that all families need, such as
             ``*.bpe.model``, or ``*/vocab.json`` in any folder.
+        weights: names of weights in a repository besides ``model.safetensors`` and ``model.pt``, the best first.
         modelscope_ids: ids on ModelScope that differ from the id in `aliases`, by the latter.
         downloads: what ``funasr transcribe`` fetches for a short name, or for a hub id that has none.
         ctc_on_modelscope: short names of models that have a CTC branch on ModelScope, and none on Hugging Face.
@@ -135,12 +141,14 @@ class Family:
     files: Callable[[Path, Any], Mapping[str, Path]]
     vocabulary_problems: Callable[[Checkpoint], Iterable[tuple[str, str]]]
     layouts: tuple[Layout, ...] = ()
+    open_pickle: Callable[[Path, str], Checkpoint] | None = None
     parts: tuple[Part, ...] = ()
     tied: Callable[[Any], Tied | None] = lambda _: None
     with_languages: Callable[[Any, tuple[str, ...]], Any] | None = None
     upstream_options: Callable[[Any, str], tuple[Options, Options]] | None = None
     readme: Callable[[Any], Iterable[str]] = lambda _: ()
     hub_files: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
     modelscope_ids: Mapping[str, str] = field(default_factory=dict)
     downloads: Mapping[str, Download] = field(default_factory=dict)
     ctc_on_modelscope: tuple[str, ...] = ()

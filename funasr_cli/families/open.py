@@ -40,6 +40,9 @@ def open_checkpoint(folder: Path, name: str) -> Checkpoint:
     if not has_config:
         if (folder / ADAPTER).exists():
             raise keymap.lora_unmerged(str(folder / ADAPTER), "the folder has no model")
+        pickles, reader = sorted(folder.glob("*.pt")), registry.of_pickle().open_pickle
+        if len(pickles) == 1 and reader:
+            return reader(file_in(folder, pickles[0].name), name)
         raise ModelError(f"{folder}: no checkpoint in a supported layout", LAYOUTS_HINT, code="model-unsupported")
     family, content = _config(folder)
     if content.get("format") == FORMAT:
@@ -75,8 +78,10 @@ def is_model(folder: Path) -> bool:
     """Return whether a folder is in a layout that `open_model` reads."""
     with suppress(ModelError):
         family, content = _config(folder)
-        is_ready = content.get("format") == FORMAT or _layout(family, folder, content).is_ready
-        return is_ready and (folder / WEIGHTS_FILE).is_file()
+        if content.get("format") == FORMAT:
+            return (folder / WEIGHTS_FILE).is_file()
+        layout = _layout(family, folder, content)
+        return layout.is_ready and any((folder / name).is_file() for name in layout.weights)
     return False
 
 

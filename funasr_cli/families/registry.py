@@ -9,8 +9,9 @@ from funasr_cli.checkpoints.values import Misstated
 from funasr_cli.families.family import Download, Family
 from funasr_cli.families.fun_asr_nano.family import FAMILY as FUN_ASR_NANO
 from funasr_cli.families.sense_voice.family import FAMILY as SENSE_VOICE
+from funasr_cli.families.whisper.family import FAMILY as WHISPER
 
-FAMILIES = (FUN_ASR_NANO, SENSE_VOICE)
+FAMILIES = (FUN_ASR_NANO, SENSE_VOICE, WHISPER)
 DEFAULT_ALIAS = "nano"  # the default model
 
 
@@ -82,6 +83,16 @@ def other_hub_id(hub_id: str) -> str | None:
 def hub_files() -> set[str]:
     """Return patterns of the files that any family needs from a repository; see `Family`."""
     return {pattern for family in FAMILIES for pattern in family.hub_files}
+
+
+def other_weights() -> tuple[str, ...]:
+    """Return names of weights that only some families have, the best first."""
+    return tuple(name for family in FAMILIES for name in family.weights)
+
+
+def of_pickle() -> Family:
+    """Return the family whose pickles may lie in a folder without a configuration."""
+    return next(family for family in FAMILIES if family.open_pickle)
 
 
 def _merged(*tables: Mapping[str, str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ Report = Callable[[int, int], None]  # called with bytes fetched and bytes in to
 # Files of every family; `registry.hub_files` has what each family needs in addition.
 COMMON_FILES = {CONFIG_FILE, UPSTREAM_CONFIG, PLACES_FILE, INDEX_FILE, README_FILE}
 PLAIN = re.compile(r"\w[\w.+-]*")  # a file or folder name that is neither hidden nor leads upwards
+PICKLED = (".pt", ".bin")  # torch reads them
 SHARD = re.compile(r"model-\d{5}-of-(\d{5})\.safetensors")
 
 
@@ -46,7 +47,7 @@ def wanted(hub_id: str, names: Iterable[str]) -> list[str]:
         raise ModelError(message, "name the repository of a checkpoint", code="weights-missing")
     patterns = [pattern.split("/") for pattern in COMMON_FILES | registry.hub_files()]
     others = [name for name in names if _fits(name, patterns)]
-    if UPSTREAM_WEIGHTS in tensors:
+    if any(name.endswith(PICKLED) for name in tensors):
         require_torch()
         models = [name for name in others if name.endswith(SENTENCEPIECE)]
         if models and TOKENS_FILE not in others:
@@ -61,7 +62,10 @@ def weights(names: Collection[str]) -> list[str]:
     """
     tensors = [WEIGHTS_FILE] if WEIGHTS_FILE in names else sorted(filter(SHARD.fullmatch, names))
     pickled = [UPSTREAM_WEIGHTS] if UPSTREAM_WEIGHTS in names else []
-    return (tensors or pickled) if CONFIG_FILE in names else (pickled or tensors)
+    chosen = (tensors or pickled) if CONFIG_FILE in names else (pickled or tensors)
+    others = [name for name in registry.other_weights() if name in names]
+    pickles = [name for name in names if name.endswith(".pt") and "/" not in name]
+    return chosen or others[:1] or (pickles if len(pickles) == 1 else [])
 
 
 def is_complete(folder: Path) -> bool:

@@ -2,6 +2,9 @@
 
 A token's column is its position: every row starts in column 0 and continues after its own last column. Columns
 further right hold padding or discarded tokens, and no row attends to them.
+
+A decoder with cross-attention also has a memory: each layer's keys and values of the encoder's rows. They are
+computed once, and their number is the same in all batch rows.
 """
 
 from collections.abc import Sequence
@@ -9,6 +12,8 @@ from collections.abc import Sequence
 from funasr_cli.compute.backend import mx
 
 GROWTH_COLUMNS = 64  # columns allocated at a time, so that the buffers are not copied for every token
+
+Memory = tuple[mx.array, mx.array]  # one layer's keys and values, (batch, heads, encoder rows, head_dim) each
 
 
 class LayerCache:
@@ -80,11 +85,15 @@ def _gathered(rows: list[tuple[mx.array, int, int]], columns: int) -> mx.array:
 
 
 class DecoderCache:
-    """Caches of all layers, and the number of columns in each row, initially 0."""
+    """Caches of all layers, and the number of columns in each row, initially 0.
 
-    def __init__(self, layers: int, rows: int):
+    `memory` has an entry for each layer if the decoder has cross-attention.
+    """
+
+    def __init__(self, layers: int, rows: int, memory: Sequence[Memory] = ()):
         self.layers = [LayerCache() for _ in range(layers)]
         self.lengths = [0] * rows
+        self.memory = list(memory)
 
     @classmethod
     def joined(cls, parts: Sequence[tuple["DecoderCache", Sequence[int]]]) -> "DecoderCache":
@@ -99,6 +108,10 @@ class DecoderCache:
             own = [(cache.layers[index], row, length) for cache, row, length in chosen]
             layer.keys = _gathered([(part.keys, row, length) for part, row, length in own], joined.columns)
             layer.values = _gathered([(part.values, row, length) for part, row, length in own], joined.columns)
+        for index in range(len(parts[0][0].memory)):
+            layers = [(cache.memory[index], mx.array(list(rows))) for cache, rows in parts if rows]
+            keys, values = (mx.concatenate([layer[side][rows] for layer, rows in layers]) for side in (0, 1))
+            joined.memory.append((keys, values))
         return joined
 
     @property

@@ -126,6 +126,11 @@ class Qwen3(nn.Module):
         """Type of embeddings and hidden states."""
         return self.model.norm.weight.dtype
 
+    @property
+    def matrix_dtype(self) -> mx.Dtype:
+        """Type in which matrices are stored."""
+        return self.model.layers[0].mlp.up_proj.weight.dtype
+
     def row_bytes(self, columns: int) -> int:
         """Return the memory of a row of this length.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from funasr_cli.checkpoints.untrusted import quoted, readable
 from funasr_cli.families.components import encoder_misfits, frontend_misfits, heads_misfit
 from funasr_cli.features.fbank import FrontendConfig
-from funasr_cli.languages import LANGUAGES, MLT_LANGUAGES, NANO_LANGUAGES
+from funasr_cli.languages import MLT_LANGUAGES, NANO_LANGUAGES
 from funasr_cli.models.adaptor import AdaptorConfig
 from funasr_cli.models.ctc import CTCConfig
 from funasr_cli.models.qwen3 import Qwen3Config
@@ -68,5 +68,5 @@ def misfits(config: FunASRNanoConfig) -> Iterator[str]:
         yield f"the stop tokens are {quoted(list(stops))}, which are not ids from 0 to {llm.vocab_size - 1}"
     if not config.prompt.languages:
         yield "there is no language"
-    if unknown := [code for code in config.prompt.languages if code not in LANGUAGES]:
+    if unknown := [code for code in config.prompt.languages if code not in MLT_LANGUAGES]:
         yield f"unknown languages {readable(', '.join(unknown))}"

@@ -18,7 +18,7 @@ from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig, languages_
 from funasr_cli.families.fun_asr_nano.layout_funasr import open_funasr
 from funasr_cli.families.fun_asr_nano.network import FunASRNano
 from funasr_cli.families.fun_asr_nano.upstream import MODEL, upstream_options
-from funasr_cli.languages import MLT_LANGUAGES, NANO_LANGUAGES
+from funasr_cli.languages import MLT_LANGUAGES, NANO_LANGUAGES, resolve_language
 from funasr_cli.vocabulary import MARKS
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ def _vocabulary_problems(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
 
 
 def _with_languages(config: FunASRNanoConfig, languages: tuple[str, ...]) -> FunASRNanoConfig:
+    for code in languages:
+        resolve_language(code, MLT_LANGUAGES, MODEL)  # raises for a language that has no name in the prompt
     return dataclasses.replace(config, prompt=dataclasses.replace(config.prompt, languages=languages))
 
 

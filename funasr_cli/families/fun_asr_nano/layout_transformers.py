@@ -13,8 +13,9 @@ from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.keymap import Spell
-from funasr_cli.checkpoints.tensors import Tensor, open_safetensors, usual_dtype
-from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in, optional_file_in, quoted, read_index, read_json
+from funasr_cli.checkpoints.shards import open_weights
+from funasr_cli.checkpoints.tensors import usual_dtype
+from funasr_cli.checkpoints.untrusted import file_in, optional_file_in, read_json
 from funasr_cli.checkpoints.values import Options, require, section, stated_in, value
 from funasr_cli.errors import ModelError
 from funasr_cli.families.fun_asr_nano import names
@@ -49,7 +50,7 @@ def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     with stated_in(str(path)):
         options, llm = _as_funasr(content, folder)
     config = nano_config(options, llm, ctc=False, languages=languages, where=str(path))
-    weights, stored = _open_weights(folder)
+    weights, stored = open_weights(folder)
     spell = spelling(config.encoder.blocks, config.encoder.tp_blocks)
     tied = names.tied(config)
     tensors = keymap.translate(stored, names.TRANSFORMERS, str(folder), tied=tied, **spell)
@@ -76,26 +77,6 @@ def spelling(blocks: int, tp_blocks: int) -> dict[str, Spell]:
         return {blocks - 1: "after_norm", blocks + tp_blocks - 1: "tp_norm"}.get(number)
 
     return {"block": block, "last": last}
-
-
-def _open_weights(folder: Path) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
-    """Open the weights; return their files (one, or all shards in order) and the tensors."""
-    index = optional_file_in(folder, files.INDEX_FILE)
-    listed = read_index(index) if index else {}
-    names = sorted(set(listed.values())) or [files.WEIGHTS_FILE]
-    weights = tuple(file_in(folder, name, DAMAGED_HINT) for name in names)
-    tensors: dict[str, Tensor] = {}
-    places: dict[str, str] = {}
-    for path in weights:
-        found = open_safetensors(path)
-        if twice := tensors.keys() & found.keys():
-            raise ModelError(f"{path}: {min(twice)} is also in another shard", DAMAGED_HINT, code="model-damaged")
-        tensors |= found
-        places |= dict.fromkeys(found, path.name)
-    if index and (wrong := places.items() ^ listed.items()):
-        message = f"{index}: the entry of {quoted(min(wrong)[0])} does not match the shards"
-        raise ModelError(message, DAMAGED_HINT, code="model-damaged")
-    return weights, tensors
 
 
 def _as_funasr(config: Options, folder: Path) -> tuple[Options, Options]:

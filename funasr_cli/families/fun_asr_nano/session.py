@@ -102,7 +102,7 @@ class NanoSession:
             draft = CTCDraft(reading.text, stream, self._model.token_ids, self._spelling)
         stops = self._model.config.stop_token_ids
         stopping = (
-            StoppingCriteria(stops, request.audio.duration_s, options.max_tokens)
+            StoppingCriteria(stops, token_budget(request.audio.duration_s), options.max_tokens)
             if options.exact_tokens is None
             else Quota(options.exact_tokens)
         )

@@ -1,0 +1,104 @@
+"""Rules on logits: tokens that a decoder must not choose next, and time tokens in order.
+
+Source: openai-whisper ``whisper/decoding.py`` (``SuppressBlank``, ``SuppressTokens``, ``ApplyTimestampRules``).
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from funasr_cli.compute.backend import mx
+
+
+class LogitRules(Protocol):
+    """Rules that exclude tokens by setting their logits to minus infinity."""
+
+    need_tokens: bool  # whether the rules depend on the tokens so far, not only on their number
+
+    def __call__(self, logits: mx.array, steps: Sequence[int], written: Sequence[Sequence[int]]) -> mx.array:
+        """Return the logits (batch, vocab) float32 after the rules.
+
+        Args:
+            logits: of each row's next token.
+            steps: the number of tokens of each row.
+            written: these tokens; may lack the latest ones unless `need_tokens`.
+        """
+
+
+class Exclusion:
+    """Rules for a text without times: some tokens are never chosen, some not at the beginning."""
+
+    need_tokens = False
+
+    def __init__(self, vocab_size: int, never: Sequence[int], not_first: Sequence[int]):
+        excluded = np.zeros((2, vocab_size), bool)  # at the beginning, and later
+        excluded[:, list(never)] = True
+        excluded[0, list(not_first)] = True
+        self._excluded = mx.array(excluded)
+
+    def __call__(self, logits: mx.array, steps: Sequence[int], written: Sequence[Sequence[int]]) -> mx.array:
+        """Exclude tokens; see `LogitRules`."""
+        excluded = self._excluded[mx.array([int(step > 0) for step in steps])]  # (batch, vocab)
+        return mx.where(excluded, -mx.inf, logits)
+
+
+class TimeRules(Exclusion):
+    """Rules for a text with time tokens, which are the highest ids of the vocabulary.
+
+    The text begins with a time. Times come in pairs, one that ends a piece and one that begins the next, except
+    before the end. They do not decrease, and no piece is empty. If all times together are likelier than the
+    likeliest other token, the next token is a time.
+    """
+
+    need_tokens = True
+
+    def __init__(
+        self,
+        vocab_size: int,
+        never: Sequence[int],
+        not_first: Sequence[int],
+        end: int,
+        first_time: int,
+        latest: int,
+    ):
+        """Make the rules.
+
+        Args:
+            vocab_size: number of tokens.
+            never: tokens that are never chosen.
+            not_first: tokens that are not chosen at the beginning.
+            end: the token that ends a text; ids below it are text.
+            first_time: the lowest time token.
+            latest: number of time tokens after it that the text may begin with.
+        """
+        super().__init__(vocab_size, never, not_first)
+        self._vocab_size, self._end, self._first_time, self._latest = vocab_size, end, first_time, latest
+
+    def __call__(self, logits: mx.array, steps: Sequence[int], written: Sequence[Sequence[int]]) -> mx.array:
+        """Exclude tokens; see `LogitRules`."""
+        logits, first = super().__call__(logits, steps, written), self._first_time
+        excluded = np.zeros((len(written), self._vocab_size), bool)
+        for row, tokens in zip(excluded, written, strict=True):
+            self._exclude(row, tokens)
+        logits = mx.where(mx.array(excluded), -mx.inf, logits)
+        times = mx.logsumexp(logits[:, first:], axis=-1, keepdims=True)
+        likelier = times > logits[:, :first].max(axis=-1, keepdims=True)  # (batch, 1)
+        is_other = mx.arange(self._vocab_size) < first
+        return mx.where(likelier & is_other, -mx.inf, logits)
+
+    def _exclude(self, excluded: np.ndarray, tokens: Sequence[int]) -> None:
+        """Mark the tokens, (vocab,) bool, that may not follow those of a row."""
+        first = self._first_time
+        if not tokens:
+            excluded[:first] = excluded[first + self._latest + 1 :] = True
+            return
+        after_time = tokens[-1] >= first
+        after_pair = after_time and (len(tokens) == 1 or tokens[-2] >= first)
+        if after_pair:
+            excluded[first:] = True
+        elif after_time:
+            excluded[: self._end] = True
+        if times := [token for token in tokens if token >= first]:
+            same_allowed = after_time and not after_pair  # the next piece may begin where this one ends
+            excluded[first : times[-1] + (0 if same_allowed else 1)] = True

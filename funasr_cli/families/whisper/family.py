@@ -1,0 +1,94 @@
+"""The `Family` of Whisper."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from funasr_cli.checkpoints import format as files
+from funasr_cli.checkpoints import funasr
+from funasr_cli.checkpoints.checkpoint import Checkpoint
+from funasr_cli.checkpoints.keymap import SAME
+from funasr_cli.checkpoints.quantize import Part
+from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in
+from funasr_cli.families.family import Download, Family, Layout, LoadedModel
+from funasr_cli.families.whisper import layouts
+from funasr_cli.families.whisper.config import WhisperConfig, capabilities, misfits
+from funasr_cli.families.whisper.network import Whisper
+from funasr_cli.families.whisper.tokens import TOKENS_FILE, read_vocabulary
+from funasr_cli.options import ENCODER_BITS
+
+if TYPE_CHECKING:
+    from funasr_cli.speech_model import SpeechModel
+
+# Short names, and megabytes in the repository and in bfloat16, from the numbers of parameters.
+SIZES = {
+    "tiny": (151, 76), "base": (290, 146), "small": (967, 484), "medium": (3055, 1528), "large-v2": (6173, 3087),
+    "large-v3": (3087, 3088), "large-v3-turbo": (1618, 1618),
+    "tiny.en": (151, 76), "base.en": (290, 146), "small.en": (967, 484), "medium.en": (3055, 1528),
+}  # fmt: skip
+ALIASES = {f"whisper-{size}": f"openai/whisper-{size}" for size in SIZES}
+ALIASES |= {"whisper-turbo": "openai/whisper-large-v3-turbo"}
+
+
+def _load(loaded: LoadedModel) -> "SpeechModel":
+    from funasr_cli.families.whisper.model import WhisperModel
+
+    return WhisperModel(loaded)
+
+
+def _vocabulary_problems(checkpoint: Checkpoint) -> tuple[tuple[str, str], ...]:
+    config = checkpoint.config
+    read_vocabulary(checkpoint.files, checkpoint.texts, config.decoder.vocab_size, config.languages)
+    return ()
+
+
+def _downloads() -> dict[str, Download]:
+    megabytes = {hub_id: SIZES[hub_id.removeprefix("openai/whisper-")] for hub_id in ALIASES.values()}
+    return {
+        alias: Download(
+            f"Whisper {alias.removeprefix('whisper-')}", hub_id, *(n * 10**6 for n in megabytes[hub_id])
+        )
+        for alias, hub_id in ALIASES.items()
+    }
+
+
+def _readme(config: WhisperConfig) -> Iterator[str]:
+    yield f"Translation into English: {'yes' if config.translates else 'no'}"
+
+
+FAMILY = Family(
+    model_type="whisper",
+    upstream_class=layouts.MODEL,
+    aliases=ALIASES,
+    config=WhisperConfig,
+    misfits=misfits,
+    network=Whisper,
+    load=_load,
+    capabilities=capabilities,
+    open_funasr=layouts.open_funasr,
+    open_pickle=layouts.open_openai,
+    layouts=(
+        Layout(matches=lambda content: "d_model" in content, open=layouts.open_transformers),
+        Layout(
+            matches=lambda content: "n_audio_state" in content,
+            open=layouts.open_mlx,
+            is_ready=True,
+            weights=layouts.MLX_WEIGHTS,
+        ),
+    ),
+    rules={
+        f"{layouts.OPENAI} and {funasr.LAYOUT}": layouts.OPENAI_RULES,
+        layouts.TRANSFORMERS: layouts.TRANSFORMERS_RULES,
+        f"{layouts.MLX} and {files.FORMAT}": SAME,
+    },
+    files=lambda folder, _: {TOKENS_FILE: file_in(folder, TOKENS_FILE, DAMAGED_HINT)},
+    vocabulary_problems=_vocabulary_problems,
+    parts=(
+        Part("quantize", "the decoder", ("decoder.blocks.", "decoder.token_embedding."), ("4", "8")),
+        Part("quantize_encoder", "the encoder", ("encoder.blocks.",), ENCODER_BITS),
+    ),
+    readme=_readme,
+    hub_files=(files.TOKENIZER_FILE, files.GENERATION_FILE),
+    weights=(*layouts.MLX_WEIGHTS, layouts.PICKLE),
+    downloads=_downloads(),
+)

@@ -1,0 +1,177 @@
+"""Readers of Whisper's layouts: OpenAI's and FunASR's pickles, Transformers' folders, and mlx-whisper's.
+
+All sizes follow from the tensors' shapes, since heads always have 64 values. So a configuration is read only for
+what the tensors do not say: alignment heads, and in Transformers' layout, the vocabulary.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from funasr_cli.checkpoints import format as files
+from funasr_cli.checkpoints import funasr, keymap, quantize
+from funasr_cli.checkpoints.checkpoint import Checkpoint
+from funasr_cli.checkpoints.keymap import HEAD, SAME, SWAP, Rule, Tied
+from funasr_cli.checkpoints.npz import open_npz
+from funasr_cli.checkpoints.pickles import read_state_dict, require_torch
+from funasr_cli.checkpoints.shards import open_weights
+from funasr_cli.checkpoints.tensors import Tensor, open_safetensors, usual_dtype
+from funasr_cli.checkpoints.untrusted import file_in, optional_file_in, read_json
+from funasr_cli.checkpoints.values import Misstated, Options, check_config, require, stated_in
+from funasr_cli.errors import ModelError
+from funasr_cli.families.whisper import tokens
+from funasr_cli.families.whisper.config import (
+    HEAD_WIDTH,
+    WhisperConfig,
+    languages_of,
+    misfits,
+    usual_heads,
+)
+from funasr_cli.models.sanm import sinusoidal_positions
+from funasr_cli.models.whisper_decoder import WhisperDecoderConfig
+from funasr_cli.models.whisper_encoder import WhisperEncoderConfig
+
+MODEL = "WhisperWarp"  # FunASR's class
+OPENAI, TRANSFORMERS, MLX = "OpenAI", "Transformers", "mlx-whisper"
+MLX_WEIGHTS = ("weights.safetensors", "weights.npz")
+PICKLE = "pytorch_model.bin"
+EMBEDDING, LM_HEAD = "decoder.token_embedding.weight", "decoder.proj_out.weight"
+POSITIONS, MLX_HEADS = "encoder.positional_embedding", "alignment_heads"
+TIED = Tied(LM_HEAD, EMBEDDING)
+
+_CONVOLUTION = Rule("encoder.conv{n}.weight", "encoder.conv{n}.weight", SWAP)
+OPENAI_RULES = (
+    _CONVOLUTION,
+    *(Rule(f"{{anything}}.mlp.{old}.{{p}}", f"{{anything}}.mlp{new}.{{p}}") for old, new in ((0, 1), (2, 2))),
+    *SAME,
+)
+_MODULES = {
+    "self_attn.q_proj": "attn.query", "self_attn.k_proj": "attn.key", "self_attn.v_proj": "attn.value",
+    "self_attn.out_proj": "attn.out", "self_attn_layer_norm": "attn_ln", "encoder_attn.q_proj": "cross_attn.query",
+    "encoder_attn.k_proj": "cross_attn.key", "encoder_attn.v_proj": "cross_attn.value",
+    "encoder_attn.out_proj": "cross_attn.out", "encoder_attn_layer_norm": "cross_attn_ln", "fc1": "mlp1",
+    "fc2": "mlp2", "final_layer_norm": "mlp_ln",
+}  # fmt: skip
+TRANSFORMERS_RULES = (
+    _CONVOLUTION,
+    Rule("encoder.embed_positions.weight", POSITIONS),
+    Rule("decoder.embed_positions.weight", "decoder.positional_embedding"),
+    Rule("decoder.embed_tokens.{p}", "decoder.token_embedding.{p}"),
+    Rule("encoder.layer_norm.{p}", "encoder.ln_post.{p}"),
+    Rule("decoder.layer_norm.{p}", "decoder.ln.{p}"),
+    *(
+        Rule(f"{side}.layers.{{n}}.{there}.{{p}}", f"{side}.blocks.{{n}}.{here}.{{p}}")
+        for side in ("encoder", "decoder")
+        for there, here in _MODULES.items()
+        if side == "decoder" or "cross" not in here
+    ),
+    Rule("proj_out.weight", LM_HEAD, HEAD),
+)
+
+
+def open_openai(path: Path, name: str, layout: str = OPENAI) -> Checkpoint:
+    """Open a pickle of OpenAI's, such as ``base.pt``, or of FunASR, which may put ``model.`` before the names."""
+    require_torch()
+    stored = _unprefixed(read_state_dict(path))
+    tensors = keymap.translate(stored, OPENAI_RULES, str(path))
+    return _checkpoint(layout, path, tensors, name=f"{name} {path.name}", weights=(path,))
+
+
+def open_funasr(folder: Path, options: Options, name: str) -> Checkpoint:
+    """Open a FunASR folder, given the content of its ``config.yaml``."""
+    with stated_in(str(folder / funasr.UPSTREAM_CONFIG)):
+        require(options, "frontend", "WhisperFrontend", default="WhisperFrontend")
+    return open_openai(funasr.weights_file(folder), name, funasr.LAYOUT)
+
+
+def open_transformers(folder: Path, name: str) -> Checkpoint:
+    """Open a folder in Transformers' layout: safetensors, or ``pytorch_model.bin``."""
+    path = file_in(folder, files.CONFIG_FILE)
+    content = read_json(path)
+    with stated_in(str(path)):
+        if content.get("quantization_config"):
+            hint = "convert its unquantized source"
+            raise Misstated("weights quantized for PyTorch are not supported", hint, code="model-unsupported")
+        require(content, "activation_function", "gelu", default="gelu")
+        require(content, "scale_embedding", False, default=False)
+    if any((folder / file).exists() for file in (files.WEIGHTS_FILE, files.INDEX_FILE)):
+        weights, stored = open_weights(folder)
+    else:
+        weights = (file_in(folder, PICKLE, f"the folder has neither {files.WEIGHTS_FILE} nor {PICKLE}"),)
+        require_torch()
+        stored = read_state_dict(weights[0])
+    tensors = keymap.translate(_unprefixed(stored), TRANSFORMERS_RULES, str(folder), tied=TIED)
+    generation = optional_file_in(folder, files.GENERATION_FILE)
+    stated = read_json(generation).get("alignment_heads") if generation else None
+    tokenizer = file_in(folder, files.TOKENIZER_FILE, "copy it from the model that this one was made from")
+    return _checkpoint(
+        TRANSFORMERS, path, tensors, name=name, weights=weights, heads=stated,
+        quantization=content.get("quantization"), vocabulary=tokens.of_tokenizer(tokenizer),
+    )  # fmt: skip
+
+
+def open_mlx(folder: Path, name: str) -> Checkpoint:
+    """Open a folder of mlx-whisper's, which has neither a tokenizer nor the encoder's positions."""
+    path = file_in(folder, files.CONFIG_FILE)
+    found = next((weights for weights in MLX_WEIGHTS if (folder / weights).exists()), MLX_WEIGHTS[0])
+    weights = file_in(folder, found)
+    tensors = dict(open_npz(weights) if weights.suffix == ".npz" else open_safetensors(weights))
+    heads = tensors.pop(MLX_HEADS, None)
+    quantization = read_json(path).get("quantization")
+    return _checkpoint(
+        MLX, path, tensors, name=name, weights=(weights,), quantization=quantization,
+        heads=heads.read().tolist() if heads else None,
+    )  # fmt: skip
+
+
+def _unprefixed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+
+
+def _checkpoint(
+    layout: str,
+    where: Path,
+    tensors: dict[str, Tensor],
+    *,
+    name: str,
+    weights: tuple[Path, ...],
+    heads: object = None,
+    quantization: object = None,
+    vocabulary: tuple[dict[str, int], dict[str, int]] | None = None,
+) -> Checkpoint:
+    """Derive the configuration from the tensors; `heads` are pairs of a layer and a head, if they are known."""
+    try:
+        bins, width = tensors["encoder.conv1.weight"].shape[2], tensors["encoder.conv1.weight"].shape[0]
+        vocab_size, (text_positions, _) = (
+            tensors[EMBEDDING].shape[0],
+            tensors["decoder.positional_embedding"].shape,
+        )
+    except (KeyError, IndexError, ValueError) as error:
+        raise ModelError(f"{weights[0]}: not a Whisper model: {error} is missing", code="model-misfit") from error
+    layers = [
+        len({key.split(".")[2] for key in tensors if key.startswith(f"{side}.blocks.")})
+        for side in ("encoder", "decoder")
+    ]
+    count = max(1, width // HEAD_WIDTH)
+    positions = tensors[POSITIONS].shape[0] if POSITIONS in tensors else 1500
+    encoder = WhisperEncoderConfig(bins, positions, width, count, layers[0])
+    decoder = WhisperDecoderConfig(vocab_size, text_positions, width, count, layers[1])
+    if POSITIONS not in tensors:
+        tensors[POSITIONS] = Tensor(
+            "float32", (positions, width), lambda: sinusoidal_positions(positions, width, 0)
+        )
+    known = vocabulary or tokens.bundled(vocab_size)
+    with stated_in(str(where)):
+        chosen = tuple(int(layer) * count + int(head) for layer, head in heads) if heads else ()  # type: ignore[attr-defined]
+    chosen = chosen or usual_heads(encoder, decoder, name)
+    config = WhisperConfig(encoder, decoder, languages_of(vocab_size, known[1]), chosen)
+    check_config(config, str(where), misfits)
+    return Checkpoint(
+        layout=layout,
+        config=config,
+        dtype=usual_dtype(tensors),
+        tensors=tensors,
+        files={},
+        texts={tokens.TOKENS_FILE: tokens.to_text(*known)},
+        quantization=quantize.from_json(quantization, f"{where}: quantization"),
+        weights=weights,
+    )

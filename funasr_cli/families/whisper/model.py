@@ -1,0 +1,196 @@
+"""Whisper, ready to transcribe: features, encoder, language detection, prompt and tokens.
+
+Source: openai-whisper ``whisper/decoding.py`` and ``whisper/transcribe.py``. What differs: windows are independent
+of each other, so they share batches. Instead of sampling again at higher temperatures, a text that loops or does
+not end is decoded again in halves.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from funasr_cli.audio.vad import SAMPLE_RATE_HZ
+from funasr_cli.compute.backend import mx
+from funasr_cli.decoding.continuous import BatchDecoder
+from funasr_cli.decoding.cross_attention import token_rows
+from funasr_cli.decoding.ctc import CTCReading
+from funasr_cli.decoding.rules import Exclusion, TimeRules
+from funasr_cli.decoding.sampling import make_sampler
+from funasr_cli.errors import AudioError, ModelError, UsageError
+from funasr_cli.families.family import LoadedModel
+from funasr_cli.families.whisper import tokens
+from funasr_cli.families.whisper.config import TOKEN_OF
+from funasr_cli.families.whisper.session import WhisperSession
+from funasr_cli.features.log_mel import WINDOW_S, LogMel
+from funasr_cli.languages import resolve_language
+from funasr_cli.models.cache import Memory
+from funasr_cli.options import DEFAULTS, TranscribeOptions
+from funasr_cli.speech_model import EncodedAudio, Trace
+
+ROW_S = 0.02  # from one row of the encoder to the next
+LATEST_START_S = 1.0  # the first time token is not later than this
+
+
+class Witness(NamedTuple):
+    """What the decoder says of a window before it writes: its language, and whether there is speech."""
+
+    language: str  # ISO code
+    no_speech: float  # probability
+
+
+class WhisperModel:
+    """A Whisper model that is ready to transcribe; see `SpeechModel`."""
+
+    sample_rate_hz = SAMPLE_RATE_HZ
+    best_segment_s = longest_segment_s = float(WINDOW_S)
+    window_s: float | None = float(WINDOW_S)
+
+    def __init__(self, loaded: LoadedModel):
+        self.name, self.weights_type, self.engine = loaded.name, loaded.weights_type, loaded.engine
+        self.parameters, self.native_bytes = loaded.parameters, loaded.native_bytes
+        self.network, self.config = loaded.network, loaded.file.config
+        self.capabilities = loaded.family.capabilities(self.config)
+        size, languages = self.config.decoder.vocab_size, self.config.languages
+        self.vocabulary = tokens.read_vocabulary(loaded.files, loaded.texts, size, languages)
+        self._log_mel = LogMel(self.config.encoder.mel_bins)
+
+    def session(self, options: TranscribeOptions) -> WhisperSession:
+        """Begin a run; raise a `UsageError` for a language or a text before the recording that cannot be used."""
+        return WhisperSession(self, options)
+
+    def encode(self, samples: np.ndarray) -> EncodedAudio:
+        """Run the encoder over (samples,) at most 30 s long; return the rows of the clip itself."""
+        return EncodedAudio(self.encoded([samples])[0, : self.rows_of(samples)], None, ROW_S)
+
+    def read_ctc(self, samples: np.ndarray, options: TranscribeOptions = DEFAULTS) -> CTCReading:
+        """Raise a `ModelError`: the model has no CTC output."""
+        raise ModelError(f"{self.name} has no CTC output", "use another model", code="ctc-missing")
+
+    def trace(
+        self, samples: np.ndarray, options: TranscribeOptions, forced_ids: Sequence[int] | None = None
+    ) -> Trace:
+        """Run (samples,) through the model as one window, up to `options.max_tokens` tokens."""
+        encoded = self.encoded([samples])
+        decoder, memory = self.network.decoder, self.network.decoder.memory(encoded)
+        prompt = self.prompt_ids(options, self.listen(memory, options)[0].language)
+        batch = BatchDecoder(decoder, make_sampler(options), rules=self.rules(options))
+        batch.add([decoder.embed(mx.array(prompt))], memory=memory)
+        written: list[int] = []
+        most = min(options.max_tokens or self.most_tokens, self.most_tokens)
+        while len(written) < most and self.vocabulary.end not in written:
+            written += [token.token_id for token in batch.step()]
+        forced = list(forced_ids or written)
+        columns = decoder.embed(mx.array([*prompt, *forced[:-1]]))[None]
+        hidden = decoder(columns, decoder.make_cache(1, memory))[0, -len(forced) :]
+        return Trace(
+            stages={"features": self.features(samples), "encoder": np.array(encoded[0])},
+            logits=np.array(decoder.logits(hidden)),  # (steps, vocab)
+            token_ids=tuple(written),
+            text=self.vocabulary.decode(written),
+        )
+
+    def prompt(self, options: TranscribeOptions, *, first: bool = True) -> None:
+        """Return None: the prompt consists of special tokens, and text before the recording."""
+
+    @property
+    def most_tokens(self) -> int:
+        """Largest number of tokens of a text: half of the decoder's positions."""
+        return self.config.decoder.positions // 2
+
+    def features(self, samples: np.ndarray) -> np.ndarray:
+        """Compute features (3,000, mel bins) of (samples,); raise an `AudioError` if there are none or too many."""
+        if not 0 < len(samples) <= WINDOW_S * SAMPLE_RATE_HZ:
+            raise AudioError(f"the model takes up to {WINDOW_S} s at a time, not nothing", code="audio-too-short")
+        return self._log_mel(samples)
+
+    def encoded(self, clips: Sequence[np.ndarray]) -> mx.array:
+        """Encode clips (samples,) as (clips, 1,500, width), each padded to a window."""
+        hidden = self.network.encoder(mx.array(np.stack([self.features(samples) for samples in clips])))
+        mx.eval(hidden)
+        return hidden
+
+    @staticmethod
+    def rows_of(samples: np.ndarray) -> int:
+        """Return how many of the encoder's rows belong to the clip itself, not to its padding."""
+        return max(1, round(len(samples) / SAMPLE_RATE_HZ / ROW_S))
+
+    def listen(self, memory: Sequence[Memory], options: TranscribeOptions) -> list[Witness]:
+        """Return each row's language, as requested or as detected, and its probability of no speech."""
+        decoder, special, languages = self.network.decoder, self.vocabulary.special, self.config.languages
+        rows = memory[0][0].shape[0]
+        start = decoder.embed(mx.full((rows, 1), special[tokens.START], mx.int32))
+        hidden = decoder(start, decoder.make_cache(rows, memory))[:, 0]
+        probabilities = mx.softmax(decoder.logits(hidden), axis=-1)  # (rows, vocab)
+        no_speech: list[float] = probabilities[:, special[tokens.NO_SPEECH]].tolist()
+        if not self.detects(options):
+            found = [resolve_language(options.language, languages) or languages[0]] * rows
+        else:
+            columns = mx.array(self.vocabulary.language_ids(languages))
+            found = [languages[index] for index in mx.argmax(probabilities[:, columns], axis=-1).tolist()]
+        return [Witness(*pair) for pair in zip(found, no_speech, strict=True)]
+
+    def prompt_ids(
+        self, options: TranscribeOptions, language: str, *, first: bool = True, task: str = tokens.TRANSCRIBE
+    ) -> list[int]:
+        """Return the prompt's tokens: hotwords and text before, language, task, and whether times are wanted.
+
+        Text before the recording continues it; only its end is used if it is long.
+        """
+        special = self.vocabulary.special
+        before = self.text_before(options, first=first)
+        prompt = [special[tokens.PREVIOUS], *before] if before else []
+        prompt.append(special[tokens.START])
+        if self.config.multilingual:
+            prompt += [special[TOKEN_OF[language]], special[task]]
+        return prompt if self.writes_times(options) else [*prompt, special[tokens.NO_TIMES]]
+
+    def text_before(self, options: TranscribeOptions, *, first: bool) -> list[int]:
+        """Return the tokens of hotwords, then of the text before the recording if this is its `first` segment.
+
+        Raises:
+            UsageError: the hotwords alone are too long.
+        """
+        hotwords, earlier = ", ".join(options.hotwords), (options.prev_text or "").strip() if first else ""
+        words = self.vocabulary.encode(f" {hotwords}.") if hotwords else []
+        if (room := self.most_tokens - 1 - len(words)) < 0:
+            message = f"hotwords: they have {len(words)} tokens; the limit is {self.most_tokens - 1}"
+            raise UsageError(message, "remove the least important ones", code="prompt-too-long")
+        return words + (self.vocabulary.encode(f" {earlier}")[-room:] if earlier and room else [])
+
+    def detects(self, options: TranscribeOptions) -> bool:
+        """Return whether the model finds the language itself."""
+        return self.config.multilingual and resolve_language(options.language, self.config.languages) is None
+
+    @staticmethod
+    def writes_times(options: TranscribeOptions) -> bool:
+        """Return whether the text has time tokens. Word times are more precise, and need none."""
+        return options.segment_times and not options.word_times
+
+    def rules(self, options: TranscribeOptions) -> Exclusion:
+        """Return the rules on logits."""
+        vocabulary, size = self.vocabulary, self.config.decoder.vocab_size
+        if not self.writes_times(options):
+            return Exclusion(size, vocabulary.never, vocabulary.blank)
+        never = (*vocabulary.never, vocabulary.special[tokens.NO_TIMES])
+        latest = round(LATEST_START_S / tokens.TIME_STEP_S)
+        return TimeRules(size, never, vocabulary.blank, vocabulary.end, vocabulary.first_time, latest)
+
+    def token_times(self, encoded: mx.array, language: str, text_ids: Sequence[int], rows: int) -> np.ndarray:
+        """Find when each token of a text, and its end, begins: (tokens + 1,) seconds.
+
+        Args:
+            encoded: (1,500, width) of the window.
+            language: ISO code.
+            text_ids: the text without special tokens.
+            rows: number of rows that belong to the clip.
+        """
+        special, decoder = self.vocabulary.special, self.network.decoder
+        prompt = self.prompt_ids(DEFAULTS, language)
+        heads: dict[int, list[int]] = {}
+        for number in self.config.alignment_heads:
+            layer, head = divmod(number, self.config.decoder.heads)
+            heads.setdefault(layer, []).append(head)
+        ids = [*prompt, *text_ids, special[tokens.END]]
+        scores = decoder.cross_scores(ids, decoder.memory(encoded[None]), heads)[:, :, :rows]
+        return token_rows(np.array(scores), len(prompt) - 1) * ROW_S

@@ -1,0 +1,258 @@
+"""A run of Whisper: windows that are decoded together, with times, translation and checks of the text."""
+
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from funasr_cli.compute.backend import mx
+from funasr_cli.compute.memory import available_bytes
+from funasr_cli.decoding.batch import Token
+from funasr_cli.decoding.continuous import BatchDecoder
+from funasr_cli.decoding.cross_attention import place_words
+from funasr_cli.decoding.sampling import make_sampler
+from funasr_cli.decoding.stopping import Quota, StoppingCriteria, StopReason, without_loop
+from funasr_cli.decoding.text import TextStream, clean_text
+from funasr_cli.families.whisper import tokens
+from funasr_cli.languages import resolve_language
+from funasr_cli.measure import timed
+from funasr_cli.options import TranscribeOptions
+from funasr_cli.speech_model import Hypothesis, SegmentRequest, Update
+from funasr_cli.transcript import Segment, TimedText, Translation, Word
+
+if TYPE_CHECKING:
+    from funasr_cli.families.whisper.model import WhisperModel, Witness
+
+ROWS_AT_ONCE = 4  # joining together: enough to use the processor fully, without delaying the other rows
+MOST_ROWS = 16  # more rows gain little
+ENGLISH = "en"  # the language of all translations
+# Upstream's thresholds: of a text that repeats itself, and of a window without speech.
+MOST_COMPRESSION, SILENT, UNLIKELY = 2.4, 0.6, -1.0
+HAS_WORDS_S = 1.0  # speech of this duration should have words, so an empty text is doubtful
+
+
+@dataclass
+class Part:
+    """A text that is being decoded: a segment's transcript, or its translation."""
+
+    stream: TextStream
+    stopping: StoppingCriteria
+    logprobs: list[float] = field(default_factory=list)
+    reason: StopReason | None = None  # once it has ended
+
+    @property
+    def mean_logprob(self) -> float | None:
+        """Mean log-probability of its tokens, the end included."""
+        return sum(self.logprobs) / len(self.logprobs) if self.logprobs else None
+
+    @property
+    def text(self) -> str:
+        """Its text, without the rounds of a loop after the first."""
+        return clean_text(without_loop(self.stream) if self.reason == StopReason.LOOP else self.stream.raw)
+
+    def end(self, reason: StopReason) -> None:
+        """End it. A text that can be compressed too well repeats itself, perhaps in long rounds."""
+        raw = self.stream.raw.encode(errors="replace")
+        loops = reason == StopReason.EOS and bool(raw) and len(raw) / len(zlib.compress(raw)) > MOST_COMPRESSION
+        self.reason = StopReason.LOOP if loops else reason
+
+
+@dataclass
+class Row:
+    """A segment that is being decoded."""
+
+    request: SegmentRequest
+    encoded: mx.array  # (1,500, width)
+    witness: "Witness"
+    parts: dict[int, Part]  # by row of the decoder: the transcript, then perhaps the translation
+
+    @property
+    def texts(self) -> list[Part]:
+        """The parts in order."""
+        return list(self.parts.values())
+
+
+class WhisperSession:
+    """A batch of segments on the decoder, which join and leave it independently; see `Session`."""
+
+    rows_at_once = ROWS_AT_ONCE
+
+    def __init__(self, model: "WhisperModel", options: TranscribeOptions):
+        self._model, self._options = model, options
+        resolve_language(options.language, model.capabilities.languages)  # raises if the language is unknown
+        model.text_before(options, first=True)  # raises if there are too many hotwords
+        self.seconds: dict[str, float] = {}
+        self._stage = ""  # the current computation
+        self._rows: dict[int, Row] = {}
+        self._owners: dict[int, int] = {}  # the row that each row of the decoder belongs to
+        self._numbers = count()
+        self._decoder = self._new_decoder()
+
+    def _new_decoder(self) -> BatchDecoder:
+        rules = self._model.rules(self._options)
+        return BatchDecoder(self._model.network.decoder, make_sampler(self._options), rules=rules)
+
+    @property
+    def max_rows(self) -> int:
+        """Number of rows, at most `MOST_ROWS`, whose keys and values fit into half the free memory."""
+        config = self._model.config
+        row_bytes = self._model.network.decoder.row_bytes(config.encoder.positions) * (1 + self._options.translate)
+        return max(1, min(MOST_ROWS, available_bytes() // 2 // row_bytes))
+
+    def add(self, requests: Sequence[SegmentRequest]) -> list[int]:
+        """Encode segments, find their languages, and prefill their prompts; return the row numbers."""
+        model, options, decoder = self._model, self._options, self._model.network.decoder
+        with self._timed("features"):
+            features = np.stack([model.features(request.audio.samples) for request in requests])
+        with self._timed("encoder"):
+            encoded = model.network.encoder(mx.array(features))  # (rows, 1,500, width)
+            mx.eval(encoded)
+        with self._timed("prefill"):
+            memory = decoder.memory(encoded)
+            witnesses = model.listen(memory, options)
+            languages = [witness.language for witness in witnesses]
+            texts = [(index, tokens.TRANSCRIBE) for index in range(len(requests))]
+            if options.translate:
+                foreign = (index for index, language in enumerate(languages) if language != ENGLISH)
+                texts += [(index, tokens.TRANSLATE) for index in foreign]
+                owners = mx.array([index for index, _ in texts])
+                memory = [(keys[owners], values[owners]) for keys, values in memory]
+            prompts = [
+                model.prompt_ids(options, languages[index], first=requests[index].first, task=task)
+                for index, task in texts
+            ]
+            embedded = [decoder.embed(mx.array(prompt)) for prompt in prompts]
+            numbers = self._decoder.add(embedded, memory=memory)
+        rows = [Row(*row, {}) for row in zip(requests, encoded, witnesses, strict=True)]
+        own = [next(self._numbers) for _ in rows]
+        for number, prompt, (index, _) in zip(numbers, prompts, texts, strict=True):
+            rows[index].parts[number] = Part(TextStream(model.vocabulary.decode), self._stopping(len(prompt)))
+            self._owners[number] = own[index]
+        self._rows.update(zip(own, rows, strict=True))
+        return own
+
+    def _stopping(self, prompt_tokens: int) -> StoppingCriteria:
+        """Return when a text ends at the latest: the decoder has a limited number of positions."""
+        options, vocabulary = self._options, self._model.vocabulary
+        most = min(self._model.most_tokens, self._model.config.decoder.positions - prompt_tokens)
+        if options.exact_tokens is not None:
+            return Quota(min(options.exact_tokens, most))
+        asked_for = None if options.max_tokens is None else min(options.max_tokens, most)
+        return StoppingCriteria((vocabulary.end,), most, asked_for)
+
+    def step(self) -> list[Update]:
+        """Decode one token of every text that has not ended."""
+        with self._timed("decode"):
+            tokens = self._decoder.step()
+        updates = [self._write(token) for token in tokens]
+        for update in updates:  # only after all updates are made, since `reset` returns the rows that were lost
+            if update.hypothesis:
+                self.drop(update.row)
+        return updates
+
+    def _write(self, token: Token) -> Update:
+        """Append a token to its text; finish the row if all its texts have ended."""
+        number = self._owners[token.row]
+        row = self._rows[number]
+        part, transcript = row.parts[token.row], row.texts[0]
+        counts = {"decoder_calls": 1, "tokens": 1}
+        if token.finite:
+            part.logprobs.append(token.logprob)
+        settled = transcript.stream.settled
+        if reason := part.stopping.push(token, part.stream):
+            part.end(reason)
+            self._decoder.end(token.row)
+            if all(each.reason for each in row.texts):
+                return Update(number, hypothesis=self._hypothesis(row), counts=counts)
+        text = transcript.stream.settled
+        return Update(number, None if text == settled else text, counts=counts)
+
+    def _hypothesis(self, row: Row) -> Hypothesis:
+        audio, options, model = row.request.audio, self._options, self._model
+        part, *others = row.texts
+        reasons = [each.reason or StopReason.EOS for each in row.texts]
+        # A translation that did not end is as incomplete as a transcript.
+        reason = next((each for each in reasons if each != StopReason.EOS), StopReason.EOS)
+        mean, no_speech = part.mean_logprob, row.witness.no_speech
+        is_silent = no_speech > SILENT and mean is not None and mean < UNLIKELY
+        text = "" if is_silent else part.text
+        translation = None
+        if options.translate:
+            english = "" if is_silent else others[0].text if others else text
+            translation = Translation(english, ENGLISH)
+        segment = Segment(
+            start_s=audio.start_s,
+            end_s=audio.end_s,
+            text=text,
+            thinking="",
+            stop_reason=str(reason),
+            retries=row.request.retries,
+            tokens=sum(len(each.logprobs) for each in row.texts),
+            mean_logprob=mean,
+            scores=part.stream.scores(text) if options.confidence else (),
+            words=self._words(row) if options.word_times and text else (),
+            language=row.witness.language if model.detects(options) and not is_silent else None,
+            no_speech_probability=no_speech,
+            pieces=self._pieces(row) if model.writes_times(options) and text else (),
+            translation=translation,
+            doubtful=not text and no_speech <= SILENT and audio.duration_s >= HAS_WORDS_S,
+        )
+        return Hypothesis(segment, retry_may_help=part.stopping.worth_retrying(reason))
+
+    def _words(self, row: Row) -> tuple[Word, ...]:
+        """Measure the times of the words of a transcript."""
+        model, audio, part = self._model, row.request.audio, row.texts[0]
+        pairs = [
+            pair
+            for pair in zip(part.stream.token_ids, part.logprobs, strict=False)
+            if pair[0] < model.vocabulary.end
+        ]
+        ids, rows = [token_id for token_id, _ in pairs], model.rows_of(audio.samples)
+        raw, sources = model.vocabulary.spell(ids)
+        with self._timed("decode"):
+            begins_s = model.token_times(row.encoded, row.witness.language, ids, rows)
+        scores = [math.exp(min(0.0, logprob)) for _, logprob in pairs]
+        return place_words(raw, sources, begins_s, scores, audio.start_s, audio.end_s)
+
+    def _pieces(self, row: Row) -> tuple[TimedText, ...]:
+        """Divide a transcript at its time tokens."""
+        vocabulary, audio = self._model.vocabulary, row.request.audio
+        pieces, ids, begun_s = list[TimedText](), list[int](), audio.start_s
+        for token_id in [*row.texts[0].stream.token_ids, None]:
+            if token_id is not None and token_id < vocabulary.first_time:
+                ids.append(token_id)
+                continue
+            steps = None if token_id is None else token_id - vocabulary.first_time
+            time_s = audio.end_s if steps is None else min(audio.start_s + steps * tokens.TIME_STEP_S, audio.end_s)
+            if text := clean_text(vocabulary.decode(ids)):
+                pieces.append(TimedText(text, begun_s, time_s))
+            ids, begun_s = [], time_s
+        return tuple(pieces)
+
+    def drop(self, row: int) -> None:
+        """Remove a row."""
+        if ended := self._rows.pop(row, None):
+            for number in ended.parts:
+                self._decoder.end(number)
+                del self._owners[number]
+
+    def reset(self) -> set[int]:
+        """Recover from an error. If it happened in the decoder, all rows are lost."""
+        if self._stage not in ("prefill", "decode"):
+            return set()
+        lost = set(self._rows)
+        self._decoder.close()
+        self._rows, self._owners, self._decoder = {}, {}, self._new_decoder()
+        return lost
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        """Add the time of a block to that of its stage, and remember the stage for `reset`."""
+        self._stage = stage
+        with timed(self.seconds, stage):
+            yield
