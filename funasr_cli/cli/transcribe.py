@@ -155,7 +155,11 @@ def transcribe(
         float, _segments("--min-pause", "Shortest pause that ends a segment, in seconds.")
     ] = DEFAULTS.min_pause_s,
     join: Annotated[
-        float, _segments("--join", "Extend segments shorter than this, in seconds, across pauses of up to 1 s.")
+        float,
+        _segments(
+            "--join",
+            "Extend segments shorter than this, in seconds, across pauses of up to 1 s, or a tenth of this.",
+        ),
     ] = DEFAULTS.join_s,
     max_segment: Annotated[
         float,

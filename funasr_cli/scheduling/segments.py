@@ -16,7 +16,8 @@ from funasr_cli.options import TranscribeOptions
 HYSTERESIS = 0.15  # speech continues down to this much below the probability that starts it...
 NO_SPEECH = 0.01  # ...but not below this probability
 MARGIN_S = 0.2  # kept before and after speech, which may begin and end softly
-JOIN_PAUSE_S = 1.0  # longest pause within a short segment, where segments are joined
+# Where segments are joined, the longest pause within a short one: a share of the length up to which they are joined.
+JOIN_PAUSE_SHARE, JOIN_PAUSE_S = 0.1, 1.0  # and at least this
 SHORTEST_SPEECH_S = 0.1  # shorter sounds are clicks
 SILENT_POWER = 1e-10
 QUIETER_DB = 20.0  # when choosing a cut, this many dB count as much as a speech probability of 1
@@ -111,7 +112,7 @@ class Segmenter:
         options = self._options
         speech = max(0, self._pause - self._start)  # the pause may have begun before the cut
         grown = min(1.0, speech / frames_in(options.join_s)) if options.join_s else 1.0
-        longest_s = max(JOIN_PAUSE_S, options.min_pause_s)
+        longest_s = max(JOIN_PAUSE_SHARE * options.join_s, JOIN_PAUSE_S, options.min_pause_s)
         return frames_in(longest_s + grown * (options.min_pause_s - longest_s))
 
     def _close(self, end: int) -> list[AudioSegment]:

@@ -300,3 +300,17 @@ def test_a_stage_that_fails_at_the_end_fails_the_recording() -> None:
     events = run(Model(always("eos"), TranscribeOptions(batch_size=2), stages=[Fails()]), recordings)
     assert_protocol(events, range(3))
     assert {source: error.code for source, error in failures_of(events).items()} == {1: "computation-failed"}
+
+
+@pytest.mark.parametrize(("window_s", "join_s", "segments"), [(None, 0.0, 16), (30.0, 0.0, 3), (30.0, 4.0, 16)])
+def test_windows_are_filled_unless_a_length_is_requested(
+    window_s: float | None, join_s: float, segments: int
+) -> None:
+    """56 s, of which 32 s are speech between pauses of 1.5 s."""
+    model = Model(always("eos"), TranscribeOptions(join_s=join_s, batch_size=4))
+    model.window_s = window_s
+    recording = talk(0, *[2.0] * 16, pause_s=1.5)
+    transcript = transcripts_of(run(model, [recording]))[0]
+    assert len(transcript.segments) == segments
+    assert max(segment.duration_s for segment in transcript.segments) <= 30
+    assert transcript.ledger.speech_s >= 32 - 0.1
