@@ -30,7 +30,7 @@ REAL_DATA = $(BIN)/python -m tools.real_data
 QUICK = -q --dist worksteal -m "not slow and not process and not full" --hypothesis-profile=quick
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-.PHONY: demo install lint format docs messages test test-quick test-full real-data coverage eval bench-peers check-release demo-model demo-sense-voice clean
+.PHONY: demo install lint format docs messages test test-quick test-full real-data coverage eval bench-peers bench-peers-whisper check-release demo-model demo-sense-voice clean
 
 # Install, and transcribe the bundled clips with the demo model.
 demo: $(VENV)/.runs
@@ -131,6 +131,17 @@ $(PEERS)/mlx-audio/.installed: tools/peers/requirements-mlx-audio.txt
 # of memory.
 bench-peers: install $(PEERS)/torch/.installed $(PEERS)/mlx-audio/.installed
 	$(BIN)/python -m tools.peers --state "$(PEERS)" --out docs/reports/benchmarks.md $(PEERS_OPTIONS)
+
+# The same for Whisper with its true weights, compared with openai-whisper and faster-whisper; writes
+# docs/reports/whisper-peers.md. Needs `make real-data`.
+$(PEERS)/whisper/.installed: tools/peers/requirements-whisper.txt
+	$(PYTHON) -m venv "$(PEERS)/whisper"
+	"$(PEERS)/whisper/bin/pip" install $(PIP_FLAGS) '$(TORCH)'
+	"$(PEERS)/whisper/bin/pip" install $(PIP_FLAGS) --requirement $<
+	touch "$@"
+
+bench-peers-whisper: real-data $(PEERS)/whisper/.installed
+	$(BIN)/python -m tools.peers.whisper --state "$(PEERS)" --out docs/reports/whisper-peers.md $(PEERS_OPTIONS)
 
 # Convert the published weights at every precision, transcribe, compare, measure: PASS or FAIL, and a block for an issue.
 # Also compares with the PyTorch reference if it is installed by make .venv-reference/.installed (1.8 GB), or named in
