@@ -30,13 +30,14 @@ from funasr_cli.pipeline import Recognizer
 from funasr_cli.scheduling import segments
 from tools.accuracy.long import setting
 from tools.accuracy.texts import text_rates
-from tools.accuracy.truth import compare, quantiles_ms, read_truth
+from tools.accuracy.truth import TruePhrase, compare, quantiles_ms, read_truth
 from tools.real_data.cache import LONG, SPEECH, root
 
 CHUNK = 64  # phrases between two savings
 LANGUAGES = ("en", "es", "fr")
 RECORDINGS = ("as-recorded", "wide", "noisy")  # the same 16 minutes of English
 RESULTS = "results.json"
+TAIL_S = 0.3  # kept after the last phrase
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,13 @@ def transcribe_alone(
     return [transcript.text for transcript in done]
 
 
-def read_clips_of(recording: str) -> tuple[list[np.ndarray], list[str], int]:
-    """Return the phrases of a long recording as arrays, their texts, and their sample rate."""
-    path = root() / LONG / f"{recording}.wav"
+def read_long(name: str, minutes: float | None = None) -> tuple[np.ndarray, int, list[TruePhrase]]:
+    """Return the samples (samples,), sample rate and phrases of a long recording, or of its first minutes."""
+    path = root() / LONG / f"{name}.wav"
     samples, rate_hz = soundfile.read(path, dtype="float32")
-    truth = read_truth(path)
-    spans = [[round(time_s * rate_hz) for time_s in phrase.span_s] for phrase in truth]
-    return [samples[start:end] for start, end in spans], [phrase.text for phrase in truth], rate_hz
+    phrases = [phrase for phrase in read_truth(path) if minutes is None or phrase.span_s[1] <= 60 * minutes]
+    end_s = phrases[-1].span_s[1] + TAIL_S
+    return samples[: round(end_s * rate_hz)], rate_hz, phrases
 
 
 class Evaluation:
@@ -86,18 +87,22 @@ class Evaluation:
         saved = self._path.read_text(encoding="utf-8") if self._path.exists() else "{}"
         self.results: dict[str, dict[str, Any]] = json.loads(saved)
 
-    def phrases(self, name: str, language: str, every: int, options: dict[str, Any]) -> dict[str, Any]:
+    def phrases(
+        self, name: str, language: str, options: dict[str, Any], every: int = 1, minutes: float | None = None
+    ) -> dict[str, Any]:
         """Transcribe phrases alone: those of a language, or those of a long recording."""
-        key = f"phrases, {name}, {_written(options)}" + (f", every {every}" if every > 1 else "")
+        key = f"phrases, {name}, {_written(options)}, every {every}, minutes {minutes}"
         run = self.results.setdefault(key, {"kind": "phrases", "of": name, "language": language})
         if "errors" in run:
             return run
         clips: Sequence[AudioInput]
         rate_hz: int | None = None
         if name in RECORDINGS:
-            arrays, wanted, rate_hz = read_clips_of(name)
-            clips, wanted = arrays[::every], wanted[::every]
-            audio_s = sum(map(len, arrays[::every])) / rate_hz
+            samples, rate_hz, truth = read_long(name, minutes)
+            spans = [[round(time_s * rate_hz) for time_s in phrase.span_s] for phrase in truth[::every]]
+            clips = [samples[start:end] for start, end in spans]
+            wanted = [phrase.text for phrase in truth[::every]]
+            audio_s = sum(end - start for start, end in spans) / rate_hz
         else:
             phrases = read_phrases(language, every)
             clips, wanted = [phrase.path for phrase in phrases], [phrase.text for phrase in phrases]
@@ -116,20 +121,20 @@ class Evaluation:
         self._save()
         return run
 
-    def long(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
-        """Transcribe a long recording, and compare it with the truth."""
-        key = f"long, {name}, {_written(options)}"
+    def long(self, name: str, options: dict[str, Any], minutes: float | None = None) -> dict[str, Any]:
+        """Transcribe a long recording, or its first minutes, and compare it with the truth."""
+        key = f"long, {name}, {_written(options)}, minutes {minutes}"
         if key not in self.results:
-            path = root() / LONG / f"{name}.wav"
+            samples, rate_hz, truth = read_long(name, minutes)
             constants = {name: value for name, value in options.items() if name.isupper()}
             fields = {name: value for name, value in options.items() if not name.isupper()}
             with ExitStack() as stack:
                 for constant, value in constants.items():
                     stack.enter_context(patch.object(segments, constant, value))
                 started = time.perf_counter()
-                transcript = self._recognizer.transcribe(path, language="en", **fields)
+                transcript = self._recognizer.transcribe(samples, sample_rate_hz=rate_hz, language="en", **fields)
                 taken_s = time.perf_counter() - started
-            found = compare(transcript, read_truth(path), "en")
+            found = compare(transcript, truth, "en")
             text = [[s.start_s, s.end_s, s.text] for s in transcript.segments]
             own = {"kind": "long", "of": name, "options": options, "audio_s": transcript.duration_s}
             own |= {"taken_s": taken_s, "engine": transcript.engine, "found": asdict(found), "text": text}
@@ -223,7 +228,8 @@ def _long_row(run: dict[str, Any]) -> list[str]:
     found = run["found"]
     cover = found["coverage"]
     return [
-        run["of"], _options(run), *_rates(ErrorRate(**found["errors"])), str(found["edge_deletions"]),
+        f"{run['of']}, {run['audio_s'] / 60:.1f} min", _options(run),
+        *_rates(ErrorRate(**found["errors"])), str(found["edge_deletions"]),
         f"{found['segments']}, {found['mean_segment_s']:.1f}",
         f"{100 * cover['precision']:.1f} / {100 * cover['recall']:.1f}", str(cover["missed"]),
         f"{found['speech_share']:.2f}, {found['unaccounted_s']:.3f}",
@@ -242,6 +248,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--phrases", nargs="*", choices=(*LANGUAGES, *RECORDINGS), default=[], help="alone")
     parser.add_argument("--recordings", nargs="*", choices=RECORDINGS, default=[], help="long ones")
     parser.add_argument("--every", type=int, default=1, help="only each phrase of this number, for a quick look")
+    parser.add_argument("--minutes", type=float, help="only the first minutes of the long recordings")
     parser.add_argument("--set", dest="settings", type=setting, action="append", default=[], metavar="NAME=VALUE",
                         help="a field of TranscribeOptions, such as batch_size=1, or a constant of "
                         "scheduling/segments.py, such as MARGIN_S=0.3")  # fmt: skip
@@ -260,10 +267,12 @@ def main() -> None:
     loading = {name: value for name in ("dtype", "engine") if (value := getattr(arguments, name))}
     evaluation = Evaluation(funasr_cli.load(arguments.model, **loading), arguments.state)
     for name in arguments.phrases:
-        run = evaluation.phrases(name, "en" if name in RECORDINGS else name, arguments.every, options)
+        run = evaluation.phrases(
+            name, "en" if name in RECORDINGS else name, options, arguments.every, arguments.minutes
+        )
         print(*_phrases_row(run), sep=" | ", flush=True)
     for name in arguments.recordings:
-        print(*_long_row(evaluation.long(name, options)), sep=" | ", flush=True)
+        print(*_long_row(evaluation.long(name, options, arguments.minutes)), sep=" | ", flush=True)
     if arguments.out:
         arguments.out.write_text(page(evaluation.results.values()), encoding="utf-8")
 
