@@ -33,7 +33,7 @@ from funasr_cli.writers import (
 
 SAMPLING_OPTIONS = ("top_p", "top_k", "seed")
 RESULT_OPTIONS = (
-    "output_template", "force", "resume", "timestamps", "tags", "align_with", "highlight_words", "plot_alignment",
+    "output_template", "force", "resume", "timestamps", "tags", "translate", "align_with", "highlight_words", "plot_alignment",
     "max_line_width", "max_line_count",
 )  # fmt: skip
 HOTWORD_HELP = (
@@ -142,6 +142,9 @@ def transcribe(
         ),
     ] = DEFAULTS.prev_text,
     itn: parameters.ITN = DEFAULTS.itn,
+    translate: Annotated[
+        bool, _prompt("--translate", "Also translate into English, in txt and json, if the model can.")
+    ] = DEFAULTS.translate,
     show_prompt: Annotated[
         bool, _prompt("--show-prompt", "Show the model's prompt, word for word.", env=False)
     ] = False,
@@ -278,7 +281,8 @@ def transcribe(
     files = Files(plan, inputs, others) if plan.folder else None
     plan.refuse_together(inputs)
     shown = {plan.style.times or DEFAULT_TIMES[format] for format in plan.formats}
-    options = replace(options, word_times=Timestamps.WORD in shown or plot_alignment is not None)
+    word_times = Timestamps.WORD in shown or plot_alignment is not None
+    options = replace(options, word_times=word_times, segment_times=Timestamps.SEGMENT in shown)
     folder = first_model.find_or_fetch(context.params, inputs, options, typed, files)
     able = capabilities(folder)
     number_type, computed_by = choose_type_and_engine(folder, context)
@@ -406,6 +410,10 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
         "confidence": (shows_confidence, "works only on a terminal with colours, and with --format json"),
         "recursive": (any(map(has_folders, params["audio"])), "works only with folders and patterns"),
         "prev_text": (bool(params["prev_text"]), "is empty"),
+        "translate": (
+            params["translate"] and not {DEFAULT_FORMAT, *DATA}.isdisjoint(formats),
+            f"works only with --format {DEFAULT_FORMAT} or {' or '.join(DATA)}",
+        ),
         "tags": (has_text or params["tags"] is Tags.NONE, "is not needed: json always contains tags"),
         "align_with": (
             bool(params["align_with"]) and (has_words or params["plot_alignment"]),

@@ -109,9 +109,9 @@ def place_words(
         spoken = [index for index in range(first, last) if is_spoken(text[index])]
         begun_s = _border(text, sources, begins_s, spoken[0])
         ended_s = _border(text, sources, begins_s, spoken[-1], after=True)
-        times = [min(start_s + time_s, end_s) for time_s in (begun_s, max(begun_s, ended_s))]
+        begun_s, ended_s = (min(start_s + time_s, end_s) for time_s in (begun_s, max(begun_s, ended_s)))
         score = min(probabilities[sources[spoken[0]][0] : sources[spoken[-1]][1] + 1])
-        words.append(Word(clean_text(text[first:last]), *times, score))
+        words.append(Word(clean_text(text[first:last]), begun_s, ended_s, score))
     return tuple(words)
 
 

@@ -13,7 +13,8 @@ from funasr_cli.compute.backend import mx
 
 GROWTH_COLUMNS = 64  # columns allocated at a time, so that the buffers are not copied for every token
 
-Memory = tuple[mx.array, mx.array]  # one layer's keys and values, (batch, heads, encoder rows, head_dim) each
+# One layer's keys, (batch, heads, head_dim, encoder rows), and values, (batch, heads, encoder rows, head_dim).
+Memory = tuple[mx.array, mx.array]
 
 
 class LayerCache:

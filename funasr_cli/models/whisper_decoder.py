@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from funasr_cli.compute.backend import mx, nn
 from funasr_cli.models.cache import DecoderCache, LayerCache, Memory, Positions
-from funasr_cli.models.layers import attention, embedding, linear, merge_heads, normalise
+from funasr_cli.models.layers import attention, embedding, linear, memory_attention, merge_heads, normalise
 from funasr_cli.models.whisper_encoder import LAYER_NORM_EPS, Projections
 
 
@@ -58,8 +58,7 @@ class DecoderBlock(nn.Module):
 
     def attend_to_audio(self, x: mx.array, memory: Memory) -> mx.array:
         """Apply the rest of the layer, cross-attention and the feed-forward network."""
-        q, (k, v) = self.cross_queries(x), memory
-        x = x + self.cross_attn.out(merge_heads(attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=None)))
+        x = x + self.cross_attn.out(merge_heads(memory_attention(self.cross_queries(x), *memory)))
         return x + self.mlp2(nn.gelu(self.mlp1(normalise(self.mlp_ln, x))))
 
 
@@ -95,7 +94,8 @@ class WhisperDecoder(nn.Module):
     def memory(self, encoded: mx.array) -> list[Memory]:
         """Compute each layer's keys and values of the encoder's rows (batch, rows, encoder width)."""
         encoded = encoded.astype(self.dtype)
-        return [block.cross_attn.keys_and_values(encoded) for block in self.blocks]
+        pairs = (block.cross_attn.keys_and_values(encoded) for block in self.blocks)
+        return [(mx.contiguous(k.swapaxes(-1, -2)), mx.contiguous(v)) for k, v in pairs]
 
     def make_cache(self, rows: int, memory: Sequence[Memory] = ()) -> DecoderCache:
         """Create an empty cache of this number of rows, which attend to `memory`."""
@@ -150,7 +150,10 @@ class WhisperDecoder(nn.Module):
             x = block.attend_to_text(x, mask, positions, layer)
             if chosen := heads.get(index):
                 picked, keys = mx.array(list(chosen)), memory[index][0]
-                q, k = block.cross_queries(x)[0, picked], keys[0, picked]  # (heads, tokens or rows, head_dim)
-                scores.append((q @ k.swapaxes(-1, -2)).astype(mx.float32) * q.shape[-1] ** -0.5)
+                q, k = (
+                    block.cross_queries(x)[0, picked],
+                    keys[0, picked],
+                )  # (heads, tokens, head_dim), (heads, head_dim, rows)
+                scores.append((q @ k).astype(mx.float32) * q.shape[-1] ** -0.5)
             x = block.attend_to_audio(x, memory[index])
         return mx.concatenate(scores)

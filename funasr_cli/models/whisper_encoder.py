@@ -8,7 +8,7 @@ and with bfloat16 weights, residual sums stay in float32.
 from dataclasses import dataclass
 
 from funasr_cli.compute.backend import mx, nn
-from funasr_cli.models.layers import linear, merge_heads, normalise, split_heads
+from funasr_cli.models.layers import linear, merge_heads, normalise, split_heads, window_attention
 
 LAYER_NORM_EPS = 1e-5
 TAPS = 3  # of both convolutions
@@ -60,8 +60,7 @@ class EncoderBlock(nn.Module):
         """Apply the layer to `x` (batch, rows, width) float32; return the same shape and type."""
         normed = normalise(self.attn_ln, x)
         q, (k, v) = self.attn.queries(normed), self.attn.keys_and_values(normed)
-        attended = mx.fast.scaled_dot_product_attention(q, k, v, scale=q.shape[-1] ** -0.5)
-        x = x + self.attn.out(merge_heads(attended))
+        x = x + self.attn.out(merge_heads(window_attention(q, k, v)))
         return x + self.mlp2(nn.gelu(self.mlp1(normalise(self.mlp_ln, x))))
 
 

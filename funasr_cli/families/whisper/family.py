@@ -43,13 +43,12 @@ def _vocabulary_problems(checkpoint: Checkpoint) -> tuple[tuple[str, str], ...]:
 
 
 def _downloads() -> dict[str, Download]:
-    megabytes = {hub_id: SIZES[hub_id.removeprefix("openai/whisper-")] for hub_id in ALIASES.values()}
-    return {
-        alias: Download(
-            f"Whisper {alias.removeprefix('whisper-')}", hub_id, *(n * 10**6 for n in megabytes[hub_id])
-        )
-        for alias, hub_id in ALIASES.items()
-    }
+    found = {}
+    for alias, hub_id in ALIASES.items():
+        fetched_mb, converted_mb = SIZES[hub_id.removeprefix("openai/whisper-")]
+        name = f"Whisper {alias.removeprefix('whisper-')}"
+        found[alias] = Download(name, hub_id, fetched_mb * 10**6, converted_mb * 10**6)
+    return found
 
 
 def _readme(config: WhisperConfig) -> Iterator[str]:

@@ -99,7 +99,7 @@ class WhisperModel:
         return self.config.decoder.positions // 2
 
     def features(self, samples: np.ndarray) -> np.ndarray:
-        """Compute features (3,000, mel bins) of (samples,); raise an `AudioError` if there are none or too many."""
+        """Compute features (3,000, mel bins) of (samples,); raise an `AudioError` if they are none or too many."""
         if not 0 < len(samples) <= WINDOW_S * SAMPLE_RATE_HZ:
             raise AudioError(f"the model takes up to {WINDOW_S} s at a time, not nothing", code="audio-too-short")
         return self._log_mel(samples)

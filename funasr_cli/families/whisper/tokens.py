@@ -1,8 +1,8 @@
 """Whisper's vocabulary: tokens of bytes, and special tokens, which are known by name.
 
 Source: openai-whisper ``whisper/tokenizer.py``. The two vocabularies are its ``multilingual.tiktoken`` and
-``gpt2.tiktoken``, compressed (MIT licence, OpenAI). What differs: a vocabulary from a ``tokenizer.json`` needs only
-its tokens, since merges follow from their order; some files lack the first merge, and the time tokens.
+``gpt2.tiktoken``, compressed (MIT licence, OpenAI). What differs: of a ``tokenizer.json``, only the tokens are read,
+since merges follow from their order. Some of these files lack the first merge, or the time tokens.
 """
 
 import base64
@@ -85,7 +85,11 @@ def of_tokenizer(path: Path) -> tuple[dict[str, int], dict[str, int]]:
             for each in content["added_tokens"]
             if (name := TAG.fullmatch(str(each["content"])))
         }
-        return _tokens(content["model"]["vocab"]), completed(special)
+        ids = set(special.values())  # some files list a special token among the others as well
+        tokens = {
+            token: number for token, number in _tokens(content["model"]["vocab"]).items() if number not in ids
+        }
+        return tokens, completed(special)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise unreadable(path, error, DAMAGED_HINT) from error
 
