@@ -3,13 +3,14 @@
     python -m tools.accuracy.real_speech --model FOLDER --state FOLDER [--out docs/reports/real-speech.md]
 
 Needs `make real-data`. Every finished run is saved in the state folder, so an interrupted evaluation continues,
-and the page shows all runs that were ever saved there.
+and the page shows all runs that were ever saved there. Its section "What was learned" is written by hand and kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -36,7 +37,6 @@ from tools.real_data.cache import LONG, SPEECH, root
 CHUNK = 64  # phrases between two savings
 LANGUAGES = ("en", "es", "fr")
 RECORDINGS = ("as-recorded", "wide", "noisy")  # the same 16 minutes of English
-RESULTS = "results.json"
 TAIL_S = 0.3  # kept after the last phrase
 
 
@@ -79,20 +79,22 @@ def read_long(name: str, minutes: float | None = None) -> tuple[np.ndarray, int,
 
 
 class Evaluation:
-    """Runs of one model, whose results are saved in a folder and reused."""
+    """Runs of one model, each saved as a file in a folder and reused."""
 
     def __init__(self, recognizer: Recognizer, state: Path):
-        self._recognizer = recognizer
-        self._path = state / RESULTS
-        saved = self._path.read_text(encoding="utf-8") if self._path.exists() else "{}"
-        self.results: dict[str, dict[str, Any]] = json.loads(saved)
+        self._recognizer, self._state = recognizer, state
+        state.mkdir(parents=True, exist_ok=True)
+
+    def results(self) -> list[dict[str, Any]]:
+        """Return all runs that were ever saved in the folder."""
+        return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self._state.glob("*.json"))]
 
     def phrases(
         self, name: str, language: str, options: dict[str, Any], every: int = 1, minutes: float | None = None
     ) -> dict[str, Any]:
         """Transcribe phrases alone: those of a language, or those of a long recording."""
         key = f"phrases, {name}, {_written(options)}, every {every}, minutes {minutes}"
-        run = self.results.setdefault(key, {"kind": "phrases", "of": name, "language": language})
+        run = self._saved(key) or {"kind": "phrases", "of": name, "language": language}
         if "errors" in run:
             return run
         clips: Sequence[AudioInput]
@@ -113,18 +115,19 @@ class Evaluation:
             chunk = clips[done : done + CHUNK]
             run["texts"] += transcribe_alone(self._recognizer, chunk, rate_hz, language=language, **options)
             run["taken_s"] += time.perf_counter() - started
-            self._save()
+            self._save(key, run)
         pairs = list(zip(wanted, run["texts"], strict=True))
         words, characters = text_rates(pairs, language)
         right = sum(text_rates([pair], language)[0].edits == 0 for pair in pairs)
         run |= {"errors": asdict(words), "characters": asdict(characters), "right": right}
-        self._save()
+        self._save(key, run)
         return run
 
     def long(self, name: str, options: dict[str, Any], minutes: float | None = None) -> dict[str, Any]:
         """Transcribe a long recording, or its first minutes, and compare it with the truth."""
         key = f"long, {name}, {_written(options)}, minutes {minutes}"
-        if key not in self.results:
+        run = self._saved(key)
+        if not run:
             samples, rate_hz, truth = read_long(name, minutes)
             constants = {name: value for name, value in options.items() if name.isupper()}
             fields = {name: value for name, value in options.items() if not name.isupper()}
@@ -136,23 +139,30 @@ class Evaluation:
                 taken_s = time.perf_counter() - started
             found = compare(transcript, truth, "en")
             text = [[s.start_s, s.end_s, s.text] for s in transcript.segments]
-            own = {"kind": "long", "of": name, "options": options, "audio_s": transcript.duration_s}
-            own |= {"taken_s": taken_s, "engine": transcript.engine, "found": asdict(found), "text": text}
-            self.results[key] = own
-            self._save()
-        return self.results[key]
+            run = {"kind": "long", "of": name, "options": options, "audio_s": transcript.duration_s}
+            run |= {"taken_s": taken_s, "engine": transcript.engine, "found": asdict(found), "text": text}
+            self._save(key, run)
+        return run
 
-    def _save(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        content = json.dumps(self.results, ensure_ascii=False, indent=1)
-        self._path.with_suffix(".new").write_text(content, encoding="utf-8")
-        self._path.with_suffix(".new").replace(self._path)
+    def _path(self, key: str) -> Path:
+        return self._state / (re.sub(r"[^\w.=-]+", "_", key) + ".json")
+
+    def _saved(self, key: str) -> dict[str, Any]:
+        path = self._path(key)
+        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return saved
+
+    def _save(self, key: str, run: dict[str, Any]) -> None:
+        unfinished = self._path(key).with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(run, ensure_ascii=False, indent=1), encoding="utf-8")
+        unfinished.replace(self._path(key))
 
 
 def _written(options: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in options.items()) or "default"
 
 
+LEARNED = "\n## What was learned\n"
 HEAD = """# Accuracy on recorded speech
 
 `make real-data` [fetches](../../tools/real_data/README.md) what this page needs: OpenAI's Whisper base, and
@@ -274,7 +284,9 @@ def main() -> None:
     for name in arguments.recordings:
         print(*_long_row(evaluation.long(name, options, arguments.minutes)), sep=" | ", flush=True)
     if arguments.out:
-        arguments.out.write_text(page(evaluation.results.values()), encoding="utf-8")
+        earlier = arguments.out.read_text(encoding="utf-8") if arguments.out.exists() else ""
+        _, mark, learned = earlier.partition(LEARNED)
+        arguments.out.write_text(page(evaluation.results()) + mark + learned, encoding="utf-8")
 
 
 if __name__ == "__main__":
