@@ -1,4 +1,4 @@
-"""Read NumPy archives (``.npz``) of tensors: each array's type and shape first, its values when they are needed."""
+"""Read NumPy archives (``.npz``) of tensors: type and shape of each array first, its values when needed."""
 
 import zipfile
 from functools import partial

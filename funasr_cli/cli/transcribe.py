@@ -33,8 +33,8 @@ from funasr_cli.writers import (
 
 SAMPLING_OPTIONS = ("top_p", "top_k", "seed")
 RESULT_OPTIONS = (
-    "output_template", "force", "resume", "timestamps", "tags", "translate", "align_with", "highlight_words", "plot_alignment",
-    "max_line_width", "max_line_count",
+    "output_template", "force", "resume", "timestamps", "tags", "translate", "align_with", "highlight_words",
+    "plot_alignment", "max_line_width", "max_line_count",
 )  # fmt: skip
 HOTWORD_HELP = (
     f"A word to expect, such as a name. Repeatable; the prompt is limited to {MAX_PROMPT_TOKENS} tokens."

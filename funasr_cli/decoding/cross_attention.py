@@ -1,7 +1,7 @@
 """Word times from a decoder's cross-attention: when it looked at which part of the audio.
 
-Source: openai-whisper ``whisper/timing.py`` (``find_alignment``, ``median_filter``, ``dtw_cpu``). What differs: the
-search is vectorised, words are those of `units.word_spans`, and characters that share a token divide its time.
+Source: openai-whisper ``whisper/timing.py`` (``find_alignment``, ``median_filter``, ``dtw_cpu``). What differs:
+the search is vectorised, words are those of `units.word_spans`, and characters that share a token divide its time.
 """
 
 from collections.abc import Sequence

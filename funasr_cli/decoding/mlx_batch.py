@@ -68,7 +68,7 @@ class MLXBatch(Batch):
             sampler: as for `Batch`.
             rows: as for `Batch`.
             drafts: as for `Batch`.
-            start: what the rows begin with, as the decoder's `make_cache` takes it: the shared prefix, or a memory.
+            start: what the rows begin with, as the decoder's `make_cache` takes it: shared prefix or memory.
             rules: change the logits before a token is chosen.
         """
         super().__init__(sampler, rows, drafts, RunCost.of(llm))

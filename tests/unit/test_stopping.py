@@ -52,7 +52,7 @@ def stop_of(
     stream: TextStream, token_ids: Sequence[int], duration_s: float = 1000
 ) -> tuple[int, StopReason | None]:
     """Return the number of tokens before a guard stops the row, and the reason."""
-    stopping = StoppingCriteria((STOP,), duration_s, None)
+    stopping = StoppingCriteria((STOP,), token_budget(duration_s), None)
     for count, token_id in enumerate(token_ids, 1):
         if reason := stopping.push(Token(0, token_id, -1.0), stream):
             return count, reason
@@ -175,7 +175,7 @@ def test_the_budget_depends_on_the_length(duration_s: float, tokens: int) -> Non
 
 def pushed(max_tokens: int | None, *tokens: tuple[int, float]) -> tuple[list[StopReason | None], list[int]]:
     """Return a guard's verdict on each token (id, log-probability), and the tokens that became text."""
-    stopping, stream = StoppingCriteria((STOP, STOP + 1), 1.0, max_tokens), TextStream(str)
+    stopping, stream = StoppingCriteria((STOP, STOP + 1), token_budget(1.0), max_tokens), TextStream(str)
     reasons = [stopping.push(Token(0, token_id, logprob), stream) for token_id, logprob in tokens]
     return reasons, stream.token_ids
 
@@ -204,9 +204,9 @@ def test_a_stop_token_at_the_limit_ends_the_text(token_id: int) -> None:
 def test_which_reasons_are_worth_retrying(
     reason: StopReason, by_itself: bool, with_a_limit: bool, doubtful: bool
 ) -> None:
-    assert StoppingCriteria((STOP,), 1.0, None).worth_retrying(reason) is by_itself
-    assert StoppingCriteria((STOP,), 1.0, None).worth_retrying(reason, doubtful=True) is doubtful
-    assert StoppingCriteria((STOP,), 1.0, 40).worth_retrying(reason) is with_a_limit
+    assert StoppingCriteria((STOP,), token_budget(1.0), None).worth_retrying(reason) is by_itself
+    assert StoppingCriteria((STOP,), token_budget(1.0), None).worth_retrying(reason, doubtful=True) is doubtful
+    assert StoppingCriteria((STOP,), token_budget(1.0), 40).worth_retrying(reason) is with_a_limit
     assert not Quota(5).worth_retrying(StopReason.BUDGET, doubtful=True)
 
 

@@ -1,7 +1,9 @@
 """Configuration of Whisper, its languages, and its known sizes."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from funasr_cli.capabilities import Capabilities
 from funasr_cli.checkpoints.untrusted import readable
@@ -15,28 +17,14 @@ HEAD_WIDTH = 64  # in all sizes
 ENGLISH_VOCABULARY = 51864  # number of tokens of the .en models; others have more
 # Language tokens, in order; the last one only in large-v3 and turbo. Two differ from the ISO codes used elsewhere.
 LANGUAGE_TOKENS = (
-    "en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur hr bg lt la mi "
-    "ml cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr pa si km sn yo so af oc ka be tg sd "
-    "gu am yi lo uz fo ht ps tk nn mt sa lb my bo tl mg as tt haw ln ha ba jw su yue"
+    "en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur hr bg lt la "
+    "mi ml cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr pa si km sn yo so af oc ka be "
+    "tg sd gu am yi lo uz fo ht ps tk nn mt sa lb my bo tl mg as tt haw ln ha ba jw su yue"
 ).split()
 CODES = {"tl": "fil", "jw": "jv"}
 TOKEN_OF = {CODES.get(token, token): token for token in LANGUAGE_TOKENS}  # by ISO code
 # Cross-attention heads, as layer.head, that follow the speech best: ``_ALIGNMENT_HEADS`` of openai-whisper.
-ALIGNMENT_HEADS = {
-    "tiny.en": "1.0 2.0 2.5 3.0 3.1 3.2 3.3 3.4",
-    "tiny": "2.2 3.0 3.2 3.3 3.4 3.5",
-    "base.en": "3.3 4.7 5.1 5.5 5.7",
-    "base": "3.1 4.2 4.3 4.7 5.1 5.2 5.4 5.6",
-    "small.en": "6.6 7.0 7.3 7.8 8.2 8.5 8.7 9.0 9.4 9.8 9.10 10.0 10.1 10.2 10.3 10.6 10.11 11.2 11.4",
-    "small": "5.3 5.9 8.0 8.4 8.7 8.8 9.0 9.7 9.9 10.5",
-    "medium.en": "11.4 14.1 14.12 14.14 15.4 16.0 16.4 16.9 17.12 17.14 18.7 18.10 18.15 20.0 20.3 20.9 20.14 21.12",
-    "medium": "13.15 15.4 15.15 16.1 20.0 23.4",
-    "large-v1": "9.19 11.2 11.4 11.17 22.7 22.11 22.17 23.2 23.15",
-    "large-v2": "10.12 13.17 16.11 16.12 16.13 17.15 17.16 18.4 18.11 18.19 19.11 21.2 21.3 22.3 22.9 22.12 23.5 "
-    "23.7 23.13 25.5 26.1 26.12 27.15",
-    "large-v3": "7.0 10.17 12.18 13.12 16.1 17.14 19.11 21.4 24.1 25.6",
-    "turbo": "2.4 2.11 3.3 3.6 3.11 3.14",
-}
+HEADS_FILE = Path(__file__).with_name("alignment_heads.json")
 SIZES = {(4, 4): "tiny", (6, 6): "base", (12, 12): "small", (24, 24): "medium", (32, 4): "turbo"}  # by layers
 
 
@@ -103,7 +91,8 @@ def usual_heads(encoder: WhisperEncoderConfig, decoder: WhisperDecoderConfig, na
         size += ".en"
     if size is None or decoder.width != HEAD_WIDTH * decoder.heads:
         return tuple(range(decoder.layers // 2 * decoder.heads, decoder.layers * decoder.heads))
-    pairs = (map(int, pair.split(".")) for pair in ALIGNMENT_HEADS[size].split())
+    known: dict[str, str] = json.loads(HEADS_FILE.read_text(encoding="utf-8"))
+    pairs = (map(int, pair.split(".")) for pair in known[size].split())
     return tuple(layer * decoder.heads + head for layer, head in pairs if head < decoder.heads)
 
 

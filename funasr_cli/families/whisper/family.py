@@ -1,7 +1,6 @@
 """The `Family` of Whisper."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from funasr_cli.checkpoints import format as files

@@ -44,7 +44,7 @@ OPENAI_RULES = (
     *(Rule(f"{{anything}}.mlp.{old}.{{p}}", f"{{anything}}.mlp{new}.{{p}}") for old, new in ((0, 1), (2, 2))),
     *SAME,
 )
-_MODULES = {
+MODULES = {
     "self_attn.q_proj": "attn.query", "self_attn.k_proj": "attn.key", "self_attn.v_proj": "attn.value",
     "self_attn.out_proj": "attn.out", "self_attn_layer_norm": "attn_ln", "encoder_attn.q_proj": "cross_attn.query",
     "encoder_attn.k_proj": "cross_attn.key", "encoder_attn.v_proj": "cross_attn.value",
@@ -61,7 +61,7 @@ TRANSFORMERS_RULES = (
     *(
         Rule(f"{side}.layers.{{n}}.{there}.{{p}}", f"{side}.blocks.{{n}}.{here}.{{p}}")
         for side in ("encoder", "decoder")
-        for there, here in _MODULES.items()
+        for there, here in MODULES.items()
         if side == "decoder" or "cross" not in here
     ),
     Rule("proj_out.weight", LM_HEAD, HEAD),

@@ -1,8 +1,8 @@
 """Whisper's vocabulary: tokens of bytes, and special tokens, which are known by name.
 
 Source: openai-whisper ``whisper/tokenizer.py``. The two vocabularies are its ``multilingual.tiktoken`` and
-``gpt2.tiktoken``, compressed (MIT licence, OpenAI). What differs: of a ``tokenizer.json``, only the tokens are read,
-since merges follow from their order. Some of these files lack the first merge, or the time tokens.
+``gpt2.tiktoken``, compressed (MIT licence, OpenAI). What differs: of a ``tokenizer.json``, only the tokens are
+read, since merges follow from their order. Some of these files lack the first merge, or the time tokens.
 """
 
 import base64
