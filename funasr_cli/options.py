@@ -91,8 +91,8 @@ class TranscribeOptions:
         vad: skip silence (voice activity detection) and end segments in pauses.
         vad_threshold: probability from which a frame counts as speech.
         min_pause_s: shortest pause that ends a segment.
-        join_s: segments shorter than this continue across longer pauses: very short ones up to a tenth of this, and
-            at least one second. A model whose windows all cost the same fills them if this is 0.
+        join_s: segments shorter than this continue across longer pauses: very short ones up to a tenth of this,
+            and at least one second. If this is 0, a model whose windows all cost the same fills them.
         max_segment_s: longest segment. Upstream's models were trained on up to 30 s.
         batch_size: segments decoded at the same time. None derives it from the available memory.
     """

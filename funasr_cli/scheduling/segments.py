@@ -16,8 +16,8 @@ from funasr_cli.options import TranscribeOptions
 HYSTERESIS = 0.15  # speech continues down to this much below the probability that starts it...
 NO_SPEECH = 0.01  # ...but not below this probability
 MARGIN_S = 0.2  # kept before and after speech, which may begin and end softly
-# Where segments are joined, the longest pause within a short one: a share of the length up to which they are joined.
-JOIN_PAUSE_SHARE, JOIN_PAUSE_S = 0.1, 1.0  # and at least this
+# Longest pause within a short segment, where segments are joined: this share of `join_s`, and at least a second.
+JOIN_PAUSE_SHARE, JOIN_PAUSE_S = 0.1, 1.0
 SHORTEST_SPEECH_S = 0.1  # shorter sounds are clicks
 SILENT_POWER = 1e-10
 QUIETER_DB = 20.0  # when choosing a cut, this many dB count as much as a speech probability of 1
