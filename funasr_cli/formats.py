@@ -59,7 +59,7 @@ def _translated(segment: Segment) -> Iterator[tuple[str, Piece]]:
 def as_lines(segments: Iterable[Segment], prefix: str = "", times: Timestamps = Timestamps.NONE) -> str:
     """Return one line for each segment with text, or for each word; times come first if they are shown.
 
-    A translation is on a line of its own, after those of its segment.
+    A translation is on a separate line, after those of its segment.
     """
     parts = (part for segment in segments for part in (*parts_of(segment, times), *_translated(segment)))
     return "".join(f"{prefix}{head}{text}\n" for head, piece in parts if (text := one_line(piece.text)))

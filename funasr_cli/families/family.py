@@ -121,7 +121,7 @@ class Family:
         readme: lines for the README of a converted model.
         hub_files: patterns of files to download in addition to those that all families need, such as
             ``*.bpe.model``, or ``*/vocab.json`` in any folder.
-        weights: names of weights in a repository besides ``model.safetensors`` and ``model.pt``, the best first.
+        weights: names of weights in a repository in addition to ``model.safetensors`` and ``model.pt``, the best first.
         modelscope_ids: ids on ModelScope that differ from the id in `aliases`, by the latter.
         downloads: what ``funasr transcribe`` fetches for a short name, or for a hub id that has none.
         ctc_on_modelscope: short names of models that have a CTC branch on ModelScope, and none on Hugging Face.

@@ -91,7 +91,7 @@ def other_weights() -> tuple[str, ...]:
 
 
 def of_pickle() -> Family:
-    """Return the family whose pickles may lie in a folder without a configuration."""
+    """Return the family whose pickles may be in a folder without a configuration."""
     return next(family for family in FAMILIES if family.open_pickle)
 
 

@@ -39,7 +39,7 @@ class LogMel:
 
     def __init__(self, bins: int):
         self._filters = slaney_filters(bins)
-        self._window = np.hanning(FFT_SAMPLES + 1)[:-1].astype(np.float32)  # periodic
+        self._window = np.hanning(FFT_SAMPLES + 1)[:-1]  # periodic; float64, as is what it multiplies
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """Compute (FRAMES, bins) float32 from (samples,) mono float32 at 16 kHz, at most 30 s."""

@@ -132,7 +132,8 @@ def test_every_layout_gives_the_same_model(layout: str, converted: Path, tmp_pat
             found, wanted_values, atol=1e-3 if name == "encoder.positional_embedding" else 0, rtol=0
         )
     assert is_model(folder) == layout.startswith("mlx")
-    assert checkpoint.texts[tokens.TOKENS_FILE] and json.loads(checkpoint.texts[tokens.TOKENS_FILE]) == json.loads(
+    assert checkpoint.texts[tokens.TOKENS_FILE]
+    assert json.loads(checkpoint.texts[tokens.TOKENS_FILE]) == json.loads(
         (converted / tokens.TOKENS_FILE).read_text(encoding="utf-8")
     )
     heads = tuple(layer * HEADS + head for layer, head in HEAD_PAIRS)
@@ -282,11 +283,14 @@ def test_a_damaged_tokenizer(tmp_path: Path, content: str) -> None:
 def test_what_sizes_can_do(shared: WhisperModel) -> None:
     config = shared.config
     able = capabilities(config)
-    assert able.translation and able.language_found and len(able.languages) == 99
+    assert able.translation
+    assert able.language_found
+    assert len(able.languages) == 99
     turbo = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, layers=1))
     assert not capabilities(turbo).translation
     english = capabilities(dataclasses.replace(config, languages=("en",)))
-    assert not english.translation and not english.language_found
+    assert not english.translation
+    assert not english.language_found
     assert able.languages.count("fil") == able.languages.count("jv") == 1
     assert TOKEN_OF["fil"] == "tl"
 
@@ -413,7 +417,7 @@ def test_a_segment(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_pieces(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Times are within the segment; a last piece without an end lasts until the end of the segment."""
+    """Times are within the segment; a last piece with no end time lasts until the end of the segment."""
     one, two = model.vocabulary.encode(" One."), model.vocabulary.encode(" Two")
     writes(model, monkeypatch, ["0.00", *one, "0.80", "1.20", *two])
     [segment] = decode(model, TranscribeOptions(segment_times=True), CLIPS[1])
@@ -471,7 +475,9 @@ def test_no_text_of_speech_is_doubtful(model: WhisperModel, monkeypatch: pytest.
 
 def test_a_text_that_repeats_itself_in_long_rounds(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too few rounds for a loop of tokens, but it compresses too well."""
-    sentence = " It was the best of times, it was the worst of times, and nobody knew which of them it was."
+    sentence = (
+        " It was the best of times, it was the worst of times, and the town did not know which of them it was."
+    )
     writes(model, monkeypatch, model.vocabulary.encode(sentence * 3))
     session = model.session(TranscribeOptions())
     session.add([request(CLIPS[4])])
