@@ -37,7 +37,8 @@ def transcript(*segments: Segment, duration_s: float = 11.0) -> Transcript:
 def test_units_are_those_of_whispers_normaliser() -> None:
     assert units_in("You've TWENTY-two e-mails, colour!", "en") == ["you", "have", "22", "e", "mails", "color"]
     assert units_in("exactly...", "en") == ["exactly"]
-    assert units_in("¿Qué número?", "es") == ["qué", "número"]
+    assert units_in("¿Qué número?", "es") == ["que", "numero"]
+    assert units_in("Größe", "de") == ["größe"]
     assert units_in("你好，世界", "zh") == ["你", "好", "世", "界"]
 
 

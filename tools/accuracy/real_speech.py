@@ -172,8 +172,9 @@ recorded phrases with their texts. Texts are compared after Whisper's own normal
 """
 PHRASES_HEAD = """## Phrase by phrase
 
-Each phrase is one segment, without voice activity detection. "Right" counts the phrases without any error.
-The rows `as-recorded`, `wide` and `noisy` are the 294 English prompts as they are in the long recordings.
+Accents do not count in Spanish and French, since many reference texts lack them. Each phrase is one segment,
+without voice activity detection. "Right" counts the phrases without any error. The rows `as-recorded`, `wide` and
+`noisy` are the English prompts as they are in the long recordings.
 
 """
 LONG_HEAD = """## Long recordings

@@ -11,6 +11,7 @@ from funasr_cli.benchmarks.scoring import ErrorRate
 
 # Languages in which every character is a unit, as in Whisper's evaluation.
 UNSPACED = ("zh", "yue", "ja", "th", "lo", "my", "ko")
+WITHOUT_ACCENTS = ("es", "fr")  # many texts of the recordings in these languages lack them
 
 
 class Edit(NamedTuple):
@@ -26,7 +27,10 @@ def _normaliser(language: str) -> Any:
     from whisper_normalizer.basic import BasicTextNormalizer
     from whisper_normalizer.english import EnglishTextNormalizer
 
-    return EnglishTextNormalizer() if language == "en" else BasicTextNormalizer(split_letters=language in UNSPACED)
+    if language == "en":
+        return EnglishTextNormalizer()
+    plain = language in WITHOUT_ACCENTS
+    return BasicTextNormalizer(remove_diacritics=plain, split_letters=language in UNSPACED)
 
 
 def units_in(text: str, language: str) -> list[str]:
