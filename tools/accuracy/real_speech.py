@@ -111,7 +111,8 @@ class Evaluation:
             phrases = read_phrases(language, every)
             clips, wanted = [phrase.path for phrase in phrases], [phrase.text for phrase in phrases]
             audio_s = sum(phrase.duration_s for phrase in phrases)
-        run = {"options": options, "audio_s": audio_s, "cpu_s": 0.0, "texts": []} | run
+        begun: dict[str, Any] = {"options": options, "audio_s": audio_s, "cpu_s": 0.0, "texts": []}
+        run = begun | run
         while (done := len(run["texts"])) < len(clips):
             started_s = time.process_time()
             chunk = clips[done : done + CHUNK]
