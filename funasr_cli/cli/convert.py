@@ -232,7 +232,10 @@ def capabilities(config: Any, source: Mapping[str, str | None]) -> Iterator[str]
     yield f"languages: {', '.join(able.languages)}"
     copy = ctc_copy(source)
     elsewhere = f"; {copy} {FETCHES_CTC}" if copy else ""
-    yield f"CTC head, needed for word times: {'yes' if able.word_times else f'no, this model has none{elsewhere}'}"
+    if able.alignment or not able.word_times:
+        yield f"CTC head, needed for word times: {'yes' if able.word_times else f'no, this model has none{elsewhere}'}"
+    else:
+        yield "word times: yes, by the decoder's attention to the audio"
 
 
 def _proof_lines(proof: "Proof") -> Iterator[str]:

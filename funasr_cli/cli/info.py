@@ -237,7 +237,7 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
         return row | {"problem": str(error)}
     able, family = capabilities(file.config), of_config(file.config)
     return row | {
-        "family": family.upstream_class,
+        "family": family.title,
         "model_type": family.model_type,
         "bytes": size,
         "dtype": file.dtype,

@@ -200,12 +200,12 @@ def _convert(
 
 def _refuse_unsupported(options: ConvertOptions, family: Family) -> None:
     """Raise a `UsageError` for an option that this family of models does not support, naming both."""
-    quantize.refuse_recipes(options, family.parts, family.upstream_class)
+    quantize.refuse_recipes(options, family.parts, family.title)
     if options.languages and family.with_languages is None:
-        message = f"--languages: the languages of {family.upstream_class} are fixed"
+        message = f"--languages: the languages of {family.title} are fixed"
         raise UsageError(message, "leave it out", code="option-unsupported")
     if options.verify == FULL and family.upstream_options is None:
-        message = f"--verify {FULL}: {family.upstream_class} cannot be compared with PyTorch"
+        message = f"--verify {FULL}: {family.title} cannot be compared with PyTorch"
         hint = "--verify clip compares the result with the source"
         raise UsageError(message, hint, code="option-unsupported")
 

@@ -97,7 +97,8 @@ class Family:
 
     Attributes:
         model_type: the family's name in ``config.json``, in our layout and others.
-        upstream_class: FunASR's name, ``model:`` in ``config.yaml``. Messages also use it.
+        upstream_class: FunASR's name, ``model:`` in ``config.yaml``.
+        title: the name in messages and tables.
         aliases: hub ids by their short names on the command line.
         config: the dataclass of its configuration, which may contain others. Each family has its own class, whose
             fields are written to ``config.json``.
@@ -121,7 +122,7 @@ class Family:
         readme: lines for the README of a converted model.
         hub_files: patterns of files to download in addition to those that all families need, such as
             ``*.bpe.model``, or ``*/vocab.json`` in any folder.
-        weights: names of weights in a repository in addition to ``model.safetensors`` and ``model.pt``, the best first.
+        weights: names of weights in addition to ``model.safetensors`` and ``model.pt``, the best first.
         modelscope_ids: ids on ModelScope that differ from the id in `aliases`, by the latter.
         downloads: what ``funasr transcribe`` fetches for a short name, or for a hub id that has none.
         ctc_on_modelscope: short names of models that have a CTC branch on ModelScope, and none on Hugging Face.
@@ -130,6 +131,7 @@ class Family:
 
     model_type: str
     upstream_class: str
+    title: str
     aliases: Mapping[str, str]
     config: type
     misfits: Callable[[Any], Iterable[str]]

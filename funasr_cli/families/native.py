@@ -42,7 +42,7 @@ def native_part(checkpoint: Checkpoint, family: Family, dtype: str) -> NativePar
     """
     part = family.native
     if part is None:
-        unable = f"{OPTION}: {family.upstream_class} has nothing that this engine can compute"
+        unable = f"{OPTION}: {family.title} has nothing that this engine can compute"
         raise UsageError(unable, f"{OMIT}; MLX computes it", code="option-unsupported")
     if on_accelerator():
         on_cpu = f"add --device cpu, or {OMIT}"
@@ -51,7 +51,7 @@ def native_part(checkpoint: Checkpoint, family: Family, dtype: str) -> NativePar
     if problem is None and dtype == INT8_DTYPE:
         problem = _odd_group(checkpoint, part)
     if problem:
-        message = f"{OPTION} cannot compute the decoder of this {family.upstream_class}: {problem}"
+        message = f"{OPTION} cannot compute the decoder of this {family.title}: {problem}"
         raise UsageError(message, OMIT, code="option-unsupported")
     if missing := why_missing():
         hint = "install a C compiler and then this package again, unset FUNASR_NATIVE, or omit --engine native"

@@ -117,7 +117,7 @@ def is_converted(folder: Path) -> bool:
 def explain(families: Sequence[Family] = registry.FAMILIES) -> str:
     """Write Markdown for ``convert --explain``: short names, a table per layout, and the placeholders in them."""
     tables = [
-        f"### {family.upstream_class} in the layout of {layout}\n\n| there | here | how |\n|---|---|---|\n"
+        f"### {family.title} in the layout of {layout}\n\n| there | here | how |\n|---|---|---|\n"
         + "".join(f"| `{rule.source}` | `{rule.here}` | {rule.how} |\n" for rule in rules)
         for family in families
         for layout, rules in family.rules.items()

@@ -1,4 +1,4 @@
-"""Whisper compared with Transformers' own code, on a random checkpoint: features, encoder, logits, greedy tokens."""
+"""Whisper compared with Transformers' own code on a random checkpoint: features, encoder, logits and tokens."""
 
 from __future__ import annotations
 

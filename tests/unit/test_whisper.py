@@ -475,9 +475,7 @@ def test_no_text_of_speech_is_doubtful(model: WhisperModel, monkeypatch: pytest.
 
 def test_a_text_that_repeats_itself_in_long_rounds(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too few rounds for a loop of tokens, but it compresses too well."""
-    sentence = (
-        " It was the best of times, it was the worst of times, and the town did not know which of them it was."
-    )
+    sentence = " It was the best of times, it was the worst of times, and the town did not know which it was."
     writes(model, monkeypatch, model.vocabulary.encode(sentence * 3))
     session = model.session(TranscribeOptions())
     session.add([request(CLIPS[4])])

@@ -57,6 +57,7 @@ def _readme(config: WhisperConfig) -> Iterator[str]:
 FAMILY = Family(
     model_type="whisper",
     upstream_class=layouts.MODEL,
+    title="Whisper",
     aliases=ALIASES,
     config=WhisperConfig,
     misfits=misfits,
