@@ -46,6 +46,7 @@ class Segmenter:
         self._start: int | None = None  # first frame of the open segment
         self._continues = False  # whether the open segment begins at a cut, not at a pause
         self._pause: int | None = None  # first frame of the current pause in the open segment
+        self._joined = False  # whether the open segment continued across a pause of `min_pause_s`
         self._free = 0  # first frame that belongs to no segment yet
 
     def push(self, samples: np.ndarray) -> list[AudioSegment]:
@@ -81,8 +82,10 @@ class Segmenter:
         if self._start is None:
             if speech >= self._options.vad_threshold:
                 self._start, self._pause = max(self._free, frame - self._margin), None
-                self._continues = False
+                self._continues = self._joined = False
         elif speech >= self._low:
+            if self._pause is not None and frame - self._pause >= frames_in(self._options.min_pause_s):
+                self._joined = True
             self._pause = None
         elif self._pause is None:
             self._pause = frame
@@ -143,7 +146,7 @@ class Segmenter:
         within = self.read - self._start * FRAME_SAMPLES  # the last frame may be padded with zeros
         activity = self._speech[first:last] + loudness_db / QUIETER_DB
         start = self._first_sample + self._start * FRAME_SAMPLES
-        return AudioSegment(start, samples[:within].copy(), activity)
+        return AudioSegment(start, samples[:within].copy(), activity, self._joined)
 
     def _forget(self) -> None:
         """Discard all frames before the open segment, or before the margin of the next one."""

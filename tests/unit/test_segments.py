@@ -75,6 +75,16 @@ def test_the_longer_joined_segments_may_be_the_longer_pauses_in_short_ones() -> 
     assert len(segments_of(with_longer_pauses, TranscribeOptions(join_s=30), speech)) == 5
 
 
+def test_joined_segments_are_marked() -> None:
+    """Those that continue across a pause of `min_pause_s`, not across a shorter one."""
+    options = TranscribeOptions(join_s=10)
+    for pause_s, joined in ((0.35, False), (0.45, True)):
+        samples, speech = scripted((1, 1.0), (pause_s, 0.0), (1, 1.0), (2, 0.0), (1, 1.0), (2, 0.0))
+        found = segments_of(samples, options, speech)
+        assert [segment.joined for segment in found] == [joined, False]
+        assert [half.joined for half in found[0].halves() or ()] == [joined] * 2
+
+
 def test_the_end_of_a_word_after_a_cut_is_not_a_click() -> None:
     """64 frames of speech are split after the 62nd, the maximum length of a segment."""
     speech = [1.0] * 64 + [0.0] * 100

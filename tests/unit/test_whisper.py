@@ -563,11 +563,12 @@ def test_windows_are_filled(shared: WhisperModel) -> None:
     assert ledger.transcribed_s + ledger.repaired_s + ledger.failed_s + ledger.silence_s == pytest.approx(35)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word_times", [False, True])
-def test_long_windows_have_time_tokens(
+def test_joined_segments_have_time_tokens(
     model: WhisperModel, monkeypatch: pytest.MonkeyPatch, word_times: bool
 ) -> None:
-    """They share a batch with short ones, and each text is the one that it has alone."""
+    """They share a batch with others, and each text is the one that it has alone."""
     timed: list[bool] = []
     prompt_ids = model.prompt_ids
 
@@ -575,13 +576,19 @@ def test_long_windows_have_time_tokens(
         timed.append(options.segment_times)
         return prompt_ids(options, *arguments, **rest)
 
-    rng = np.random.default_rng(0)
-    lengths = [round(16_000 * duration_s) for duration_s in (2.0, 9.0, 3.0, 7.9)]
-    clips = [0.1 * rng.standard_normal(length).astype(np.float32) for length in lengths]
-    options = TranscribeOptions(language="en", max_tokens=12, word_times=word_times)
-    alone = [decode(model, options, clip)[0] for clip in clips]
+    def texts(requests: list[SegmentRequest]) -> list[str]:
+        session = model.session(TranscribeOptions(language="en", max_tokens=12, word_times=word_times))
+        found = dict.fromkeys(session.add(requests), "")
+        while len(session._rows):
+            found |= {update.row: update.hypothesis.segment.text for update in session.step() if update.hypothesis}
+        return list(found.values())
+
+    joined = [False, True, True]
+    requests = [
+        dataclasses.replace(one, audio=dataclasses.replace(one.audio, joined=flag))
+        for one, flag in zip(map(request, CLIPS), joined, strict=False)
+    ]
+    alone = [text for one in requests for text in texts([one])]
     monkeypatch.setattr(model, "prompt_ids", spy)
-    together = decode(model, options, *clips)
-    assert timed[:4] == [False, True, False, False]
-    assert [segment.text for segment in together] == [segment.text for segment in alone]
-    assert [segment.pieces for segment in together] == [()] * 4
+    assert texts(requests) == alone
+    assert timed[: len(requests)] == joined[: len(requests)]

@@ -26,7 +26,6 @@ import funasr_cli
 from funasr_cli.audio.decode import AudioInput
 from funasr_cli.audio.recording import open_recording
 from funasr_cli.benchmarks.scoring import ErrorRate
-from funasr_cli.families.whisper import session
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.scheduling import segments
@@ -38,7 +37,6 @@ from tools.real_data.cache import LONG, SPEECH, root
 CHUNK = 64  # phrases between two savings
 LANGUAGES = ("en", "es", "fr")
 RECORDINGS = ("as-recorded", "wide", "noisy")  # the same 16 minutes of English
-CONSTANTS_IN = (segments, session)  # modules whose constants can be set
 TAIL_S = 0.3  # kept after the last phrase
 
 
@@ -136,8 +134,7 @@ class Evaluation:
             fields = {name: value for name, value in options.items() if not name.isupper()}
             with ExitStack() as stack:
                 for constant, value in constants.items():
-                    module = next(module for module in CONSTANTS_IN if hasattr(module, constant))
-                    stack.enter_context(patch.object(module, constant, value))
+                    stack.enter_context(patch.object(segments, constant, value))
                 started_s = time.process_time()
                 transcript = self._recognizer.transcribe(samples, sample_rate_hz=rate_hz, language="en", **fields)
                 cpu_s = time.process_time() - started_s
@@ -270,7 +267,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="only the first minutes of the long recordings")
     parser.add_argument("--set", dest="settings", type=setting, action="append", default=[], metavar="NAME=VALUE",
                         help="a field of TranscribeOptions, such as batch_size=1, or a constant of "
-                        "scheduling/segments.py or families/whisper/session.py, such as MARGIN_S=0.3")  # fmt: skip
+                        "scheduling/segments.py, such as MARGIN_S=0.3")  # fmt: skip
     parser.add_argument("--dtype", help="number type; default: as `funasr transcribe`")
     parser.add_argument("--engine", help="what computes the decoder; default: as `funasr transcribe`")
     return parser.parse_args()

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE = 4  # joining together: enough to use the processor fully, without delaying the other rows
 MOST_ROWS = 16  # more rows gain little
-# A longer window may hold several sentences. Without time tokens, the model skips some of those that are alike.
-TIMED_FROM_S = 8.0
 ENGLISH = "en"  # the language of all translations
 # Upstream's thresholds: of a text that repeats itself, and of a window without speech.
 MOST_COMPRESSION, SILENT, UNLIKELY = 2.4, 0.6, -1.0
@@ -100,9 +98,11 @@ class WhisperSession:
         return BatchDecoder(self._model.network.decoder, make_sampler(self._options))
 
     def _timed_options(self, request: SegmentRequest) -> TranscribeOptions:
-        """Return the options of a segment, whose text has time tokens if they are requested or if it is long."""
-        options = self._options
-        return replace(options, segment_times=options.segment_times or request.audio.duration_s >= TIMED_FROM_S)
+        """Return the options of a segment, whose text has time tokens if they are requested or if it is joined.
+
+        Without time tokens, the model skips some sentences after a pause in its window.
+        """
+        return replace(self._options, segment_times=self._options.segment_times or request.audio.joined)
 
     @property
     def max_rows(self) -> int:
