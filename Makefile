@@ -28,10 +28,11 @@ WORKERS ?= 2
 # Always write .pyc files; otherwise each test process compiles all modules again.
 PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 REFERENCE_PYTHON="$(CURDIR)/$(REFERENCE)/bin/python" \
 	$(BIN)/python -m pytest -n $(WORKERS) --durations=20
+REAL_DATA = $(BIN)/python -m tools.real_data
 QUICK = -q --dist worksteal -m "not slow and not process and not full" --hypothesis-profile=quick
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-.PHONY: demo install lint format docs messages test test-quick test-full coverage eval bench-peers check-release demo-model demo-sense-voice clean
+.PHONY: demo install lint format docs messages test test-quick test-full real-data coverage eval bench-peers bench-peers-whisper check-release demo-model demo-sense-voice clean
 
 # Install, and transcribe the bundled clips with the demo model.
 demo: $(VENV)/.runs
@@ -79,13 +80,20 @@ docs: install
 test-quick: install
 	$(PYTEST) $(QUICK)
 
-# Run by continuous integration: a quarter of an hour on two cores.
+# Run by continuous integration: a quarter of an hour on two cores. Tests on real data are skipped if it cannot be fetched.
 test: lint $(REFERENCE)/.installed
+	-$(REAL_DATA)
 	$(PYTEST) -ra --dist loadfile -m "not full"
 
 # Also run full-size models and long comparisons: before an issue is closed.
 test-full: lint $(REFERENCE)/.installed
+	-$(REAL_DATA)
 	$(PYTEST) -ra --dist loadfile
+
+# Fetch Whisper's weights and recorded speech (220 MB) into ~/.cache/funasr-cli-real-data, or FUNASR_REAL_DATA; 0.7 GB on
+# disk. Says what is missing and why, and fails then.
+real-data: install
+	$(REAL_DATA)
 
 # Show which lines the quick tests execute.
 coverage: install
@@ -138,6 +146,17 @@ $(PEERS)/convert-funasr-to-gguf.py:
 bench-peers: install $(PEERS)/torch/.installed $(PEERS)/mlx-audio/.installed $(PEERS)/crispasr/.installed \
 		$(PEERS)/convert-funasr-to-gguf.py
 	$(BIN)/python -m tools.peers --state "$(PEERS)" --out docs/reports/benchmarks.md $(PEERS_OPTIONS)
+
+# The same for Whisper with its true weights, compared with openai-whisper and faster-whisper; writes
+# docs/reports/whisper-peers.md. Needs `make real-data`.
+$(PEERS)/whisper/.installed: tools/peers/requirements-whisper.txt
+	$(PYTHON) -m venv "$(PEERS)/whisper"
+	"$(PEERS)/whisper/bin/pip" install $(PIP_FLAGS) '$(TORCH)'
+	"$(PEERS)/whisper/bin/pip" install $(PIP_FLAGS) --requirement $<
+	touch "$@"
+
+bench-peers-whisper: real-data $(PEERS)/whisper/.installed
+	$(BIN)/python -m tools.peers.whisper --state "$(PEERS)" --out docs/reports/whisper-peers.md $(PEERS_OPTIONS)
 
 # Convert the published weights at every precision, transcribe, compare, measure: PASS or FAIL, and a block for an issue.
 # Also compares with the PyTorch reference if it is installed by make .venv-reference/.installed (1.8 GB), or named in

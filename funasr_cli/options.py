@@ -94,8 +94,9 @@ class TranscribeOptions:
         vad: skip silence (voice activity detection) and end segments in pauses.
         vad_threshold: probability from which a frame counts as speech.
         min_pause_s: shortest pause that ends a segment.
-        join_s: segments shorter than this continue across longer pauses, up to one second for very short segments.
-            None fills the windows of a model that computes in windows, and does nothing for others.
+        join_s: segments shorter than this continue across longer pauses: very short ones up to a tenth of this,
+            and at least one second. None fills the windows of a model whose windows all cost the same, and does
+            nothing for others.
         max_segment_s: longest segment. None is the longest in the model's training data: `SEGMENT_S` for most.
         batch_size: segments decoded at the same time. None derives it from the available memory.
     """

@@ -28,6 +28,7 @@ class AudioSegment:
     start: int  # index of its first sample in the recording
     samples: np.ndarray  # (samples,) float32 at 16 kHz
     activity: np.ndarray  # (frames,) amount of speech per frame of 32 ms; comparable only within the segment
+    joined: bool = False  # whether it continued across a pause that would end a segment if none were joined
 
     @property
     def end(self) -> int:
@@ -54,8 +55,8 @@ class AudioSegment:
         frame = deepest_pause(self.activity, first, last)
         sample = frame * FRAME_SAMPLES
         return (
-            AudioSegment(self.start, self.samples[:sample], self.activity[:frame]),
-            AudioSegment(self.start + sample, self.samples[sample:], self.activity[frame:]),
+            AudioSegment(self.start, self.samples[:sample], self.activity[:frame], self.joined),
+            AudioSegment(self.start + sample, self.samples[sample:], self.activity[frame:], self.joined),
         )
 
     def halves(self) -> tuple["AudioSegment", "AudioSegment"] | None:

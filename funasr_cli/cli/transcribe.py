@@ -161,8 +161,8 @@ def transcribe(
         float | None,
         _segments(
             "--join",
-            "Extend segments shorter than this, in seconds, across pauses of up to 1 s. Default: 0, or the "
-            "window of a model that has one.",
+            "Extend segments shorter than this, in seconds, across pauses of up to 1 s, or a tenth of this. "
+            "Default: 0, or the window of a model that has one.",
         ),
     ] = DEFAULTS.join_s,
     max_segment: Annotated[

@@ -29,10 +29,8 @@ class BatchDecoder:
         llm: Qwen3 | WhisperDecoder | NativeDecoder,
         sampler: Sampler,
         shared_rows: int = 0,
-        rules: LogitRules | None = None,
     ):
         self._llm, self._sampler = llm, sampler
-        self._rules = {"rules": rules} if rules else {}  # only MLX's batches take them
         self._engine: Any = NativeBatch if isinstance(llm, NativeDecoder) else MLXBatch
         self._shared_rows = shared_rows
         self._prefix: Any = None  # the engine's keys and values of the shared embeddings
@@ -49,6 +47,7 @@ class BatchDecoder:
         prompts: Sequence[Any],
         drafts: Sequence[CTCDraft | None] | None = None,
         memory: Sequence[Memory] = (),
+        rules: Sequence[LogitRules] = (),
     ) -> list[int]:
         """Prefill prompts and return the numbers of the new rows. The next step returns their first tokens.
 
@@ -56,6 +55,7 @@ class BatchDecoder:
             prompts: (length, hidden) embeddings each.
             drafts: of each row.
             memory: for a decoder with cross-attention, each layer's keys and values of the audio of these rows.
+            rules: of each row, if its tokens are restricted; only MLX's batches take them.
         """
         numbers = list(range(self._added, self._added + len(prompts)))
         self._added += len(prompts)
@@ -63,7 +63,8 @@ class BatchDecoder:
             self._prefix = self._engine.read_prefix(self._llm, prompts[0][: self._shared_rows])
         own = list(drafts or [None] * len(prompts))
         start = memory or self._prefix
-        new: Batch = self._engine(self._llm, self._sampler, numbers, own, start, **self._rules)
+        restricted = {"rules": list(rules)} if rules else {}
+        new: Batch = self._engine(self._llm, self._sampler, numbers, own, start, **restricted)
         try:
             tokens = new.prefill([prompt[self._shared_rows :] for prompt in prompts])
             self._keep_live_rows()

@@ -59,7 +59,7 @@ class MLXBatch(Batch):
         rows: list[int],
         drafts: list[CTCDraft | None],
         start: Any = None,
-        rules: LogitRules | None = None,
+        rules: list[LogitRules] | None = None,
     ):
         """Make a batch as `Batch` does.
 
@@ -69,14 +69,13 @@ class MLXBatch(Batch):
             rows: as for `Batch`.
             drafts: as for `Batch`.
             start: what the rows begin with, as the decoder's `make_cache` takes it: shared prefix or memory.
-            rules: change the logits before a token is chosen.
+            rules: of each row; they change its logits before a token is chosen.
         """
         super().__init__(sampler, rows, drafts, RunCost.of(llm))
-        self._llm, self._rules = llm, rules
+        self._llm, self._rules = llm, rules or []
         self.cache = llm.make_cache(len(rows), start)
         self._last_ids: mx.array | None = None  # (batch,) last sampled tokens, not in the cache yet
         self._written: list[list[int]] = [[] for _ in rows]  # the accepted tokens of each row, for the rules
-        self._runs_ahead = on_accelerator() and not (rules and rules.need_tokens)
         self._in_flight: Predictions | None = None  # of the step that is computed ahead
 
     @staticmethod
@@ -114,7 +113,7 @@ class MLXBatch(Batch):
 
     def run_ahead(self) -> None:
         """Start the next step on a GPU, unless it depends on tokens that are not known yet."""
-        if self._runs_ahead and not self.drafting:
+        if on_accelerator() and not self.drafting and not any(rules.need_tokens for rules in self._rules):
             self._in_flight = self._forward()
             mx.async_eval(self._in_flight.ids, self._in_flight.logprobs)
 
@@ -129,6 +128,7 @@ class MLXBatch(Batch):
         assert self._last_ids is not None
         self._last_ids = self._last_ids[mx.array(kept)]
         self._written = [self._written[index] for index in kept]
+        self._rules = self._rules and [self._rules[index] for index in kept]
         self._in_flight = self._in_flight and self._in_flight.keep(kept)
 
     def join(self, other: Self) -> None:
@@ -137,6 +137,7 @@ class MLXBatch(Batch):
         self.cache = DecoderCache.joined(parts)
         self._last_ids = mx.concatenate([self._last_ids, other._last_ids])
         self._written += other._written
+        self._rules += other._rules
         super().join(other)
 
     def _forward(self) -> Predictions:
@@ -154,8 +155,10 @@ class MLXBatch(Batch):
         """Sample the token after each position of `hidden` (batch, width, hidden), lazily."""
         width = hidden.shape[1]
         logits = self._llm.logits(hidden.reshape(-1, hidden.shape[-1]))  # (batch * width, vocab)
-        if self._rules:  # no model has both rules and drafts, so the width is 1
-            logits = self._rules(logits, self._steps, self._written)
+        for rules in dict.fromkeys(self._rules):  # no model has both rules and drafts, so the width is 1
+            rows = [row for row, own in enumerate(self._rules) if own is rules]
+            steps, written = [self._steps[row] for row in rows], [self._written[row] for row in rows]
+            logits[mx.array(rows)] = rules(logits[mx.array(rows)], steps, written)
         ids = self._sampler(logits, [step + place for step in self._steps for place in range(width)])
         logprobs = log_probabilities(logits, ids)
         if width == 1:  # without proposals, the next step does not depend on the values

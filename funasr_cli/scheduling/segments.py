@@ -16,7 +16,8 @@ from funasr_cli.options import SEGMENT_S, TranscribeOptions
 HYSTERESIS = 0.15  # speech continues down to this much below the probability that starts it...
 NO_SPEECH = 0.01  # ...but not below this probability
 MARGIN_S = 0.2  # kept before and after speech, which may begin and end softly
-JOIN_PAUSE_S = 1.0  # longest pause within a short segment, where segments are joined
+# Longest pause within a short segment, where segments are joined: this share of `join_s`, and at least a second.
+JOIN_PAUSE_SHARE, JOIN_PAUSE_S = 0.1, 1.0
 SHORTEST_SPEECH_S = 0.1  # shorter sounds are clicks
 SILENT_POWER = 1e-10
 QUIETER_DB = 20.0  # when choosing a cut, this many dB count as much as a speech probability of 1
@@ -46,6 +47,7 @@ class Segmenter:
         self._start: int | None = None  # first frame of the open segment
         self._continues = False  # whether the open segment begins at a cut, not at a pause
         self._pause: int | None = None  # first frame of the current pause in the open segment
+        self._joined = False  # whether the open segment continued across a pause of `min_pause_s`
         self._free = 0  # first frame that belongs to no segment yet
 
     def push(self, samples: np.ndarray) -> list[AudioSegment]:
@@ -81,8 +83,10 @@ class Segmenter:
         if self._start is None:
             if speech >= self._options.vad_threshold:
                 self._start, self._pause = max(self._free, frame - self._margin), None
-                self._continues = False
+                self._continues = self._joined = False
         elif speech >= self._low:
+            if self._pause is not None and frame - self._pause >= frames_in(self._options.min_pause_s):
+                self._joined = True
             self._pause = None
         elif self._pause is None:
             self._pause = frame
@@ -112,7 +116,7 @@ class Segmenter:
         options = self._options
         speech = max(0, self._pause - self._start)  # the pause may have begun before the cut
         grown = min(1.0, speech / frames_in(self._join_s)) if self._join_s else 1.0
-        longest_s = max(JOIN_PAUSE_S, options.min_pause_s)
+        longest_s = max(JOIN_PAUSE_SHARE * self._join_s, JOIN_PAUSE_S, options.min_pause_s)
         return frames_in(longest_s + grown * (options.min_pause_s - longest_s))
 
     def _close(self, end: int) -> list[AudioSegment]:
@@ -143,7 +147,7 @@ class Segmenter:
         within = self.read - self._start * FRAME_SAMPLES  # the last frame may be padded with zeros
         activity = self._speech[first:last] + loudness_db / QUIETER_DB
         start = self._first_sample + self._start * FRAME_SAMPLES
-        return AudioSegment(start, samples[:within].copy(), activity)
+        return AudioSegment(start, samples[:within].copy(), activity, self._joined)
 
     def _forget(self) -> None:
         """Discard all frames before the open segment, or before the margin of the next one."""

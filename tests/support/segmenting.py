@@ -124,7 +124,7 @@ class Offline:
     def needed(self, grown: int) -> int:
         options = self.options
         share = min(1.0, max(0, grown) / in_frames(self.join_s)) if self.join_s else 1.0
-        longest_s = max(1.0, options.min_pause_s)
+        longest_s = max(1.0, self.join_s / 10, options.min_pause_s)
         return in_frames(longest_s + share * (options.min_pause_s - longest_s))
 
     def close(self, start: int, end: int, goes_on: bool) -> list[tuple[int, int]]:

@@ -331,3 +331,20 @@ def test_speech_is_cut_at_the_length_that_suits_the_model() -> None:
     *_, finished = scheduler.run([lambda: from_array(samples, SAMPLE_RATE_HZ, SAMPLE_RATE_HZ)])
     assert isinstance(finished, Finished)
     assert max(one.duration_s for one in finished.transcript.segments) <= 5.0
+
+
+@pytest.mark.parametrize(
+    ("window_s", "join_s", "segments"),
+    [(None, None, 16), (30.0, None, 3), (30.0, 0.0, 16), (30.0, 4.0, 16)],
+)
+def test_windows_are_filled_unless_a_length_is_requested(
+    window_s: float | None, join_s: float | None, segments: int
+) -> None:
+    """56 s, of which 32 s are speech between pauses of 1.5 s."""
+    model = Model(always("eos"), TranscribeOptions(join_s=join_s, batch_size=4))
+    model.window_s = window_s
+    recording = talk(0, *[2.0] * 16, pause_s=1.5)
+    transcript = transcripts_of(run(model, [recording]))[0]
+    assert len(transcript.segments) == segments
+    assert max(segment.duration_s for segment in transcript.segments) <= 30
+    assert transcript.ledger.speech_s >= 32 - 0.1

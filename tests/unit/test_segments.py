@@ -66,6 +66,25 @@ def test_short_segments_are_joined_over_pauses() -> None:
     assert len(segments_of(with_long_pauses, TranscribeOptions(join_s=10), speech)) == 5
 
 
+def test_the_longer_joined_segments_may_be_the_longer_pauses_in_short_ones() -> None:
+    """Up to 3 s for 30 s, and shorter ones the longer the segment is."""
+    samples, speech = scripted(*[(2, 1.0), (1.6, 0.0)] * 20)
+    joined = segments_of(samples, TranscribeOptions(join_s=30), speech)
+    assert [segment.duration_s > 15 for segment in joined] == [True] * len(joined)
+    with_longer_pauses, speech = scripted(*[(1, 1.0), (3.1, 0.0)] * 5)
+    assert len(segments_of(with_longer_pauses, TranscribeOptions(join_s=30), speech)) == 5
+
+
+def test_joined_segments_are_marked() -> None:
+    """Those that continue across a pause of `min_pause_s`, not across a shorter one."""
+    options = TranscribeOptions(join_s=10)
+    for pause_s, joined in ((0.35, False), (0.45, True)):
+        samples, speech = scripted((1, 1.0), (pause_s, 0.0), (1, 1.0), (2, 0.0), (1, 1.0), (2, 0.0))
+        found = segments_of(samples, options, speech)
+        assert [segment.joined for segment in found] == [joined, False]
+        assert [half.joined for half in found[0].halves() or ()] == [joined] * 2
+
+
 def test_the_end_of_a_word_after_a_cut_is_not_a_click() -> None:
     """64 frames of speech are split after the 62nd, the maximum length of a segment."""
     speech = [1.0] * 64 + [0.0] * 100
@@ -167,10 +186,11 @@ def recordings(draw: st.DrawFn) -> Case:
     loudness = np.repeat(draw(st.lists(st.sampled_from([0.0, 0.01, 0.3]), min_size=1, max_size=9)), 3000)
     count = max(0, len(speech) * FRAME_SAMPLES - draw(st.sampled_from([0, 0, 1, 200, 510, 511])))
     samples = noise(count, 1.0) * np.resize(loudness, count).astype(np.float32)
+    max_segment_s = draw(st.sampled_from([2.0, 2.01, 3.3, 7.0, 25.0]))
     options = TranscribeOptions(
         min_pause_s=draw(st.sampled_from([0.1, 0.2, 0.4, 0.7, 2.0])),
-        max_segment_s=draw(st.sampled_from([2.0, 2.01, 3.3, 7.0])),
-        join_s=draw(st.sampled_from([0.0, 0.0, 0.5, 2.0])),
+        max_segment_s=max_segment_s,
+        join_s=min(draw(st.sampled_from([0.0, 0.0, 0.5, 2.0, 20.0])), max_segment_s),
     )
     blocks = st.integers(0, count) | st.integers(0, count // FRAME_SAMPLES).map(FRAME_SAMPLES.__mul__)
     return samples, speech, options, sorted(draw(st.lists(blocks, max_size=6)))
@@ -201,7 +221,8 @@ def test_segments_contain_speech_and_exclude_silence(case: Case) -> None:
     samples, speech, options, cuts = case
     covered = np.zeros(len(speech), bool)
     quiet = np.array(speech) < options.vad_threshold - 0.15
-    longest_pause = in_frames(max(1.0, options.min_pause_s) if options.join_s else options.min_pause_s)
+    longest_s = max(1.0, options.join_s / 10, options.min_pause_s) if options.join_s else options.min_pause_s
+    longest_pause = in_frames(longest_s)
     margin = in_frames(min(0.2, options.min_pause_s))
     for segment in segments_of(samples, options, speech, cuts):
         frames = slice(segment.start // FRAME_SAMPLES, -(-segment.end // FRAME_SAMPLES))

@@ -561,3 +561,34 @@ def test_windows_are_filled(shared: WhisperModel) -> None:
     assert all(segment.duration_s <= 30 for segment in transcript.segments)
     ledger = transcript.ledger
     assert ledger.transcribed_s + ledger.repaired_s + ledger.failed_s + ledger.silence_s == pytest.approx(35)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word_times", [False, True])
+def test_joined_segments_have_time_tokens(
+    model: WhisperModel, monkeypatch: pytest.MonkeyPatch, word_times: bool
+) -> None:
+    """They share a batch with others, and each text is the one that it has alone."""
+    timed: list[bool] = []
+    prompt_ids = model.prompt_ids
+
+    def spy(options: TranscribeOptions, *arguments: Any, **rest: Any) -> list[int]:
+        timed.append(options.segment_times)
+        return prompt_ids(options, *arguments, **rest)
+
+    def texts(requests: list[SegmentRequest]) -> list[str]:
+        session = model.session(TranscribeOptions(language="en", max_tokens=12, word_times=word_times))
+        found = dict.fromkeys(session.add(requests), "")
+        while len(session._rows):
+            found |= {update.row: update.hypothesis.segment.text for update in session.step() if update.hypothesis}
+        return list(found.values())
+
+    joined = [False, True, True]
+    requests = [
+        dataclasses.replace(one, audio=dataclasses.replace(one.audio, joined=flag))
+        for one, flag in zip(map(request, CLIPS), joined, strict=False)
+    ]
+    alone = [text for one in requests for text in texts([one])]
+    monkeypatch.setattr(model, "prompt_ids", spy)
+    assert texts(requests) == alone
+    assert timed[: len(requests)] == joined[: len(requests)]

@@ -74,8 +74,8 @@ class WhisperModel:
         encoded = self.encoded([samples])
         decoder, memory = self.network.decoder, self.network.decoder.memory(encoded)
         prompt = self.prompt_ids(options, self.listen(memory, options)[0].language)
-        batch = BatchDecoder(decoder, make_sampler(options), rules=self.rules(options))
-        batch.add([decoder.embed(mx.array(prompt))], memory=memory)
+        batch = BatchDecoder(decoder, make_sampler(options))
+        batch.add([decoder.embed(mx.array(prompt))], memory=memory, rules=[self.rules(options)])
         written: list[int] = []
         most = min(options.max_tokens or self.most_tokens, self.most_tokens)
         while len(written) < most and self.vocabulary.end not in written:
@@ -143,7 +143,7 @@ class WhisperModel:
         prompt.append(special[tokens.START])
         if self.config.multilingual:
             prompt += [special[TOKEN_OF[language]], special[task]]
-        return prompt if self.writes_times(options) else [*prompt, special[tokens.NO_TIMES]]
+        return prompt if options.segment_times else [*prompt, special[tokens.NO_TIMES]]
 
     def text_before(self, options: TranscribeOptions, *, first: bool) -> list[int]:
         """Return the tokens of hotwords, then of the text before the recording if this is its `first` segment.
@@ -162,15 +162,10 @@ class WhisperModel:
         """Return whether the model finds the language itself."""
         return self.config.multilingual and resolve_language(options.language, self.config.languages) is None
 
-    @staticmethod
-    def writes_times(options: TranscribeOptions) -> bool:
-        """Return whether the text has time tokens. Word times are more precise, and need none."""
-        return options.segment_times and not options.word_times
-
     def rules(self, options: TranscribeOptions) -> Exclusion:
         """Return the rules on logits."""
         vocabulary, size = self.vocabulary, self.config.decoder.vocab_size
-        if not self.writes_times(options):
+        if not options.segment_times:
             return Exclusion(size, vocabulary.never, vocabulary.blank)
         never = (*vocabulary.never, vocabulary.special[tokens.NO_TIMES])
         latest = round(LATEST_START_S / tokens.TIME_STEP_S)

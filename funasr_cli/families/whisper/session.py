@@ -4,7 +4,7 @@ import math
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -91,11 +91,18 @@ class WhisperSession:
         self._rows: dict[int, Row] = {}
         self._owners: dict[int, int] = {}  # the row that each row of the decoder belongs to
         self._numbers = count()
+        self._rules = {timed: model.rules(replace(options, segment_times=timed)) for timed in (False, True)}
         self._decoder = self._new_decoder()
 
     def _new_decoder(self) -> BatchDecoder:
-        rules = self._model.rules(self._options)
-        return BatchDecoder(self._model.network.decoder, make_sampler(self._options), rules=rules)
+        return BatchDecoder(self._model.network.decoder, make_sampler(self._options))
+
+    def _timed_options(self, request: SegmentRequest) -> TranscribeOptions:
+        """Return the options of a segment, whose text has time tokens if they are requested or if it is joined.
+
+        Without time tokens, the model skips some sentences after a pause in its window.
+        """
+        return replace(self._options, segment_times=self._options.segment_times or request.audio.joined)
 
     @property
     def max_rows(self) -> int:
@@ -122,12 +129,14 @@ class WhisperSession:
                 texts += [(index, tokens.TRANSLATE) for index in foreign]
                 owners = mx.array([index for index, _ in texts])
                 memory = [(keys[owners], values[owners]) for keys, values in memory]
+            timed = [self._timed_options(request) for request in requests]
             prompts = [
-                model.prompt_ids(options, languages[index], first=requests[index].first, task=task)
+                model.prompt_ids(timed[index], languages[index], first=requests[index].first, task=task)
                 for index, task in texts
             ]
             embedded = [decoder.embed(mx.array(prompt)) for prompt in prompts]
-            numbers = self._decoder.add(embedded, memory=memory)
+            rules = [self._rules[timed[index].segment_times] for index, _ in texts]
+            numbers = self._decoder.add(embedded, memory=memory, rules=rules)
         rows = [Row(*row, {}) for row in zip(requests, encoded, witnesses, strict=True)]
         own = [next(self._numbers) for _ in rows]
         for number, prompt, (index, _) in zip(numbers, prompts, texts, strict=True):
@@ -198,7 +207,7 @@ class WhisperSession:
             words=self._words(row) if options.word_times and text else (),
             language=row.witness.language if model.detects(options) and not is_silent else None,
             no_speech_probability=no_speech,
-            pieces=self._pieces(row) if model.writes_times(options) and text else (),
+            pieces=self._pieces(row) if options.segment_times and not options.word_times and text else (),
             translation=translation,
             doubtful=not text and no_speech <= SILENT and audio.duration_s >= HAS_WORDS_S,
         )
