@@ -74,6 +74,11 @@ class Engine:
     _lanes: list[Lane] = field(default_factory=list)
     _readings: dict[int, Reading] = field(default_factory=dict)
 
+    @property
+    def models_in_use(self) -> list[SpeechModel]:
+        """The models of all lanes; only for the thread of `run`."""
+        return [lane.model for lane in self._lanes]
+
     def submit(self, prepare: Prepare, listener: Listener) -> int:
         """Add a recording, and return its number.
 
@@ -112,7 +117,7 @@ class Engine:
             in_use = [reading.lane for reading in self._readings.values()]
             closed = [lane for lane in self._lanes if lane not in in_use]
             self._lanes = [lane for lane in self._lanes if lane in in_use]
-            limit_s = self.housekeeping([lane.model for lane in self._lanes])
+            limit_s = self.housekeeping(self.models_in_use)
             if not busy and not (closed and self._door) and not self._stopped:
                 self._wake.wait(limit_s)
         for source in [*self._readings, *(entry[0] for entry in self._door)]:

@@ -33,7 +33,7 @@ families
 hubs
 scheduling conversion
 pipeline
-verification benchmarks alignment_picture
+verification benchmarks alignment_picture server
 funasr_cli
 cli
 __main__
@@ -55,6 +55,8 @@ OWNERS = {  # the only packages that may import a library
     "rich": ("cli",),
     "torch": ("checkpoints", "verification"),
     "sentencepiece": ("checkpoints",),
+    "starlette": ("server",),
+    "uvicorn": ("server",),
 }
 FAMILIES = {path.parent.name for path in PACKAGE.glob("families/*/__init__.py")}
 OF_ANY_FAMILY = ("checkpoints", "conversion", "hubs")  # and must not import one
