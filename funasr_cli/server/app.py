@@ -24,7 +24,7 @@ from funasr_cli.scheduling.events import Event, Finished, SegmentFinished
 from funasr_cli.server import replies, sse
 from funasr_cli.server.fields import Fields, Wanted, wanted
 from funasr_cli.server.guard import Guard, KeyRequired, Strangers
-from funasr_cli.server.problems import Problem, as_problem
+from funasr_cli.server.problems import Problem, as_problem, where
 from funasr_cli.server.service import Transcriptions
 from funasr_cli.server.uploads import private_folder, received
 from funasr_cli.transcript import Transcript
@@ -64,8 +64,8 @@ class Endpoint:
             log.info("the client has left after %.1f s", time.monotonic() - began)
         except Exception as error:
             problem = as_problem(error)
-            if problem.status == 500 and problem.code == "unexpected":
-                log.error("internal error: %s", type(error).__name__)
+            if not isinstance(error, Problem):
+                log.error("a bug: %s", where(error))
             log.info("%s: %s", problem.status, problem.code)
             await answer.fail(problem)
 
@@ -254,12 +254,14 @@ def make_app(
         allow_headers=["*"],
         expose_headers=[NOTES_HEADER],
     )
-    return Starlette(
+    app = Starlette(
         routes=routes,
         lifespan=lifespan,
         middleware=[Middleware(Strangers, guard=guard), *([cors] if guard.origins else [])],
         exception_handlers={HTTPException: http_problem, Problem: own_problem, Exception: own_problem},
     )
+    app.state.folder = folder
+    return app
 
 
 def sync(answer: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:

@@ -41,7 +41,7 @@ class Guard:
         if not self._is_ours(host):
             raise Problem(403, f"the host {host!r} is not allowed; see --allowed-host", "host_not_allowed")
         origin = headers.get("origin")
-        if origin and not (self.allows(origin) or urlsplit(origin).netloc.casefold() == host.casefold()):
+        if origin and not (self.allows(origin) or origin.partition("://")[2].casefold() == host.casefold()):
             raise Problem(403, f"the origin {origin!r} is not allowed; see --cors-origin", "origin_not_allowed")
 
     def allows(self, origin: str) -> bool:
@@ -60,14 +60,13 @@ class Guard:
             raise Problem(401, what, "invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
     def _is_ours(self, host: str) -> bool:
+        machine = socket.gethostname().casefold()
+        known = (*LOCAL_NAMES, machine, f"{machine}.local", *(known.casefold() for known in self.hosts))
         try:
             name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
-            ipaddress.ip_address(name)
-        except ValueError:
-            machine = socket.gethostname().casefold()
-            known = (*LOCAL_NAMES, machine, f"{machine}.local", *(known.casefold() for known in self.hosts))
-            return name in known if host else False
-        return True
+            return name in known or bool(ipaddress.ip_address(name))
+        except ValueError:  # not an address, or nothing that a host could be
+            return False
 
 
 class Strangers:

@@ -1,6 +1,7 @@
 """Errors as OpenAI's interface shows them: a status, and JSON with message, type, code and parameter."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -76,3 +77,12 @@ def as_problem(error: BaseException, spelled: Mapping[str, str] | None = None) -
     if isinstance(error, SetupError) and error.code in TEMPORARY:
         return Problem(503, message, error.code, headers=RETRY)
     return Problem(500, message, error.code, headers=NO_RETRY)
+
+
+def where(error: BaseException) -> str:
+    """Name an error and its place, without its message, which may contain what was said."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "unknown place"
+    return f"{type(error).__name__} at {place}"

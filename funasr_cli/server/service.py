@@ -17,7 +17,7 @@ from funasr_cli.scheduling.engine import Engine
 from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
 from funasr_cli.scheduling.intake import Job
 from funasr_cli.server.fields import DIARIZED, Wanted
-from funasr_cli.server.problems import RETRY, Problem, invalid
+from funasr_cli.server.problems import RETRY, Problem, invalid, where
 from funasr_cli.server.shelf import Offer, Shelf
 from funasr_cli.sources import open_input, split_channels
 from funasr_cli.speech_model import SpeechModel
@@ -104,7 +104,7 @@ class Transcriptions:
                 channel, event = await queue.get()
                 if isinstance(event, Failed):
                     if isinstance(event.error, UnexpectedError):
-                        log.error("a bug: %s", _where(event.error.__cause__ or event.error))
+                        log.error("a bug: %s", where(event.error.__cause__ or event.error))
                     raise event.error
                 yield channel, event
                 left -= isinstance(event, Finished)
@@ -146,12 +146,3 @@ def _channels(input: Input) -> list[Input]:
         needed = f"diarized_json needs a recording with one speaker in each of 2 to {MOST_CHANNELS} channels"
         raise invalid("response_format", needed, "unsupported_value")
     return [replace(one, label=NAME) for one in channels]
-
-
-def _where(error: BaseException) -> str:
-    """Name an error and its place, without its message, which may contain what was said."""
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "unknown place"
-    return f"{type(error).__name__} at {place}"
