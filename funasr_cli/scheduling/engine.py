@@ -1,6 +1,6 @@
 """Transcribe recordings of many callers at the same time, in one thread, with models that take turns.
 
-A caller's recording is read in a thread of its own. Its segments share the rows of a session with those of all
+A caller's recording is read in a separate thread. Its segments share the rows of a session with those of all
 other recordings whose options allow it (`of_session`); each such session has a `Lane`. A recording of another
 model, or with another sampling temperature, has another lane, and the lanes take turns.
 
@@ -23,7 +23,7 @@ from funasr_cli.scheduling.intake import Job, Prefetcher, read_sources
 from funasr_cli.scheduling.scheduler import Scheduler, of_session
 from funasr_cli.speech_model import SegmentRequest, SpeechModel
 
-READ_AHEAD = 1  # segments of each recording that are read in advance, besides the one that waits for its turn
+READ_AHEAD = 1  # segments of each recording that are read in advance, not counting the next one
 MOST_LANES = 4  # sessions at the same time; each may take half of the memory that was free when it began
 
 Prepare = Callable[[int], tuple[SpeechModel, Job]]  # takes the recording's number; raises FunASRError

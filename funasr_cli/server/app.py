@@ -97,7 +97,7 @@ class Endpoint:
         await answer.send(body.encode(), replies.content_type(wanted), headers, last=True)
 
     async def _stream(self, events: Events, settled: list[Wanted], answer: "Answer") -> None:
-        """Answer with events. An error before the first one still has a status of its own."""
+        """Answer with events. An error before the first one still has its own status."""
         stream, found = sse.Stream(), list[Transcript]()
         async with aclosing(with_pauses(events, lambda: answer.patience_s)) as paced:
             async for item in paced:

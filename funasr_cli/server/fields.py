@@ -203,7 +203,7 @@ def wanted(fields: Fields, model: str | None = None, *, translate: bool = False)
         translate: whether it asks for a translation, by its path.
 
     Raises:
-        Problem: a value cannot be right, whatever the model is.
+        Problem: a value cannot be right, regardless of the model.
     """
     for name in SPEAKERS:
         if fields.texts(name):

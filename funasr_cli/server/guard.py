@@ -27,7 +27,7 @@ class Guard:
 
     Attributes:
         key: required of each request; None for none.
-        hosts: names of this server besides its addresses and the name of the machine.
+        hosts: names of this server in addition to its addresses and the name of the machine.
         origins: origins of web pages that may use it, such as https://example.com, or `ANY`.
     """
 

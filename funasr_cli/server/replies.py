@@ -16,7 +16,7 @@ JSON_TYPE = "application/json"
 TYPES = {
     TEXT: "text/plain; charset=utf-8", SRT: "text/plain; charset=utf-8", VTT: "text/vtt; charset=utf-8",
 }  # fmt: skip
-UNKNOWN = "unknown"  # the language, if nobody says
+UNKNOWN = "unknown"  # the language, if it was neither requested nor detected
 FRAMES_A_SECOND = 100  # of `seek`
 
 
@@ -71,7 +71,7 @@ def logprobs(transcript: Transcript, wanted: Wanted) -> dict[str, Any]:
 
 
 def verbose(transcript: Transcript, wanted: Wanted) -> dict[str, Any]:
-    """Return the answer in the format verbose_json, with ledger, completeness and warnings besides."""
+    """Return the answer in the format verbose_json, and add ledger, completeness and warnings."""
     words = [
         {"word": word.text, "start": round(word.start_s, 3), "end": round(word.end_s, 3)}
         for segment in transcript.segments

@@ -13,7 +13,7 @@ from funasr_cli.server.service import Transcriptions
 
 log = logging.getLogger(__name__)
 
-FINISH_S = 30.0  # for what is open when the server is told to end
+FINISH_S = 30.0  # for what is open when a signal ends the server
 REFUSE_S = 5.0  # then, to tell the others
 
 

@@ -39,7 +39,8 @@ def text(server: Served) -> str:
         ("Open WebUI", ("5f0c-8d.opus", "audio/ogg"), [("model", "whisper-1"), ("language", "")]),
         ("LibreChat", ("audio.webm", "audio/webm"), [("model", "whisper-1"), ("language", "en")]),
         ("Home Assistant", ("a.wav", "audio/wav"),
-         [("model", "gpt-4o-mini-transcribe"), ("response_format", "json"), ("language", "en"), ("prompt", HOME_ASSISTANT)]),
+         [("model", "gpt-4o-mini-transcribe"), ("response_format", "json"), ("language", "en"),
+          ("prompt", HOME_ASSISTANT)]),
         ("n8n", ("data", "application/octet-stream"),
          [("model", "whisper-1"), ("language", "en"), ("temperature", "0")]),
         ("Dify", ("temp.mp3", "audio/mpeg"), [("model", "demo")]),
@@ -143,9 +144,10 @@ def test_languages_and_booleans() -> None:
 @pytest.mark.parametrize(
     ("prompt", "terms"),
     [
-        ("Anna", ("Anna",)), ("Anna, Kasan; Ufa", ("Anna", "Kasan", "Ufa")), ("阿里巴巴、通义", ("阿里巴巴", "通义")),
+        ("Anna", ("Anna",)), ("Anna, Kasan; Ufa", ("Anna", "Kasan", "Ufa")),
+        ("阿里巴巴、通义", ("阿里巴巴", "通义")), ("", ()),
         ("This is what we said before.", ()), ("Transcribe all of the words that are spoken here", ()),
-        ("Umm, let me think like, hmm... Okay, here's what I'm, like, thinking.", ()), (HOME_ASSISTANT, ()), ("", ()),
+        ("Umm, let me think like, hmm... Okay, here's what I'm, like, thinking.", ()), (HOME_ASSISTANT, ()),
     ],
 )  # fmt: skip
 def test_which_prompts_are_lists_of_terms(prompt: str, terms: tuple[str, ...]) -> None:

@@ -172,7 +172,8 @@ def send_raw(server: Served, data: bytes, *, close_after: float | None = None, c
 
 def head(server: Served, length: int, content_type: str = "multipart/form-data; boundary=x") -> bytes:
     host = server.address.removeprefix("http://")
-    lines = ["POST /v1/audio/transcriptions HTTP/1.1", f"Host: {host}", "Connection: close", "Authorization: Bearer secret",
+    lines = ["POST /v1/audio/transcriptions HTTP/1.1", f"Host: {host}", "Connection: close",
+             "Authorization: Bearer secret",
              f"Content-Type: {content_type}", f"Content-Length: {length}", "", ""]  # fmt: skip
     return "\r\n".join(lines).encode()
 
@@ -211,7 +212,8 @@ def test_an_upload_that_stalls(server: Served, monkeypatch: pytest.MonkeyPatch) 
 @st.composite
 def damaged_forms(draw: st.DrawFn) -> bytes:
     """Draw a form with changed, missing and added bytes, most of them in its structure."""
-    fields = draw(st.lists(st.tuples(st.sampled_from(["model", "language", "prompt", "file", "x"]), st.text(max_size=9)),
+    names = st.sampled_from(["model", "language", "prompt", "file", "x"])
+    fields = draw(st.lists(st.tuples(names, st.text(max_size=9)),
                            max_size=3))  # fmt: skip
     seed = draw(st.integers(0, 10**6))
     content = draw(st.sampled_from([CLIP, b"", b"RIFF" + bytes(40), CLIP[:300], b"--x\r\n"]))
@@ -232,7 +234,8 @@ def damaged_forms(draw: st.DrawFn) -> bytes:
 
 TYPES = ["multipart/form-data; boundary=x"] * 6 + [
     "multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=x; charset=utf-16",
-    "application/json", "application/x-www-form-urlencoded", "text/plain", "", "multipart/form-data; boundary=\u00fc",
+    "application/json", "application/x-www-form-urlencoded", "text/plain", "",
+    "multipart/form-data; boundary=\u00fc",
 ]  # fmt: skip
 
 

@@ -24,6 +24,8 @@ from funasr_cli.errors import SetupError
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.server import app
+from funasr_cli.server.fields import Wanted
+from funasr_cli.server.sse import Stream
 from funasr_cli.speech_model import SegmentRequest, Update
 from funasr_cli.transcript import Segment
 
@@ -110,7 +112,7 @@ def test_more_requests_than_places(server: Served, model: Held, pool: ThreadPool
 
 @pytest.mark.parametrize("stream", ["true", "false"])
 def test_a_client_that_leaves_frees_its_rows(server: Served, model: Held, stream: str) -> None:
-    """While another one stays, so that the session goes on."""
+    """While another one stays, so that the session continues."""
     with ThreadPoolExecutor(1) as pool:
         stays = pool.submit(server.transcribe, CLIP)
         wait_for(lambda: len(model.rows) == 1)
@@ -283,7 +285,8 @@ def test_eight_clients_at_once_get_the_texts_of_one_after_another(small_sense_vo
     clips = [clip.path for clip in demo.clips()]
     fields: list[dict[str, str]] = [
         {}, {"language": "en"}, {"prompt": "Sarah, Emma"}, {"model": "sense"}, {"temperature": "0.5"},
-        {"response_format": "verbose_json", "timestamp_granularities[]": "word"}, {"stream": "true"}, {"itn": "false"},
+        {"response_format": "verbose_json", "timestamp_granularities[]": "word"}, {"stream": "true"},
+        {"itn": "false"},
     ]  # fmt: skip
     with serving({"demo": demo.MODEL, "sense": small_sense_voice}, load=load) as server:
         pairs = list(zip(clips, fields, strict=False))
@@ -339,12 +342,9 @@ def test_a_thousand_requests_leave_nothing(small_sense_voice: Path) -> None:
         assert not server.uploads()
 
 
-def test_segments_are_sent_when_they_are_final(small_sense_voice: Path) -> None:
-    """A delta is never taken back: what is decoded again is sent once, as its parts."""
+def test_deltas_of_several_scripts() -> None:
+    """Their deltas are joined as the parts of a transcript are."""
     parts = [Segment(0.0, 1.0, text, "", "eos", 0, 1, None) for text in ("One", "two.", "三", "四")]
-    from funasr_cli.server.fields import Wanted
-    from funasr_cli.server.sse import Stream
-
     stream = Stream()
     lines = [stream.segment(0, part, Wanted(None)) for part in (*parts, replace(parts[0], text=""))]
     deltas = [json.loads(line.removeprefix("data:"))["delta"] for line in lines if line]

@@ -27,7 +27,9 @@ NANO = [
 ]  # fmt: skip
 
 
-def together(recognizer: Recognizer, recordings: list[tuple[Path, TranscribeOptions]]) -> list[tuple[Segment, ...]]:
+def together(
+    recognizer: Recognizer, recordings: list[tuple[Path, TranscribeOptions]]
+) -> list[tuple[Segment, ...]]:
     """Transcribe recordings with one engine, at the same time."""
     found: dict[int, tuple[Segment, ...]] = {}
     engine = Engine()
@@ -55,8 +57,8 @@ def together(recognizer: Recognizer, recordings: list[tuple[Path, TranscribeOpti
 def shown(segments: tuple[Segment, ...]) -> list[tuple]:
     """Return what must not depend on the other rows: everything but the last bits of probabilities."""
     return [
-        (one.text, one.stop_reason, one.tokens, one.start_s, one.end_s, len(one.scores), one.ctc_text, one.language,
-         [(word.text, word.start_s, word.end_s) for word in one.words])
+        (one.text, one.stop_reason, one.tokens, one.start_s, one.end_s, len(one.scores), one.ctc_text,
+         one.language, [(word.text, word.start_s, word.end_s) for word in one.words])
         for one in segments
     ]  # fmt: skip
 
