@@ -182,6 +182,8 @@ class Recognizer:
     ) -> Job:
         """Return what an `Engine` needs to know of a recording; raise a `UsageError` as `run` does.
 
+        This includes a prompt that the model does not take: in a session of many recordings, it would be too late.
+
         Args:
             source: number of the recording in its events.
             opener: opens the recording, in another thread.
@@ -189,6 +191,7 @@ class Recognizer:
             typed: as for `refuse_unsupported`.
         """
         self.refuse_unsupported(options, typed)
+        self.model.prompt(options)
         return Job(source, opener, suited(options, self.model), self._stages_for(options))
 
     def _stages_for(self, options: TranscribeOptions) -> tuple[TranscriptStage, ...]:

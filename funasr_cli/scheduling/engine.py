@@ -67,8 +67,9 @@ class Engine:
     _calls: SimpleQueue[Callable[[], None]] = field(default_factory=SimpleQueue)  # by other threads
     _wake: threading.Event = field(default_factory=threading.Event)
     _stopped: bool = False
+    _ended: bool = False
     _submitted: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)  # of the number above
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # of the two above
     _door: deque[tuple[int, Prepare, Listener]] = field(default_factory=deque)  # waiting for a lane, in order
     _ready: tuple[SpeechModel, Job] | None = None  # of the first one at the door, once it is prepared
     _lanes: list[Lane] = field(default_factory=list)
@@ -85,11 +86,16 @@ class Engine:
         Args:
             prepare: called in the engine's thread with the number; returns a model and the recording's `Job`.
             listener: takes the recording's events.
+
+        Raises:
+            SetupError: `run` has ended.
         """
         with self._lock:
+            if self._ended:
+                raise _stopped()
             self._submitted += 1
             source = self._submitted
-        self._call(lambda: self._door.append((source, prepare, listener)))
+            self._call(lambda: self._door.append((source, prepare, listener)))
         return source
 
     def leave(self, source: int) -> None:
@@ -105,23 +111,32 @@ class Engine:
 
     def run(self) -> None:
         """Transcribe what callers submit, until `stop`."""
-        while not self._stopped:
-            self._wake.clear()
+        try:
+            while not self._stopped:
+                self._round()
+        finally:
+            with self._lock:
+                self._ended = True
             self._answer_calls()
-            self._admit_readings()
-            self._queue_segments()
-            busy = [lane for lane in self._lanes if lane.scheduler.busy]
-            for lane in busy:
-                self._answer_calls()  # so that no row of a caller who has left is computed
-                self._advance(lane)
-            in_use = [reading.lane for reading in self._readings.values()]
-            closed = [lane for lane in self._lanes if lane not in in_use]
-            self._lanes = [lane for lane in self._lanes if lane in in_use]
-            limit_s = self.housekeeping(self.models_in_use)
-            if not busy and not (closed and self._door) and not self._stopped:
-                self._wake.wait(limit_s)
-        for source in [*self._readings, *(entry[0] for entry in self._door)]:
-            self._fail(source, SetupError("the server is going down", "try again later", code="engine-stopped"))
+            for source in [*self._readings, *(entry[0] for entry in self._door)]:
+                self._fail(source, _stopped())
+
+    def _round(self) -> None:
+        """Advance all lanes by one step; if there is nothing to compute, wait for callers and readers."""
+        self._wake.clear()
+        self._answer_calls()
+        self._admit_readings()
+        self._queue_segments()
+        busy = [lane for lane in self._lanes if lane.scheduler.busy]
+        for lane in busy:
+            self._answer_calls()  # so that no row of a caller who has left is computed
+            self._advance(lane)
+        in_use = [reading.lane for reading in self._readings.values()]
+        closed = [lane for lane in self._lanes if lane not in in_use]
+        self._lanes = [lane for lane in self._lanes if lane in in_use]
+        limit_s = self.housekeeping(self.models_in_use)
+        if not busy and not (closed and self._door) and not self._stopped:
+            self._wake.wait(limit_s)
 
     def _call(self, function: Callable[[], None]) -> None:
         self._calls.put(function)
@@ -234,3 +249,7 @@ class Engine:
         self._leave(source)
         if listener := listeners.get(source):
             listener(Failed(source, error))
+
+
+def _stopped() -> SetupError:
+    return SetupError("the server is going down", "try again later", code="engine-stopped")

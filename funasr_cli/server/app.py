@@ -92,8 +92,10 @@ class Endpoint:
                 elif isinstance(item[1], Finished):
                     found[item[0]] = item[1].transcript
         [wanted] = settled
-        headers = {NOTES_HEADER: "; ".join(wanted.notes)} if wanted.notes else {}
-        body = await asyncio.to_thread(replies.body, [found[channel] for channel in sorted(found)], wanted)
+        transcripts = [found[channel] for channel in sorted(found)]
+        notes = " ".join("; ".join(replies.notes(transcripts, wanted)).split())
+        headers = {NOTES_HEADER: notes.encode("ascii", "replace").decode()} if notes else {}
+        body = await asyncio.to_thread(replies.body, transcripts, wanted)
         await answer.send(body.encode(), replies.content_type(wanted), headers, last=True)
 
     async def _stream(self, events: Events, settled: list[Wanted], answer: "Answer") -> None:

@@ -24,9 +24,9 @@ GRANULARITIES = WORD, SEGMENT = ("word", "segment")
 OWN = (
     "file", "model", "language", "languages", "keywords", "hotwords", "context", "prompt", "response_format",
     "temperature", "timestamp_granularities", "stream", "include", "chunking_strategy", "known_speaker_names",
-    "known_speaker_references", "itn", "vad", "translate",
+    "known_speaker_references", "spk", "itn", "vad", "translate",
 )  # fmt: skip
-SPEAKERS = ("known_speaker_names", "known_speaker_references")
+SPEAKERS = ("known_speaker_names", "known_speaker_references", "spk")
 SPELLED = re.compile(r"(\w+)(?:\[(\w*)\])?")
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 SEPARATORS = re.compile(r"[,;，、；\n]")  # of a list of terms
@@ -206,7 +206,7 @@ def wanted(fields: Fields, model: str | None = None, *, translate: bool = False)
         Problem: a value cannot be right, regardless of the model.
     """
     for name in SPEAKERS:
-        if fields.texts(name):
+        if fields.texts(name) and (name != "spk" or fields.truth(name, default=False)):
             raise invalid(
                 name, f"{name!r} is not supported: there is no recognition of speakers", "unsupported_value"
             )

@@ -52,12 +52,20 @@ def usage(transcript: Transcript) -> dict[str, Any]:
 
 def plain(transcript: Transcript, wanted: Wanted) -> dict[str, Any]:
     """Return the answer in the format json."""
-    return {"text": transcript.text, "usage": usage(transcript)} | logprobs(transcript, wanted) | notes(wanted)
+    always = {"text": transcript.text, "usage": usage(transcript)}
+    return always | logprobs(transcript, wanted) | warnings([transcript], wanted)
 
 
-def notes(wanted: Wanted) -> dict[str, Any]:
-    """Return what the answer says about fields that have no effect."""
-    return {"warnings": list(wanted.notes)} if wanted.notes else {}
+def notes(transcripts: Sequence[Transcript], wanted: Wanted) -> list[str]:
+    """Return what the answer says about fields that have no effect, and about speech without a complete text."""
+    incomplete = [one for one in transcripts if not one.complete]
+    return [*wanted.notes, *(note for one in incomplete for note in (*one.warnings, one.fault) if note)]
+
+
+def warnings(transcripts: Sequence[Transcript], wanted: Wanted) -> dict[str, Any]:
+    """Return the notes, if there are any, for an answer in JSON."""
+    found = notes(transcripts, wanted)
+    return {"warnings": found} if found else {}
 
 
 def logprobs(transcript: Transcript, wanted: Wanted) -> dict[str, Any]:
@@ -131,7 +139,7 @@ def diarized(transcripts: Sequence[Transcript], wanted: Wanted) -> dict[str, Any
         "text": join_texts(segment.text for _, segment in parts),
         "segments": [spoken(f"seg_{number}", *part) for number, part in enumerate(parts)],
         "usage": usage(longest),
-        **notes(wanted),
+        **warnings(transcripts, wanted),
     }
 
 

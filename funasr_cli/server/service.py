@@ -13,6 +13,7 @@ from funasr_cli.audio.recording import Source
 from funasr_cli.compute.memory import FREED_BUFFERS, clear_streams_with_thread
 from funasr_cli.errors import UnexpectedError
 from funasr_cli.inputs import Input
+from funasr_cli.options import LONG_PROMPT_TOKENS
 from funasr_cli.scheduling.engine import Engine
 from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
 from funasr_cli.scheduling.intake import Job
@@ -120,6 +121,11 @@ class Transcriptions:
         wanted = wanted.suited(recognizer.capabilities, recognizer.model.name, continues=self.continues)
         opener = partial(_opened, input, recognizer.sample_rate_hz)
         job = recognizer.job(source, opener, wanted.options, wanted.spelled)
+        prompt = recognizer.model.prompt(wanted.options)
+        if prompt and prompt.tokens_before + prompt.tokens_after > LONG_PROMPT_TOKENS:  # each row holds it
+            raise invalid(
+                "keywords", f"more than {LONG_PROMPT_TOKENS} tokens of words to expect", "prompt-too-long"
+            )
         asked[:] = [wanted]
         return recognizer.model, job
 
@@ -130,7 +136,12 @@ class Transcriptions:
                 self.shelf.recognizer(self.shelf.default, ())
             except Exception as error:  # each request will say so
                 log.error("the default model cannot be loaded: %s", error)
-            self._engine.run()
+            try:
+                self._engine.run()
+            except Exception as error:
+                log.error("a bug: %s", where(error))
+                self.closing = True
+                raise
 
 
 def _opened(input: Input, rate_hz: int) -> Source:

@@ -39,7 +39,7 @@ class Stream:
         """Return the last lines."""
         longest = max(transcripts, key=lambda one: one.duration_s)
         last = {"type": "transcript.text.done", "text": self.text, "usage": replies.usage(longest)}
-        last |= replies.logprobs(transcripts[0], wanted) | replies.notes(wanted)
+        last |= replies.logprobs(transcripts[0], wanted) | replies.warnings(transcripts, wanted)
         return line(replies.written(last)) + line("[DONE]")
 
 

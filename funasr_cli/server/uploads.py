@@ -19,10 +19,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from funasr_cli.server.problems import Problem, invalid
+from funasr_cli.server.problems import RETRY, Problem, invalid
 
 JSON = "application/json"
-MOST_JSON_BYTES = 64 << 20  # a body of JSON has to be in memory as a whole
+MOST_JSON_BYTES = 16 << 20  # a body of JSON has to be in memory as a whole
 MOST_FIELDS = 1000
 STALL_S = 60.0  # longest pause within an upload
 
@@ -48,8 +48,12 @@ async def received(request: Request, folder: Path, most_bytes: int) -> AsyncIter
     descriptor, name = tempfile.mkstemp(dir=folder)
     path = Path(name)
     try:
-        with open(descriptor, "wb") as file:
-            fields = await (_from_json if is_json else _from_form)(counted, file)
+        try:
+            with open(descriptor, "wb") as file:
+                fields = await (_from_json if is_json else _from_form)(counted, file)
+        except OSError as error:
+            full = Problem(503, "the server cannot store the upload", "disk-full", headers=RETRY)
+            raise full from error
         yield Upload(fields, path)
     finally:
         path.unlink(missing_ok=True)
@@ -81,7 +85,7 @@ def _counted(request: Request, most_bytes: int) -> Request:
 async def _from_form(request: Request, file: BinaryIO) -> list[tuple[str, Any]]:
     try:
         form = await request.form(max_files=MOST_FIELDS, max_fields=MOST_FIELDS)
-    except (Problem, ClientDisconnect):
+    except (Problem, ClientDisconnect, OSError):
         raise
     except Exception as error:  # whatever a damaged body makes the parser raise
         detail = error.detail if isinstance(error, HTTPException) else "the body is damaged"

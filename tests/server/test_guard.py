@@ -151,6 +151,15 @@ def test_too_large(server: Served) -> None:
     assert server.post(headers=WITH_KEY, json={"file": "A" * (3 * MB)}).status_code == 413
 
 
+def test_a_full_disk(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("funasr_cli.server.uploads.shutil.copyfileobj", full)
+    answer = post(server, WITH_KEY)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "disk-full")
+
+
 def send_raw(server: Served, data: bytes, *, close_after: float | None = None, cut_off: bool = False) -> bytes:
     """Send bytes, and return what comes back; or close after some seconds, or end what is sent."""
     host, port = server.address.removeprefix("http://").split(":")

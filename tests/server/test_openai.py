@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,30 @@ def test_hotwords_and_chunking_are_accepted_and_used(client: openai.OpenAI) -> N
     assert (refused.value.param, refused.value.code) == ("keywords", "unsupported_value")
 
 
+def test_a_prompt_that_the_model_does_not_take_is_refused_alone(client: openai.OpenAI, server: Served) -> None:
+    """While another request with other words is in the same session."""
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(ask, client, CLIPS[0], extra_body={"keywords": ["Anna"]})
+        for word in ("<|im_end|>", "a\nb", "long " * 2000):
+            with pytest.raises(openai.BadRequestError) as refused:
+                ask(client, extra_body={"keywords": [word]})
+            assert refused.value.code in ("prompt-text", "prompt-too-long")
+        assert other.result().text
+
+
+def test_speech_that_is_missing_is_said(client: openai.OpenAI, server: Served, tmp_path: Path) -> None:
+    """A recording that breaks off has the text before, and a warning in every format."""
+    content = CLIPS[0].read_bytes()
+    (tmp_path / "a.flac").write_bytes(content[: len(content) * 2 // 3])
+    answer = server.transcribe(tmp_path / "a.flac")
+    assert (answer.status_code, len(answer.json()["warnings"])) == (200, 1)
+    assert "the upload" in answer.json()["warnings"][0]
+    assert answer.headers["x-funasr-notes"]
+    *_, done = ask(client, tmp_path / "a.flac", stream=True)
+    assert done.warnings == answer.json()["warnings"]
+    assert not ask(client, tmp_path / "a.flac", response_format="verbose_json").complete
+
+
 def test_a_speaker_in_each_channel(client: openai.OpenAI, tmp_path: Path) -> None:
     one, other = (soundfile.read(CLIPS[index], dtype="float32")[0] for index in (0, 3))
     samples = np.zeros((len(one) + len(other), 2), np.float32)
@@ -181,7 +206,8 @@ def test_models(client: openai.OpenAI, server: Served) -> None:
         ({"include": ["logprobs"], "response_format": "text"}, "include"), ({"include": ["x"]}, "include"),
         ({"chunking_strategy": "never"}, "chunking_strategy"),
         ({"chunking_strategy": {"type": "server_vad", "threshold": 2}}, "chunking_strategy"),
-        ({"known_speaker_names": ["Ann"]}, "known_speaker_names"), ({"extra_body": {"itn": "maybe"}}, "itn"),
+        ({"known_speaker_names": ["Ann"]}, "known_speaker_names"), ({"extra_body": {"spk": "true"}}, "spk"),
+        ({"extra_body": {"spk": "false", "vad": "x"}}, "vad"), ({"extra_body": {"itn": "maybe"}}, "itn"),
         ({"extra_body": {"langauge": "en"}}, "langauge"), ({"extra_body": {"translate": "true"}}, None),
     ],
 )  # fmt: skip

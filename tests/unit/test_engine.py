@@ -13,6 +13,7 @@ from unittest.mock import Mock
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.errors import refused
 from support.scheduled import (
     Attempt,
     Model,
@@ -333,6 +334,8 @@ def test_when_the_engine_stops_everyone_hears_it() -> None:
         engine.run()
     failed = {event.source: event.error.code for event in events if isinstance(event, Failed)}
     assert failed == dict.fromkeys(numbers, "engine-stopped")
+    with refused("engine-stopped"):
+        engine.submit(job(recordings[0]), hear)
     assert {event.source for event in events[-7:]} == set(numbers)
 
 
