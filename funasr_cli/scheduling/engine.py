@@ -23,7 +23,7 @@ from funasr_cli.scheduling.intake import Job, Prefetcher, read_sources
 from funasr_cli.scheduling.scheduler import Scheduler, of_session
 from funasr_cli.speech_model import SegmentRequest, SpeechModel
 
-READ_AHEAD = 1  # segments of each recording that are read in advance, not counting the next one
+READ_AHEAD = 4  # segments of each recording that are read in advance: enough to join together
 MOST_LANES = 4  # sessions at the same time; each may take half of the memory that was free when it began
 
 Prepare = Callable[[int], tuple[SpeechModel, Job]]  # takes the recording's number; raises FunASRError
