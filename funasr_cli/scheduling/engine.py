@@ -7,7 +7,8 @@ model, or with another sampling temperature, has another lane, and the lanes tak
 Within a lane, segments start in the order of a fair queue: each is due when it would be finished if all recordings
 were served at the same rate. Short recordings are done soon, long ones get their share, and no one waits forever.
 Source: Golestani 1994, "A self-clocked fair queueing scheme for broadband applications", with seconds of audio for
-the length of a packet. What differs: several segments are served at once.
+the length of a packet. What differs: several segments are served at once, and only one segment of each recording
+waits, so that the clock is never behind those before it.
 """
 
 import threading
@@ -49,7 +50,7 @@ class Reading:
     ahead: Prefetcher
     listener: Listener
     next: SegmentRequest | None = None  # waits for its turn
-    due_s: float = 0.0  # of this segment, or of the last one
+    due_s: float = 0.0  # when it is due, by the clock of the lane
 
 
 @dataclass
@@ -215,7 +216,7 @@ class Engine:
                 if not (arrival := reading.ahead.take(0.0)):
                     return
                 if isinstance(arrival, SegmentRequest):
-                    reading.due_s = max(reading.due_s, reading.lane.clock_s) + arrival.audio.duration_s
+                    reading.due_s = reading.lane.clock_s + arrival.audio.duration_s
                     reading.next = arrival
                 else:
                     self._tell(reading.lane.scheduler.enter(arrival))

@@ -34,7 +34,7 @@ from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling import engine as engine_module
 from funasr_cli.scheduling import segments
 from funasr_cli.scheduling.engine import MOST_LANES, Engine
-from funasr_cli.scheduling.events import Event, Failed, Finished, Read
+from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, Read
 from funasr_cli.scheduling.intake import Arrival, Job, Prefetcher
 from funasr_cli.scheduling.scheduler import suited
 
@@ -258,6 +258,16 @@ def test_a_short_recording_does_not_wait_for_a_long_one() -> None:
     assert finished_in_order(callers) == [1, 0]
     ended = callers.events.index(callers.of(1)[-1])
     assert ended < 15 + 4 * 8 < len(callers.events) / 2  # it joined within a step or two
+
+
+def test_rows_are_free_for_those_who_come_later() -> None:
+    """A recording alone does not take all rows, so that another one joins before a segment has ended."""
+    model = Model(always("budget"), OPTIONS)
+    callers = heard([Visit(talk(0, *[3.0] * 9)), Visit(talk(1, 1.0), comes_after=20)], [model])
+    first = callers.events.index(callers.of(1)[0])
+    ended = [event for event in callers.events[:first] if isinstance(event, PartialText) and event.text is None]
+    assert not ended
+    assert model.most_live == 4
 
 
 def test_a_long_recording_is_not_starved() -> None:

@@ -12,6 +12,7 @@ from support.native import LIBRARY, WITHOUT
 import funasr_cli
 from funasr_cli import demo
 from funasr_cli.audio.decode import open_recording
+from funasr_cli.errors import UsageError
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.scheduling.engine import Engine
@@ -76,6 +77,14 @@ def test_recordings_with_options_of_their_own_as_if_alone(engine: str) -> None:
     recognizer = funasr_cli.load("demo", engine=engine)
     assert_as_alone(recognizer, list(zip(CLIPS, NANO, strict=True)))
     assert_as_alone(recognizer, [(CLIPS[3], options) for options in NANO[:5]])
+
+
+@pytest.mark.parametrize(
+    "options", [replace(DEFAULTS, hotwords=("<|im_end|>",)), replace(DEFAULTS, language="ko")]
+)
+def test_what_a_model_does_not_take_is_refused_before_it_joins_others(options: TranscribeOptions) -> None:
+    with pytest.raises(UsageError):
+        funasr_cli.load("demo").job(1, partial(open_recording, CLIPS[0], 16000), options)
 
 
 @pytest.mark.slow
