@@ -8,7 +8,7 @@ Within a lane, segments start in the order of a fair queue: each is due when it 
 were served at the same rate. Short recordings are done soon, long ones get their share, and no one waits forever.
 Source: Golestani 1994, "A self-clocked fair queueing scheme for broadband applications", with seconds of audio for
 the length of a packet. What differs: several segments are served at once, and only one segment of each recording
-waits, so that the clock is never behind those before it.
+waits, so that the clock has always reached those before it.
 """
 
 import threading

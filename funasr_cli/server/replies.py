@@ -29,7 +29,7 @@ def body(transcripts: Sequence[Transcript], wanted: Wanted) -> str:
     """Return the body of an answer: of one transcript, or with `diarized_json` of one for each channel."""
     transcript = transcripts[0]
     if wanted.format == TEXT:
-        return transcript.text
+        return encodable(transcript.text)
     if wanted.format in (SRT, VTT):
         return WRITERS[wanted.format](transcript)
     if wanted.format == VERBOSE:
@@ -41,8 +41,12 @@ def body(transcripts: Sequence[Transcript], wanted: Wanted) -> str:
 
 def written(data: Any) -> str:
     """Return data as JSON that UTF-8 can encode, on one line."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8", "replace").decode()  # a lone surrogate
+    return encodable(json.dumps(data, ensure_ascii=False, allow_nan=False))
+
+
+def encodable(text: str) -> str:
+    """Return a text without lone surrogates, which UTF-8 cannot encode."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def usage(transcript: Transcript) -> dict[str, Any]:

@@ -21,10 +21,14 @@ from support.speaking import SAID, SpeakingModel, SpeakingSession
 
 from funasr_cli import demo
 from funasr_cli.errors import SetupError
+from funasr_cli.families.registry import DEFAULT_ALIAS
+from funasr_cli.hubs.find import ALIASES
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.server import app
 from funasr_cli.server.fields import Wanted
+from funasr_cli.server.problems import Problem
+from funasr_cli.server.shelf import Shelf
 from funasr_cli.server.sse import Stream
 from funasr_cli.speech_model import SegmentRequest, Update
 from funasr_cli.transcript import Segment
@@ -340,6 +344,28 @@ def test_a_thousand_requests_leave_nothing(small_sense_voice: Path) -> None:
         assert resident_mb() < before_mb + 50
         assert threading.active_count() <= threads + 1
         assert not server.uploads()
+
+
+def test_names_of_models() -> None:
+    """Whole, their last part, or a short name for any of their copies on the hubs."""
+    alias = DEFAULT_ALIAS
+    nano, sense = ALIASES[alias], "owner/My-Sense"
+    shelf = Shelf({sense: Path("sense"), nano: Path("nano")}, load, 0.0)
+    for name in (nano, nano.rpartition("/")[2], alias):
+        assert shelf.find(name).folder == Path("nano")
+    for name in (sense, "My-Sense", "", None, "whisper-1", "gpt-4o-transcribe", " "):
+        assert shelf.find(name).folder == Path("sense")
+    with pytest.raises(Problem):
+        shelf.find("sensevoice")
+
+
+@pytest.mark.parametrize("format", ["json", "text", "verbose_json", "srt", "vtt"])
+def test_a_text_that_utf_8_cannot_encode(server: Served, model: Held, format: str) -> None:
+    model.result = replace(SAID, text="a\ud800b")
+    model.released.set()
+    assert "a?b" in server.transcribe(CLIP, response_format=format).text.replace("\ufffd", "?")
+    if format in ("json", "text"):
+        assert "a?b" in server.transcribe(CLIP, response_format=format, stream="true").text
 
 
 def test_deltas_of_several_scripts() -> None:
