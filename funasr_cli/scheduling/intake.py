@@ -76,7 +76,7 @@ class Prefetcher:
         self._items, self._notify = items, notify
         self._queue: queue.Queue[tuple[Arrival | None, BaseException | None]] = queue.Queue(limit)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread = threading.Thread(target=self._work, name="reading", daemon=True)
         self._thread.start()
         self.ended = False  # whether all items have been taken
 
