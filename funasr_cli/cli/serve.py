@@ -13,6 +13,7 @@ from funasr_cli.cli import console, parameters
 from funasr_cli.cli.run import choose_type_and_engine
 from funasr_cli.errors import SetupError, UsageError
 from funasr_cli.extras import missing, to_add
+from funasr_cli.options import SERVE_DEFAULTS
 from funasr_cli.paths import why_unreadable
 
 if TYPE_CHECKING:
@@ -42,8 +43,10 @@ def serve(
     device: parameters.Device = None,
     dtype: parameters.DType = None,
     engine: parameters.Engine = parameters.DEFAULT_ENGINE,
-    host: Annotated[str, _network("--host", "Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, _network("--port", "Port to listen on. 0: any free one.", min=0, max=65535)] = 8000,
+    host: Annotated[str, _network("--host", "Address to listen on.")] = SERVE_DEFAULTS.host,
+    port: Annotated[
+        int, _network("--port", "Port to listen on. 0: any free one.", min=0, max=65535)
+    ] = SERVE_DEFAULTS.port,
     api_key_file: Annotated[
         Path | None,
         _network(
@@ -72,13 +75,15 @@ def serve(
             env=False,
         ),
     ] = None,
-    max_upload: Annotated[int, _limits("--max-upload", "Largest upload, in MB.", min=1)] = 500,
+    max_upload: Annotated[
+        int, _limits("--max-upload", "Largest upload, in MB.", min=1)
+    ] = SERVE_DEFAULTS.max_upload_mb,
     max_requests: Annotated[
         int, _limits("--max-requests", "Requests at the same time; more are refused.", min=1)
-    ] = 32,
+    ] = SERVE_DEFAULTS.max_requests,
     keep_alive: Annotated[
         float, _limits("--keep-alive", "Minutes until a model that is not in use is unloaded; inf: never.", min=0)
-    ] = 30.0,
+    ] = SERVE_DEFAULTS.keep_alive_min,
     prompt_as_text: Annotated[
         bool,
         parameters.option(

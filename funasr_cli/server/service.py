@@ -13,7 +13,7 @@ from funasr_cli.audio.recording import Source
 from funasr_cli.compute.memory import FREED_BUFFERS, clear_streams_with_thread
 from funasr_cli.errors import UnexpectedError
 from funasr_cli.inputs import Input
-from funasr_cli.options import LONG_PROMPT_TOKENS
+from funasr_cli.options import LONG_PROMPT_TOKENS, SERVE_DEFAULTS
 from funasr_cli.scheduling.engine import Engine
 from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
 from funasr_cli.scheduling.intake import Job
@@ -25,7 +25,6 @@ from funasr_cli.speech_model import SpeechModel
 
 log = logging.getLogger(__name__)
 
-MOST_OPEN = 32  # requests at the same time, from the first byte of the upload on
 MOST_CHANNELS = 8
 NAME = "the upload"  # in messages: a client's file name is never used
 HEARD = (SegmentFinished, Finished, Failed)
@@ -41,7 +40,7 @@ class Transcriptions:
         closing: whether the server is going down, so that new requests are refused.
     """
 
-    def __init__(self, shelf: Shelf, *, most_open: int = MOST_OPEN, continues: bool = False):
+    def __init__(self, shelf: Shelf, *, most_open: int = SERVE_DEFAULTS.max_requests, continues: bool = False):
         self.shelf, self.most_open, self.continues, self.closing = shelf, most_open, continues, False
         self._open = 0
         self._engine = Engine(shelf.unload_old)
