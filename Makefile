@@ -48,7 +48,7 @@ $(VENV)/.runs: pyproject.toml constraints.txt
 
 $(VENV)/.installed: $(VENV)/.runs
 	$(BIN)/pip install $(PIP_FLAGS) $(CONSTRAINTS) '$(TORCH)'
-	$(BIN)/pip install $(PIP_FLAGS) $(CONSTRAINTS) --group lint --group test --editable '.[$(BACKEND),convert]'
+	$(BIN)/pip install $(PIP_FLAGS) $(CONSTRAINTS) --group lint --group test --editable '.[$(BACKEND),convert,serve]'
 	$(BIN)/pip install $(PIP_FLAGS) --no-deps silero-vad==6.2.3
 	touch $@
 

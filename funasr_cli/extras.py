@@ -6,6 +6,9 @@ EXTRAS = {  # the extra that installs each package
     "torch": "convert",
     "sentencepiece": "convert",
     "modelscope_hub": "modelscope",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "python_multipart": "serve",
 }
 PAGE = "docs/install.md#optional-features"
 

@@ -194,6 +194,25 @@ class ConvertOptions:
         return decoder + (f"-encoder{self.quantize_encoder}bit" if self.quantize_encoder else "")
 
 
+@dataclass(frozen=True)
+class ServeOptions:
+    """Limits of the server.
+
+    Attributes:
+        host: address to listen on.
+        port: port to listen on.
+        max_upload_mb: largest upload.
+        max_requests: requests at the same time, from the first byte of the upload on; more are refused.
+        keep_alive_min: minutes for which a model stays loaded that is not in use.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_upload_mb: int = 500
+    max_requests: int = 32
+    keep_alive_min: float = 30.0
+
+
 def known_hub(name: str) -> Hub:
     """Return the hub of this name; raise a `UsageError` if there is none."""
     _refuse_first(("unknown hub {!r}", name, tuple(Hub).__contains__, _choice(Hub)))
@@ -223,4 +242,5 @@ def _choice(values: Iterable[object]) -> str:
 
 DEFAULTS = TranscribeOptions()
 CONVERT_DEFAULTS = ConvertOptions()
+SERVE_DEFAULTS = ServeOptions()
 BENCH_TRIALS = 3

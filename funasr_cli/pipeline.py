@@ -19,8 +19,8 @@ from funasr_cli.compute.memory import FREED_BUFFERS, clear_streams_with_thread
 from funasr_cli.errors import AudioError, UsageError
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, SegmentFinished
-from funasr_cli.scheduling.intake import Opener
-from funasr_cli.scheduling.scheduler import Scheduler
+from funasr_cli.scheduling.intake import Job, Opener
+from funasr_cli.scheduling.scheduler import Scheduler, suited
 from funasr_cli.speech_model import EncodedAudio, SpeechModel, TranscriptStage
 from funasr_cli.transcript import Transcript
 
@@ -173,12 +173,31 @@ class Recognizer:
             UsageError: the model does not support an option or the language.
         """
         self.refuse_unsupported(options)
-        stages = self._stages
-        if self._aligner and options.word_times:
-            stages = (Aligner(self._aligner, options), *stages)
         clear_streams_with_thread()
         with FREED_BUFFERS.limited():
-            yield from Scheduler(self.model, options, stages).run(openers)
+            yield from Scheduler(self.model, options, self._stages_for(options)).run(openers)
+
+    def job(
+        self, source: int, opener: Opener, options: TranscribeOptions, typed: Mapping[str, str] = NOTHING_TYPED
+    ) -> Job:
+        """Return what an `Engine` needs to know of a recording; raise a `UsageError` as `run` does.
+
+        This includes a prompt that the model does not take: in a session of many recordings, it would be too late.
+
+        Args:
+            source: number of the recording in its events.
+            opener: opens the recording, in another thread.
+            options: of this recording.
+            typed: as for `refuse_unsupported`.
+        """
+        self.refuse_unsupported(options, typed)
+        self.model.prompt(options)
+        return Job(source, opener, suited(options, self.model), self._stages_for(options))
+
+    def _stages_for(self, options: TranscribeOptions) -> tuple[TranscriptStage, ...]:
+        if self._aligner and options.word_times:
+            return (Aligner(self._aligner, options), *self._stages)
+        return self._stages
 
     def encode_audio(self, audio: AudioInput, *, sample_rate_hz: int | None = None) -> EncodedAudio:
         """Run the encoder over the whole audio as one segment, without leaving out silence.

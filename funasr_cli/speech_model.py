@@ -34,6 +34,7 @@ class SegmentRequest:
     audio: AudioSegment
     first: bool  # whether it is the first segment with speech in its recording
     retries: int = 0  # how often this audio has been decoded before, as part of a longer segment
+    options: TranscribeOptions | None = None  # of its recording; None stands for those of the session
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +57,10 @@ class Update:
 
 
 class Session(Protocol):
-    """A run of a model with fixed options. It owns KV caches, drafts and what it learns from earlier segments."""
+    """A run of a model. It owns KV caches, drafts and what it learns from earlier segments.
+
+    Its options are fixed, except that a request may have its own values of the model's `row_options`.
+    """
 
     rows_at_once: int  # best size of one `add`: enough to use the processor well without delaying running rows
     seconds: dict[str, float]  # time spent per stage of `STAGES`; the session adds to it, the caller empties it
@@ -66,7 +70,10 @@ class Session(Protocol):
         """Largest useful number of rows: limited by memory, and by where more rows no longer pay off."""
 
     def add(self, requests: Sequence[SegmentRequest]) -> list[int]:
-        """Start a row for each request and return the row numbers, which no unfinished row shares."""
+        """Start a row for each request and return the row numbers, which no unfinished row shares.
+
+        All requests of one call have the same options.
+        """
 
     def step(self) -> list[Update]:
         """Advance all rows, by a few tokens each or to their end, and return what changed."""
@@ -130,6 +137,7 @@ class SpeechModel(Protocol):
     best_segment_s: float  # length of the longest segments in its training data
     longest_segment_s: float  # longest segment that it accepts
     window_s: float | None  # every segment costs as much as one of this length; None if cost grows with length
+    row_options: tuple[str, ...]  # fields of `TranscribeOptions` that may differ between the rows of a session
     weights_type: str  # number type of the weights while computing, for logs and tables
     engine: str  # what computes it: "native int8, encoder bfloat16, avx512bf16" or "mlx float32, CPU"
     native_bytes: int  # memory of the weights that MLX does not hold

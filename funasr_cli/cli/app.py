@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from funasr_cli import __version__
-from funasr_cli.cli import bench, console, convert, info, transcribe
+from funasr_cli.cli import bench, console, convert, info, serve, transcribe
 from funasr_cli.cli.mistakes import in_our_words
 from funasr_cli.cli.settings import command_settings, origins
 from funasr_cli.errors import ExitCode, FunASRError, ModelError, UnexpectedError, UsageError
@@ -186,6 +186,7 @@ app = typer.Typer(
 )
 app.command("transcribe", cls=Command, epilog=EXIT_CODES)(transcribe.transcribe)
 app.command("convert", cls=Command, epilog=EXIT_CODES)(convert.convert)
+app.command("serve", cls=Command, epilog=EXIT_CODES)(serve.serve)
 app.command("bench", cls=Command, epilog=EXIT_CODES)(bench.bench)
 app.command("models", cls=Command)(info.models)
 app.command("info", cls=Command)(info.info)

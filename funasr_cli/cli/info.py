@@ -18,6 +18,7 @@ import typer
 from funasr_cli import __version__
 from funasr_cli.cli import console
 from funasr_cli.cli.convert import FETCHES_CTC
+from funasr_cli.cli.serve import KEY_VARIABLE
 from funasr_cli.cli.settings import CONFIG_VARIABLE, Setting, command_settings, config_file, settings_in_force
 from funasr_cli.errors import FunASRError, ModelError
 from funasr_cli.languages import LANGUAGES
@@ -31,6 +32,7 @@ OWN_VARIABLES = (
     CONFIG_VARIABLE, "FUNASR_HOME", "FUNASR_OFFLINE", "FUNASR_BLAS", "FUNASR_NATIVE", "FUNASR_TRACEBACK",
     REFERENCE_PYTHON,
 )  # fmt: skip
+SECRETS = (KEY_VARIABLE,)  # never shown
 # Variables of the hubs' clients. Tokens are left out, since the report is meant to be passed on.
 HUB_VARIABLES = (
     "HF_HOME",
@@ -172,7 +174,7 @@ def warn_of_unread_variables(group: Any) -> None:
     options = {parameter.envvar for command in group.commands.values() for parameter in command.params}
     known = [*OWN_VARIABLES, *sorted(filter(None, options))]
     for name in sorted(os.environ):
-        if name.startswith("FUNASR_") and name not in known:
+        if name.startswith("FUNASR_") and name not in (*known, *SECRETS):
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
             console.warn(f"unknown variable {name} is ignored" + (f"; did you mean {near[0]}?" if near else ""))
 

@@ -33,6 +33,7 @@ class BatchDecoder:
         self._llm, self._sampler = llm, sampler
         self._engine: Any = NativeBatch if isinstance(llm, NativeDecoder) else MLXBatch
         self._shared_rows = shared_rows
+        self._shared: Sequence[int] | None = None  # the tokens of these rows, if `begin_with` was called
         self._prefix: Any = None  # the engine's keys and values of the shared embeddings
         self._added = 0
         self._live: set[int] = set()
@@ -79,6 +80,11 @@ class BatchDecoder:
         self._ready += tokens
         self._live.update(numbers)
         return numbers
+
+    def begin_with(self, shared: Sequence[int]) -> None:
+        """Set the tokens that all prompts of the next calls of `add` begin with. Running rows keep theirs."""
+        if self._shared != shared:
+            self._shared, self._shared_rows, self._prefix = shared, len(shared), None
 
     def end(self, row: int) -> None:
         """End a row. It leaves the batch when others join, or when half of the batch's rows have ended."""

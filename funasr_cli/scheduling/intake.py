@@ -6,7 +6,7 @@ Nothing here may compute with MLX, which keeps a thread for every thread that it
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -17,18 +17,35 @@ from funasr_cli.errors import AudioError, FunASRError
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling.events import Read
 from funasr_cli.scheduling.segments import Segmenter
-from funasr_cli.speech_model import SegmentRequest
+from funasr_cli.speech_model import SegmentRequest, TranscriptStage
 
 POLL_S = 0.1  # how soon the thread notices that it should stop
 LONGEST_WAIT_S = 2.0  # longest wait for the thread to end: it may hang in a read that never returns
 Opener = Callable[[], Source]  # raises FunASRError if the recording cannot be opened
 
 
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A recording to transcribe, and how.
+
+    Attributes:
+        source: number of the recording in all its events.
+        open: function that opens it.
+        options: with lengths of segments that suit the model.
+        stages: processing steps after the model, in order.
+    """
+
+    source: int
+    open: Opener
+    options: TranscribeOptions
+    stages: Sequence[TranscriptStage] = ()
+
+
 @dataclass(frozen=True)
 class Opened:
     """A recording that has just been opened, or failed to open."""
 
-    source: int
+    job: Job
     name: str
     started: float  # as `time.perf_counter` counts
     start_s: float = 0.0  # start of the input within its recording; 0 unless it is a clip
@@ -50,20 +67,27 @@ Arrival = Opened | Read | SegmentRequest | Ended
 
 
 class Prefetcher:
-    """A generator that runs in a thread, at most `limit` items ahead of the consumer, until it is closed."""
+    """A generator that runs in a thread, at most `limit` items ahead of the consumer, until it is closed.
 
-    def __init__(self, items: Generator[Arrival], limit: int):
-        self._items = items
+    `notify` is called in that thread whenever an item can be taken.
+    """
+
+    def __init__(self, items: Generator[Arrival], limit: int, notify: Callable[[], None] = lambda: None):
+        self._items, self._notify = items, notify
         self._queue: queue.Queue[tuple[Arrival | None, BaseException | None]] = queue.Queue(limit)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread = threading.Thread(target=self._work, name="reading", daemon=True)
         self._thread.start()
         self.ended = False  # whether all items have been taken
 
     def close(self) -> None:
-        """Stop the thread, which closes the generator."""
-        self._stop.set()
+        """Stop the thread, which closes the generator, and wait until it has ended."""
+        self.stop()
         self._thread.join(LONGEST_WAIT_S)
+
+    def stop(self) -> None:
+        """Stop the thread soon, without waiting for it."""
+        self._stop.set()
 
     def take(self, timeout_s: float | None) -> Arrival | None:
         """Return the next item, or None if none arrives in time or all have been taken.
@@ -100,35 +124,36 @@ class Prefetcher:
         while not self._stop.is_set():
             try:
                 self._queue.put((item, error), timeout=POLL_S)
+                self._notify()
                 return True
             except queue.Full:
                 continue
         return False
 
 
-def read_sources(openers: Iterable[Opener], options: TranscribeOptions) -> Generator[Arrival]:
+def read_sources(jobs: Iterable[Job]) -> Generator[Arrival]:
     """Open one recording after the other and yield its segments, then its `Ended`.
 
     The `Ended` of a recording that cannot be read has an error.
     """
-    for source, opener in enumerate(openers):
+    for job in jobs:
         started = time.perf_counter()
         try:
-            recording = opener()
+            recording = job.open()
             if recording.sample_rate_hz != SAMPLE_RATE_HZ:
                 problem = f"{recording.name}: {recording.sample_rate_hz} Hz, not {SAMPLE_RATE_HZ}"
                 raise AudioError(problem, code="sample-rate")
         except FunASRError as error:
-            yield Opened(source, "", started)
-            yield Ended(source, 0.0, error=error)
+            yield Opened(job, "", started)
+            yield Ended(job.source, 0.0, error=error)
         else:
-            yield Opened(source, recording.name, started, recording.start_s)
-            yield from _read(source, recording, options)
+            yield Opened(job, recording.name, started, recording.start_s)
+            yield from _read(job, recording)
 
 
-def _read(source: int, recording: Source, options: TranscribeOptions) -> Iterator[Arrival]:
-    start_s, expected_s = recording.start_s, recording.expected_s
-    segmenter, seconds = Segmenter(options, round(start_s * SAMPLE_RATE_HZ)), {"read": 0.0, "vad": 0.0}
+def _read(job: Job, recording: Source) -> Iterator[Arrival]:
+    source, start_s, expected_s = job.source, recording.start_s, recording.expected_s
+    segmenter, seconds = Segmenter(job.options, round(start_s * SAMPLE_RATE_HZ)), {"read": 0.0, "vad": 0.0}
     blocks, error, first, ended = iter(recording.blocks()), None, True, False
     while not ended:
         yield Read(source, start_s, segmenter.read / SAMPLE_RATE_HZ, expected_s)
@@ -143,7 +168,7 @@ def _read(source: int, recording: Source, options: TranscribeOptions) -> Iterato
         seconds["read"] += was_read - began
         seconds["vad"] += time.perf_counter() - was_read
         for audio in segments:
-            yield SegmentRequest(source, audio, first)
+            yield SegmentRequest(source, audio, first, options=job.options)
             first = False
     read_s = segmenter.read / SAMPLE_RATE_HZ
     unread_s = max(0.0, (recording.expected_s or 0.0) - read_s) if error else 0.0

@@ -8,7 +8,8 @@ from typing import Any
 
 from funasr_cli.audio.segment import AudioSegment
 from funasr_cli.decoding.agreement import Comparison
-from funasr_cli.scheduling.intake import Ended
+from funasr_cli.languages import resolve_language
+from funasr_cli.scheduling.intake import Ended, Job
 from funasr_cli.speech_model import Hypothesis, SpeechModel
 from funasr_cli.transcript import STAGES, Segment, Timings, Transcript
 from funasr_cli.units import is_spoken
@@ -40,7 +41,7 @@ class RecordingState:
     that is decoded again in parts stays in `_doubts` until its parts are final. Then whichever is better is kept.
     """
 
-    source: int
+    job: Job
     name: str
     started: float
     start_s: float = 0.0
@@ -52,6 +53,11 @@ class RecordingState:
     _final: dict[int, Attempt] = field(default_factory=dict)  # final segments that wait for an earlier one
     _doubts: list[Attempt] = field(default_factory=list)  # attempts being decoded again in parts, longest first
     _finished: list[Segment] = field(default_factory=list)
+
+    @property
+    def source(self) -> int:
+        """Number of the recording."""
+        return self.job.source
 
     @property
     def done(self) -> bool:
@@ -95,9 +101,10 @@ class RecordingState:
             kept = parts if _are_better(parts, doubt) else [doubt]
             self._final.update((attempt.start, attempt) for attempt in kept)
 
-    def transcript(self, model: SpeechModel, language: str | None, word_times: bool) -> Transcript:
-        """Return the transcript, once `done`. With `word_times`, warn about segments whose words have no times."""
+    def transcript(self, model: SpeechModel) -> Transcript:
+        """Return the transcript, once `done`. If times of words were wanted, warn about segments without them."""
         assert self.end is not None
+        options = self.job.options
         now = time.perf_counter()
         measured: dict[str, Any] = dict(self.counts)
         measured |= {f"{stage}_s": self.seconds[stage] + self.end.seconds.get(stage, 0.0) for stage in STAGES}
@@ -108,7 +115,7 @@ class RecordingState:
             duration_s=self.end.read_s + self.end.unread_s,
             model=model.name,
             engine=model.engine,
-            language=language,
+            language=resolve_language(options.language, model.capabilities.languages),
             segments=tuple(self._finished),
             timings=Timings(
                 first_token_s=(self.first_token or now) - self.started,
@@ -119,7 +126,7 @@ class RecordingState:
             fault=self.end.error.message if self.end.error else None,
             warnings=(
                 *self.end.findings.warnings,
-                *(text for segment in self._finished for text in _warnings(segment, word_times)),
+                *(text for segment in self._finished for text in _warnings(segment, options.word_times)),
             ),
             lost=tuple(self.end.findings.lost),
             level_dbfs=self.end.findings.level_dbfs,

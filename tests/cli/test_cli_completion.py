@@ -41,7 +41,7 @@ def offered(line: str, **env: str) -> list[str]:
 
 
 LINES = [
-    ("funasr ", ["transcribe", "convert", "bench", "models", "info"]),
+    ("funasr ", ["transcribe", "convert", "serve", "bench", "models", "info"]),
     ("funasr tr", ["transcribe"]),
     ("funasr transcribe --lang ", [AUTO, *CODES]),
     ("funasr transcribe --lang z", ["zh"]),
@@ -77,7 +77,7 @@ def test_models(home: Path) -> None:
     for name in ("mine", "owner/nano", ".funasr-x", "owner/.funasr-y"):
         shutil.copytree(demo.MODEL, home / "models" / name)
     (home / "models/empty").mkdir()
-    for option in ("transcribe -m", "transcribe --model", "bench --model"):
+    for option in ("transcribe -m", "transcribe --model", "serve --model", "bench --model"):
         assert offered(f"funasr {option} ") == ["demo", "mine", "owner/nano"]
         assert offered(f"funasr {option} o") == ["owner/nano"]
         assert offered(f"funasr {option} nano") == []

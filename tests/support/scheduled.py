@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -147,7 +148,6 @@ class Model:
 
     Attributes:
         outcome: decides how an attempt ends.
-        live: attempts being decoded, by row.
         admitted: all attempts, in the order in which they joined the batch.
         crashed: for each failed computation, the sources that had a part in it.
         ctc_text_of: the CTC branch's text for an attempt; None without a CTC branch.
@@ -157,7 +157,6 @@ class Model:
     options: TranscribeOptions
     crash_in_encoder: Callable[[Attempt], bool] = lambda attempt: False
     on_admission: Callable[[Attempt], None] = lambda attempt: None
-    live: dict[int, tuple[Attempt, Iterator[tuple[int, float]]]] = field(default_factory=dict)
     admitted: list[Attempt] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)  # number of attempts that joined together
     most_live: int = 0
@@ -174,6 +173,7 @@ class Model:
         self.name, self.engine = "scripted", "script"
         self.tokenizer, self.network = None, SimpleNamespace(llm=self)
         self.window_s, self.best_segment_s, self.longest_segment_s = None, 30.0, 300.0
+        self.row_options = session.ROW_OPTIONS
         self.capabilities = Capabilities(("zh", "en"), partial_text=True)
 
     def session(self, options: TranscribeOptions) -> NanoSession:
@@ -205,35 +205,19 @@ class Model:
         around = [one for one in self.admitted if one.source == source and one.start <= start and end <= one.end]
         return Attempt(source, start, end, len(around))
 
-    def new_decoder(self, llm: Model, sampler: object, shared_rows: int) -> Model:
+    def new_decoder(self, llm: Model, sampler: object) -> Decoder:
         """Replace the class `BatchDecoder`."""
         assert llm is self
         self.decoders += 1
-        self.live = {}
-        return self
+        return Decoder(self)
 
-    def add(self, prompts: list[Attempt], drafts: list[None]) -> list[int]:
-        numbers = list(range(len(self.admitted), len(self.admitted) + len(prompts)))
-        self.admitted += prompts
-        self.groups.append(len(prompts))
-        for number, attempt in zip(numbers, prompts, strict=True):
-            self.live[number] = attempt, tokens_for(self.outcome(attempt))
-            self.on_admission(attempt)
-        self.most_live = max(self.most_live, len(self.live))
-        return numbers
-
-    def end(self, row: int) -> None:
-        self.live.pop(row, None)
-
-    def close(self) -> None:
-        pass
-
-    def step(self) -> list[Token]:
+    def step(self, live: dict[int, tuple[Attempt, Iterator[tuple[int, float]]]]) -> list[Token]:
+        """Advance the rows of a decoder."""
         tokens = []
-        for row, (attempt, script) in self.live.items():
+        for row, (attempt, script) in live.items():
             token_id, logprob = next(script)
             if self.outcome(attempt) == "crash" and not np.isfinite(logprob):
-                self.crashed.append({live.source for live, _ in self.live.values()})
+                self.crashed.append({each.source for each, _ in live.values()})
                 raise RuntimeError("[malloc] out of memory")
             tokens.append(Token(row, token_id, logprob))
             self.tokens[attempt.source] = self.tokens.get(attempt.source, 0) + 1
@@ -247,12 +231,49 @@ class Model:
         self, recordings: Sequence[Recorded], openers: Iterable[Callable[[], Recorded]]
     ) -> Iterator[Event]:
         """Yield the scheduler's events for recordings with this model; it waits until its queue is full."""
-        with pytest.MonkeyPatch.context() as patch:
+        with self.in_place(recordings) as patch:
             patch.setattr(scheduler, "GATHER_S", 60.0)
+            yield from Scheduler(self, self.options, self.stages).run(openers)  # type: ignore[arg-type]
+
+    @contextmanager
+    def in_place(self, recordings: Sequence[Recorded]) -> Iterator[pytest.MonkeyPatch]:
+        """Let sessions decode with this model, and the voice activity detector find the recordings' speech."""
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr(session, "BatchDecoder", self.new_decoder)
             patch.setattr(session, "prompt_token_ids", lambda *_: ([], []))
             patch.setattr(segments, "VoiceActivityDetector", scripted_detector(recordings))
-            yield from Scheduler(self, self.options, self.stages).run(openers)  # type: ignore[arg-type]
+            yield patch
+
+
+class Decoder:
+    """The rows of a session of a scripted model."""
+
+    def __init__(self, model: Model):
+        self._model = model
+        self.live: dict[int, tuple[Attempt, Iterator[tuple[int, float]]]] = {}
+
+    def begin_with(self, shared: list[int]) -> None:
+        pass
+
+    def add(self, prompts: list[Attempt], drafts: list[None]) -> list[int]:
+        model = self._model
+        numbers = list(range(len(model.admitted), len(model.admitted) + len(prompts)))
+        model.admitted += prompts
+        model.groups.append(len(prompts))
+        for number, attempt in zip(numbers, prompts, strict=True):
+            self.live[number] = attempt, tokens_for(model.outcome(attempt))
+            model.on_admission(attempt)
+        model.most_live = max(model.most_live, len(self.live))
+        return numbers
+
+    def end(self, row: int) -> None:
+        self.live.pop(row, None)
+
+    def close(self) -> None:
+        pass
+
+    def step(self) -> list[Token]:
+        return self._model.step(self.live)
 
 
 def always(kind: str) -> Outcome:

@@ -107,6 +107,13 @@ def stopping_model(
     return once(tmp_path_factory, "stopping", make)
 
 
+@pytest.fixture(scope="session")
+def small_sense_voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small SenseVoice of tests/data, converted. It understands the demo model's clips."""
+    source = Path(__file__).parents[1] / "data/sense_voice_small"
+    return once(tmp_path_factory, "sense-voice", lambda folder: convert(source, folder))
+
+
 @pytest.fixture
 def make_checkpoint(tmp_path: Path) -> MakeCheckpoint:
     """A function that writes a small checkpoint with other properties: `make_checkpoint(name="a", seed=1)`."""

@@ -28,6 +28,7 @@ class SpeakingModel:
     best_segment_s: float = 30.0
     longest_segment_s: float = 40.0
     window_s: float | None = None
+    row_options: tuple[str, ...] = ()
     weights_type: str = "float32"
     engine: str = "mlx float32, CPU"
     parameters: int = 0

@@ -15,7 +15,7 @@ from funasr_cli.families.batches import Frames
 from funasr_cli.families.family import LoadedModel
 from funasr_cli.families.frontend import FilterBankModel
 from funasr_cli.families.fun_asr_nano.prompt import prompt_texts, prompt_token_ids
-from funasr_cli.families.fun_asr_nano.session import NanoSession
+from funasr_cli.families.fun_asr_nano.session import ROW_OPTIONS, NanoSession
 from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, SEGMENT_S, TranscribeOptions
 from funasr_cli.speech_model import EncodedAudio, Prompt, Trace
 
@@ -25,6 +25,7 @@ class NanoModel(FilterBankModel):
 
     best_segment_s, longest_segment_s = SEGMENT_S, float(MAX_SEGMENT_S)
     window_s: float | None = None
+    row_options = ROW_OPTIONS
 
     def __init__(self, loaded: LoadedModel):
         super().__init__(loaded.file.config.frontend)

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE = 4  # joining together: enough to use the processor fully, without delaying the other rows
 MOST_ROWS = 16  # more rows gain little on the machines measured
+# The prompt, and what is done with the text. All rows share the sampling and the longest segment.
+ROW_OPTIONS: tuple[str, ...] = (
+    "language", "hotwords", "prev_text", "itn", "max_tokens", "exact_tokens", "confidence", "ctc", "draft",
+    "second_opinion", "word_times",
+)  # fmt: skip
 
 
 @dataclass
@@ -35,6 +40,7 @@ class Row:
     """A segment that is being decoded."""
 
     request: SegmentRequest
+    options: TranscribeOptions
     stream: TextStream
     stopping: StoppingCriteria
     ctc: CTCReading | None
@@ -49,18 +55,12 @@ class NanoSession:
 
     def __init__(self, model: "NanoModel", options: TranscribeOptions):
         self._model, self._options = model, options
-        # This also rejects bad hotwords. The tokens before the audio are the same in all rows.
-        before, after = prompt_token_ids(options, model.config.prompt, model.tokenizer)
-        self._shared_rows = len(before)
-        self._text_tokens = len(before) + len(after)
+        # This also rejects bad hotwords.
+        self._text_tokens = sum(map(len, prompt_token_ids(options, model.config.prompt, model.tokenizer)))
         self.seconds: dict[str, float] = {}
         self._stage = ""  # the current computation
         self._rows: dict[int, Row] = {}
         self._decoder = self._new_decoder()
-        has_ctc = model.config.ctc is not None
-        self._drafts = has_ctc and options.draft == AUTO_DRAFT
-        self._compares = options.second_opinion and options.exact_tokens is None
-        self._needs_ctc = has_ctc and (self._drafts or self._compares or options.ctc or options.word_times)
         self._spelling = SpellingMemory()
 
     @property
@@ -74,31 +74,33 @@ class NanoSession:
         return max(1, min(MOST_ROWS, available_bytes() // 2 // row_bytes))
 
     def _new_decoder(self) -> BatchDecoder:
-        return BatchDecoder(self._model.network.llm, make_sampler(self._options), self._shared_rows)
+        return BatchDecoder(self._model.network.llm, make_sampler(self._options))
 
     def add(self, requests: Sequence[SegmentRequest]) -> list[int]:
         """Encode segments, run the CTC branch if needed, and prefill their prompts; return the row numbers."""
-        model = self._model
+        model, options = self._model, requests[0].options or self._options
         with self._timed("features"):
             features = [model.features(request.audio.samples) for request in requests]
         with self._timed("encoder"):
             encoded = model.encoded(features)
         readings: Sequence[CTCReading | None] = [None] * len(requests)
-        if self._needs_ctc:
+        if model.config.ctc is not None and _needs_ctc(options):
             with self._timed("ctc"):
                 readings = model.ctc_readings(encoded)
-        rows = [self._row(request, reading) for request, reading in zip(requests, readings, strict=True)]
+        rows = [self._row(request, options, reading) for request, reading in zip(requests, readings, strict=True)]
         with self._timed("prefill"):
-            prompts = model.prompts(encoded, self._options, [request.first for request in requests])
+            # The tokens before the audio are the same in all of these rows.
+            before, _ = prompt_token_ids(options, model.config.prompt, model.tokenizer)
+            self._decoder.begin_with(before)
+            prompts = model.prompts(encoded, options, [request.first for request in requests])
             numbers = self._decoder.add(prompts, [row.draft for row in rows])
         self._rows.update(zip(numbers, rows, strict=True))
         return numbers
 
-    def _row(self, request: SegmentRequest, reading: CTCReading | None) -> Row:
+    def _row(self, request: SegmentRequest, options: TranscribeOptions, reading: CTCReading | None) -> Row:
         """Create the row of a segment. A recording's first segment continues the earlier text, if there is one."""
-        options = self._options
         stream, draft = TextStream(self._model.spell, (request.first and options.prev_text) or ""), None
-        if reading and self._drafts:
+        if reading and options.draft == AUTO_DRAFT:
             draft = CTCDraft(reading.text, stream, self._model.token_ids, self._spelling)
         stops = self._model.config.stop_token_ids
         stopping = (
@@ -106,7 +108,7 @@ class NanoSession:
             if options.exact_tokens is None
             else Quota(options.exact_tokens)
         )
-        return Row(request, stream, stopping, reading, draft)
+        return Row(request, options, stream, stopping, reading, draft)
 
     def step(self) -> list[Update]:
         """Decode one or more tokens of every row."""
@@ -138,11 +140,13 @@ class NanoSession:
         return Update(token.row, None if text == settled else text, counts=counts)
 
     def _hypothesis(self, row: Row, reason: StopReason) -> Hypothesis:
-        audio, options = row.request.audio, self._options
+        audio, options = row.request.audio, row.options
         raw = without_loop(row.stream) if reason == StopReason.LOOP else row.stream.raw
         text = clean_text(raw)
         before = spoken_before(text, clean_text(row.stream.earlier), row.ctc.text) if row.ctc else ""
-        agreement = compare(text.removeprefix(before), row.ctc.text) if row.ctc and self._compares else None
+        agreement = None
+        if row.ctc and _compares(options):
+            agreement = compare(text.removeprefix(before), row.ctc.text)
         words: tuple[Word, ...] = ()
         if row.ctc and options.word_times:
             words = time_words(text, row.ctc, audio.start_s, audio.end_s, before)
@@ -186,3 +190,11 @@ class NanoSession:
         self._stage = stage
         with timed(self.seconds, stage):
             yield
+
+
+def _compares(options: TranscribeOptions) -> bool:
+    return options.second_opinion and options.exact_tokens is None
+
+
+def _needs_ctc(options: TranscribeOptions) -> bool:
+    return options.draft == AUTO_DRAFT or _compares(options) or options.ctc or options.word_times

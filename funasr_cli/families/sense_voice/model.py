@@ -13,6 +13,7 @@ from itertools import count
 
 import numpy as np
 
+from funasr_cli.capabilities import BEST_EFFORT
 from funasr_cli.checkpoints.pieces import converted_vocabulary
 from funasr_cli.compute.backend import mx, on_accelerator
 from funasr_cli.compute.memory import available_bytes
@@ -44,6 +45,7 @@ class SenseVoiceModel(FilterBankModel):
     capabilities = tables.CAPABILITIES
     best_segment_s, longest_segment_s = SEGMENT_S, float(MAX_SEGMENT_S)
     window_s: float | None = None
+    row_options: tuple[str, ...] = ("language", "itn", "confidence", "word_times", *BEST_EFFORT)
 
     def __init__(self, loaded: LoadedModel):
         super().__init__(loaded.file.config.frontend)
@@ -128,7 +130,8 @@ class SenseVoiceSession:
 
     def add(self, requests: Sequence[SegmentRequest]) -> list[int]:
         """Encode segments as new rows and return their numbers."""
-        encoded = self._model.hidden([request.audio.samples for request in requests], self._options, self.seconds)
+        options = requests[0].options or self._options
+        encoded = self._model.hidden([request.audio.samples for request in requests], options, self.seconds)
         with timed(self.seconds, "ctc"):
             readings = [self._model.reading(hidden) for hidden in encoded]
         numbers = [next(self._numbers) for _ in requests]
@@ -155,7 +158,7 @@ class SenseVoiceSession:
         return lost
 
     def _segment(self, request: SegmentRequest, hidden: Frames, reading: CTCReading) -> Segment:
-        start_s, end_s, options = request.audio.start_s, request.audio.end_s, self._options
+        start_s, end_s, options = request.audio.start_s, request.audio.end_s, request.options or self._options
         if not np.isfinite(reading.log_probs([reading.blank_id])).all():
             return Segment(start_s, end_s, "", "", str(StopReason.NONFINITE), request.retries, 0, None)
         found = [self._model.tag_probabilities(hidden, query, tags) for query, tags in enumerate(tables.TAGS)]

@@ -1,0 +1,201 @@
+"""``funasr serve``: a server with OpenAI's interface for transcriptions."""
+
+import logging
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from funasr_cli.cli import console, parameters
+from funasr_cli.cli.run import choose_type_and_engine
+from funasr_cli.errors import SetupError, UsageError
+from funasr_cli.extras import missing, to_add
+from funasr_cli.options import SERVE_DEFAULTS
+from funasr_cli.paths import why_unreadable
+
+if TYPE_CHECKING:
+    from funasr_cli.pipeline import Recognizer
+
+KEY_VARIABLE = "FUNASR_API_KEY"
+LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
+MOST_KEY_BYTES = 4096
+MB = 1 << 20
+
+_network = partial(parameters.option, "Network")
+_limits = partial(parameters.option, "Limits")
+
+
+def serve(
+    context: typer.Context,
+    model: parameters.Models = None,
+    align_with: Annotated[
+        str | None,
+        parameters.option(
+            None,
+            "--align-with",
+            "Get word times from a second model, if a model has none.",
+            **parameters.MODEL_OPTION,
+        ),
+    ] = None,
+    device: parameters.Device = None,
+    dtype: parameters.DType = None,
+    engine: parameters.Engine = parameters.DEFAULT_ENGINE,
+    host: Annotated[str, _network("--host", "Address to listen on.")] = SERVE_DEFAULTS.host,
+    port: Annotated[
+        int, _network("--port", "Port to listen on. 0: any free one.", min=0, max=65535)
+    ] = SERVE_DEFAULTS.port,
+    api_key_file: Annotated[
+        Path | None,
+        _network(
+            "--api-key-file", f"File with the key that clients must send. Or set {KEY_VARIABLE}.", metavar="FILE"
+        ),
+    ] = None,
+    no_api_key: Annotated[
+        bool,
+        _network("--no-api-key", "Allow any machine in the network to use the server without a key.", env=False),
+    ] = False,
+    allowed_host: Annotated[
+        list[str] | None,
+        _network(
+            "--allowed-host",
+            "A name of this server, such as that of a proxy. Repeatable.",
+            metavar="NAME",
+            env=False,
+        ),
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        _network(
+            "--cors-origin",
+            "A web page that may use the server, such as https://example.com, or *. Repeatable.",
+            metavar="ORIGIN",
+            env=False,
+        ),
+    ] = None,
+    max_upload: Annotated[
+        int, _limits("--max-upload", "Largest upload, in MB.", min=1)
+    ] = SERVE_DEFAULTS.max_upload_mb,
+    max_requests: Annotated[
+        int, _limits("--max-requests", "Requests at the same time; more are refused.", min=1)
+    ] = SERVE_DEFAULTS.max_requests,
+    keep_alive: Annotated[
+        float, _limits("--keep-alive", "Minutes until a model that is not in use is unloaded; inf: never.", min=0)
+    ] = SERVE_DEFAULTS.keep_alive_min,
+    prompt_as_text: Annotated[
+        bool,
+        parameters.option(
+            parameters.LANGUAGE,
+            "--prompt-as-text",
+            "Take a client's prompt as the text that precedes its recording. Otherwise a list of terms counts as "
+            "hotwords, and prose has no effect.",
+        ),
+    ] = False,
+    quiet: parameters.Quiet = False,
+    verbose: Annotated[
+        bool, parameters.option(parameters.TERMINAL, "--verbose", "Show each request.", "-v")
+    ] = False,
+) -> None:
+    """Serve transcriptions over HTTP, for programs that speak OpenAI's interface.
+
+    The first --model is the default. Without --model, all models on this machine are offered.
+    """
+    console.set_volume(quiet=quiet, verbose=verbose)
+    if absent := missing("starlette", "uvicorn", "python_multipart"):
+        raise SetupError(
+            "funasr serve needs packages that are not installed", to_add(*absent), code="extra-missing"
+        )
+    key = _key(api_key_file)
+    if key is None and host not in LOCAL_HOSTS and not no_api_key:
+        hint = f"set {KEY_VARIABLE} or --api-key-file; or allow everyone with --no-api-key"
+        raise UsageError(
+            f"--host {host}: other machines could use the server without a key", hint, code="key-missing"
+        )
+    folders = _folders([str(each) for each in model or ()])
+    aligner = _aligner(align_with)
+
+    from funasr_cli.server.app import make_app
+    from funasr_cli.server.guard import Guard
+    from funasr_cli.server.run import listening, run
+    from funasr_cli.server.service import Transcriptions
+    from funasr_cli.server.shelf import Shelf
+
+    shelf = Shelf(folders, lambda folder: _load(folder, aligner, device, context), keep_alive * 60)
+    service = Transcriptions(shelf, most_open=max_requests, continues=prompt_as_text)
+    guard = Guard(key, (host, *(allowed_host or ())), tuple(origin.rstrip("/") for origin in cors_origin or ()))
+    for name, level in (("funasr_cli.server", logging.INFO), ("uvicorn", logging.WARNING)):
+        logging.getLogger(name).addHandler(Printed())
+        logging.getLogger(name).setLevel(level)
+    with listening(host, port) as listener:
+        name = f"[{host}]" if ":" in host else host
+        address = f"http://{name}:{listener.getsockname()[1]}"
+        console.note(f"models: {', '.join(folders)}")
+        run(
+            make_app(service, guard, max_upload * MB),
+            service,
+            listener,
+            lambda: console.note(f"listening on {address}"),
+        )
+
+
+class Printed(logging.Handler):
+    """Print what the server reports: what goes wrong, and each request with --verbose."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message."""
+        (console.warn if record.levelno >= logging.WARNING else console.detail)(record.getMessage())
+
+
+def _key(file: Path | None) -> str | None:
+    """Return the key from the file, else from the variable; None if there is neither."""
+    if file is None:
+        return os.environ.get(KEY_VARIABLE) or None
+    try:
+        with file.expanduser().open("rb") as opened:
+            key = opened.read(MOST_KEY_BYTES + 1).decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: {why_unreadable(error)}", code="file-unreadable") from error
+    if not key or len(key) > MOST_KEY_BYTES or not key.isprintable():
+        raise UsageError(f"{file}: does not contain a key", "put the key on its only line", code="file-unreadable")
+    return key
+
+
+def _folders(names: list[str]) -> Mapping[str, Path]:
+    """Return the folders of the models, by the names that clients use. The default comes first."""
+    from funasr_cli import demo
+    from funasr_cli.hubs.find import DEMO, converted_models, find_model
+
+    known = {folder: name for name, folder in converted_models().items()}
+    known.setdefault(demo.MODEL, DEMO)
+    if names:
+        return {_name(known, name, folder): folder for name in names for folder in (find_model(name),)}
+    default = find_model(None)
+    others = {name: folder for folder, name in known.items() if folder not in (default, demo.MODEL)}
+    return {_name(known, default.name, default): default, **others}
+
+
+def _name(known: Mapping[Path, str], name: str, folder: Path) -> str:
+    return known.get(folder) or (folder.resolve().name if Path(name).expanduser().is_dir() else name)
+
+
+def _aligner(name: str | None) -> Path | None:
+    from funasr_cli.hubs.find import find_aligner
+
+    return find_aligner(name) if name else None
+
+
+def _load(folder: Path, aligner: Path | None, device: str | None, context: typer.Context) -> "Recognizer":
+    """Load a model, in the thread that computes, and the second one if it needs help with word times."""
+    from funasr_cli.compute.device import use_device
+    from funasr_cli.families.load import load_aligner, load_model
+    from funasr_cli.pipeline import Recognizer
+
+    if device:
+        use_device(device)
+    dtype, engine = choose_type_and_engine(folder, context)
+    model = load_model(folder, dtype, engine)
+    helper = load_aligner(aligner, dtype) if aligner and not model.capabilities.word_times else None
+    console.note(f"loaded {model.name}: {model.engine}")
+    return Recognizer(model, align_with=helper)

@@ -1,0 +1,283 @@
+"""A request's fields, in all the spellings that clients use, as what is wanted.
+
+OpenAI's client writes arrays as ``name[]``, repeated, and objects as ``name[key]``. Others write ``name``, JSON in
+a string, or one value with commas.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import isfinite
+from typing import Any
+
+from funasr_cli.capabilities import Capabilities, refuse_missing
+from funasr_cli.errors import UsageError
+from funasr_cli.languages import AUTO
+from funasr_cli.options import DEFAULTS, TranscribeOptions
+from funasr_cli.server.problems import invalid
+
+JSON, TEXT, SRT, VTT, VERBOSE, DIARIZED = FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json")
+STREAMED = (JSON, TEXT, DIARIZED)
+GRANULARITIES = WORD, SEGMENT = ("word", "segment")
+OWN = (
+    "file", "model", "language", "languages", "keywords", "hotwords", "context", "prompt", "response_format",
+    "temperature", "timestamp_granularities", "stream", "include", "chunking_strategy", "known_speaker_names",
+    "known_speaker_references", "spk", "itn", "vad", "translate",
+)  # fmt: skip
+SPEAKERS = ("known_speaker_names", "known_speaker_references", "spk")
+SPELLED = re.compile(r"(\w+)(?:\[(\w*)\])?")
+TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+SEPARATORS = re.compile(r"[,;，、；\n]")  # of a list of terms
+SENTENCE = re.compile(r"[.!?。！？:：]")
+MOST_WORDS, MOST_CHARACTERS = 4, 40  # of a term
+MISSPELT = 0.85  # similarity of an unknown field to one of ours
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a request asks for.
+
+    Attributes:
+        model: name; None for the default.
+        format: one of `FORMATS`.
+        stream: whether to send events.
+        options: as asked for.
+        spelled: fields of the request, by field of `TranscribeOptions`, for messages.
+        words: whether `verbose_json` has words.
+        logprobs: whether the answer has log-probabilities.
+        translate: whether to translate to English.
+        prompt: the client's prompt.
+        notes: what the answer says about fields that have no effect.
+    """
+
+    model: str | None
+    format: str = JSON
+    stream: bool = False
+    options: TranscribeOptions = DEFAULTS
+    spelled: Mapping[str, str] = field(default_factory=dict)
+    words: bool = False
+    logprobs: bool = False
+    translate: bool = False
+    prompt: str = ""
+    notes: tuple[str, ...] = ()
+
+    def suited(self, able: Capabilities, model: str, *, continues: bool) -> "Wanted":
+        """Return what is wanted of a model with these capabilities.
+
+        Args:
+            able: its capabilities.
+            model: its name.
+            continues: whether a prompt is the text that precedes a recording, not a list of terms.
+
+        Raises:
+            UsageError: the model cannot translate.
+        """
+        if self.translate:  # no family translates yet; one that does needs an option for it here
+            refuse_missing("translate", "translation", able, model)
+        options, notes = self.options, list(self.notes)
+        if self.format in (SRT, VTT) and able.word_times:
+            options = replace(options, word_times=True)  # as the command line does
+        if self.prompt and continues and able.previous_text:
+            options = replace(options, prev_text=self.prompt)
+        elif self.prompt and (terms := terms_in(self.prompt)) and able.hotwords:
+            options = replace(options, hotwords=tuple(dict.fromkeys((*options.hotwords, *terms))))
+        elif self.prompt:
+            notes.append("the prompt has no effect: " + ("this model takes none" if terms_in(self.prompt) else
+                         "it is not a list of terms"))  # fmt: skip
+        return replace(self, options=options, notes=tuple(notes))
+
+
+def terms_in(prompt: str) -> tuple[str, ...]:
+    """Return the terms of a prompt that is a list of short terms; none if it is prose."""
+    terms = [term.strip() for term in SEPARATORS.split(prompt) if term.strip()]
+    short = all(len(term.split()) <= MOST_WORDS and len(term) <= MOST_CHARACTERS for term in terms)
+    return tuple(terms) if short and not SENTENCE.search(prompt) else ()
+
+
+class Fields:
+    """The values of a request, by name without brackets."""
+
+    def __init__(self, fields: Sequence[tuple[str, Any]]):
+        self._values: dict[str, list[Any]] = {}
+        self._repeated: set[str] = set()
+        for spelled, value in fields:
+            match = SPELLED.fullmatch(spelled)
+            name, key = (match[1], match[2]) if match else (spelled, None)
+            values = self._values.setdefault(name, [])
+            if key:
+                if not values or not isinstance(values[-1], dict):
+                    values.append({})
+                values[-1][key] = value
+            else:
+                values += value if isinstance(value, list) else [value]
+                if key is not None or isinstance(value, list):
+                    self._repeated.add(name)
+        for name in self._values.keys() - set(OWN):
+            if near := difflib.get_close_matches(name, OWN, n=1, cutoff=MISSPELT):
+                raise invalid(name[:50], f"unknown field {name[:50]!r}: did you mean {near[0]!r}?")
+
+    def text(self, name: str) -> str | None:
+        """Return a text; None if it is missing or empty."""
+        values = [value for value in self._values.get(name, []) if value not in (None, "")]
+        if not values:
+            return None
+        if isinstance(values[-1], dict | list):
+            raise invalid(name, f"{name!r} must be one value")
+        return str(values[-1]).strip() or None
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return a list of texts."""
+        values = self._values.get(name, [])
+        if len(values) == 1 and name not in self._repeated:
+            values = _listed(values[0])
+        if any(isinstance(value, dict | list) for value in values):
+            raise invalid(name, f"{name!r} must be a list of texts")
+        return tuple(text for value in values if value is not None and (text := str(value).strip()))
+
+    def truth(self, name: str, default: bool) -> bool:
+        """Return a boolean."""
+        if (text := self.text(name)) is None:
+            return default
+        if text.casefold() not in (*TRUE, *FALSE):
+            raise invalid(name, f"{name!r} must be true or false")
+        return text.casefold() in TRUE
+
+    def number(self, name: str) -> float | None:
+        """Return a number."""
+        return None if (text := self.text(name)) is None else _number(name, text)
+
+    def choice(self, name: str, known: Sequence[str], default: str) -> str:
+        """Return one of the known values."""
+        if (text := self.text(name) or default) not in known:
+            raise invalid(name, f"{name!r} must be one of {', '.join(known)}", "invalid_value")
+        return text
+
+    def thing(self, name: str) -> dict[str, Any] | str | None:
+        """Return an object, or a text in its place."""
+        values = self._values.get(name, [])
+        value = values[-1] if values else None
+        if isinstance(value, str) and value.lstrip().startswith("{"):
+            value = _json(name, value)
+        return value if isinstance(value, dict) else self.text(name)
+
+
+def _listed(value: Any) -> list[Any]:
+    """Return the elements of a list that is written as JSON or with commas."""
+    if not isinstance(value, str):
+        return [value]
+    if value.lstrip().startswith("["):
+        try:
+            listed = json.loads(value)
+        except (ValueError, RecursionError):
+            listed = None
+        if isinstance(listed, list):
+            return listed
+    return [part for part in SEPARATORS.split(value) if part.strip()]
+
+
+def _json(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise invalid(name, f"{name!r} is not JSON") from error
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if isinstance(value, bool) or not isfinite(number):
+        raise invalid(name, f"{name!r} must be a number")
+    return number
+
+
+def wanted(fields: Fields, model: str | None = None, *, translate: bool = False) -> Wanted:
+    """Return what a request asks for.
+
+    Args:
+        fields: of the request.
+        model: from the path; None takes the field.
+        translate: whether it asks for a translation, by its path.
+
+    Raises:
+        Problem: a value cannot be right, regardless of the model.
+    """
+    for name in SPEAKERS:
+        if fields.texts(name) and (name != "spk" or fields.truth(name, default=False)):
+            raise invalid(
+                name, f"{name!r} is not supported: there is no recognition of speakers", "unsupported_value"
+            )
+    format, stream = fields.choice("response_format", FORMATS, JSON), fields.truth("stream", default=False)
+    if stream and format not in STREAMED:
+        raise invalid(
+            "stream", f"'stream' works with {', '.join(STREAMED)}, not with {format}", "unsupported_value"
+        )
+    granularities = fields.texts("timestamp_granularities")
+    if unknown := set(granularities) - set(GRANULARITIES):
+        raise invalid(
+            "timestamp_granularities", f"unknown granularity {min(unknown)[:50]!r}; there are word, segment"
+        )
+    if granularities and format != VERBOSE:
+        needed = "'timestamp_granularities' needs the response_format verbose_json"
+        raise invalid("timestamp_granularities", needed, "unsupported_value")
+    include = fields.texts("include")
+    if set(include) - {"logprobs"} or (include and format != JSON):
+        raise invalid(
+            "include", "'include' takes only logprobs, with the response_format json", "unsupported_value"
+        )
+    options, spelled, notes = _options(fields)
+    if include:
+        options, spelled["confidence"] = _set(options, "include", confidence=True), "include"
+    if WORD in granularities:
+        options = _set(options, "timestamp_granularities", word_times=True)
+        spelled["word_times"] = "timestamp_granularities"
+    return Wanted(
+        model or fields.text("model"), format, stream, options, spelled, WORD in granularities, bool(include),
+        translate or fields.truth("translate", default=False), fields.text("prompt") or "", tuple(notes),
+    )  # fmt: skip
+
+
+def _options(fields: Fields) -> tuple[TranscribeOptions, dict[str, str], list[str]]:
+    """Return the options, the fields that they come from, and notes about fields without effect."""
+    options, spelled, notes = DEFAULTS, dict[str, str](), list[str]()
+    languages = fields.texts("languages")
+    language = fields.text("language") or (languages[0] if len(languages) == 1 else None)
+    if len(languages) > 1:
+        notes.append("several languages: the model chooses among all that it knows")
+    if language and language.casefold() != AUTO:
+        options, spelled["language"] = replace(options, language=language), "language"
+    for name in ("keywords", "hotwords", "context"):
+        if words := fields.texts(name):
+            options = replace(options, hotwords=tuple(dict.fromkeys((*options.hotwords, *words))))
+            spelled["hotwords"] = name
+    if temperature := fields.number("temperature"):
+        options, spelled["temperature"] = _set(options, "temperature", temperature=temperature), "temperature"
+    if fields.text("itn") is not None:
+        options, spelled["itn"] = replace(options, itn=fields.truth("itn", default=True)), "itn"
+    options = replace(options, vad=fields.truth("vad", default=True))
+    name = "chunking_strategy"
+    strategy = fields.thing(name)
+    if isinstance(strategy, dict):
+        if strategy.get("type", "server_vad") != "server_vad":
+            raise invalid(name, f"{name!r} must be auto, or an object of the type server_vad")
+        if strategy.get("threshold") is not None:
+            options = _set(options, name, vad_threshold=_number(name, strategy["threshold"]))
+        if strategy.get("silence_duration_ms") is not None:
+            options = _set(options, name, min_pause_s=_number(name, strategy["silence_duration_ms"]) / 1000)
+        if strategy.get("prefix_padding_ms") is not None:
+            notes.append("prefix_padding_ms has no effect: 0.2 s before and after speech are kept")
+    elif strategy not in (None, "auto"):
+        raise invalid(name, f"{name!r} must be auto, or an object of the type server_vad")
+    return options, spelled, notes
+
+
+def _set(options: TranscribeOptions, name: str, **change: Any) -> TranscribeOptions:
+    """Return changed options; raise a `Problem` that names the request's field if a value is out of range."""
+    try:
+        return replace(options, **change)
+    except UsageError as error:
+        [value] = change.values()
+        raise invalid(name, f"{name!r}: {value:g} is out of range: {error.hint}", "invalid_value") from error

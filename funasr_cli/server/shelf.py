@@ -1,0 +1,120 @@
+"""The models that a server offers: by name, loaded when they are needed, unloaded after a while without use."""
+
+import gc
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+
+from funasr_cli.compute.memory import FREED_BUFFERS
+from funasr_cli.errors import SetupError
+from funasr_cli.hubs.find import ALIASES, DOWNLOADS
+from funasr_cli.pipeline import Recognizer
+from funasr_cli.server.problems import Problem
+from funasr_cli.speech_model import SpeechModel
+
+DEFAULT_NAMES = ("", "whisper-1", "default")
+OTHERS_MODELS = ("gpt-",)  # beginnings of names that stand for the default model, too
+
+
+@dataclass
+class Offer:
+    """A model that is offered."""
+
+    name: str
+    folder: Path
+    recognizer: Recognizer | None = None  # while it is loaded
+    used: float = 0.0  # when it was last in use, as `time.monotonic` counts
+
+    @property
+    def created(self) -> int:
+        """When the model was made, in seconds since 1970."""
+        return int(self.folder.stat().st_mtime) if self.folder.exists() else 0
+
+    @property
+    def entry(self) -> dict[str, str | int]:
+        """The entry in the list of models."""
+        owner = self.name.rpartition("/")[0] or "local"
+        return {"id": self.name, "object": "model", "created": self.created, "owned_by": owner}
+
+
+class Shelf:
+    """The models of a server. The first one is the default.
+
+    Names are looked up in any thread. Only the thread that computes may load and unload.
+    """
+
+    def __init__(self, folders: Mapping[str, Path], load: Callable[[Path], Recognizer], keep_alive_s: float):
+        """Offer models.
+
+        Args:
+            folders: of all models, by name.
+            load: loads the model in a folder.
+            keep_alive_s: seconds for which a model stays loaded that is not in use.
+        """
+        self._offers = {name: Offer(name, folder) for name, folder in folders.items()}
+        self._load, self._keep_alive_s = load, keep_alive_s
+
+    @property
+    def default(self) -> Offer:
+        """The model for requests that name none."""
+        return next(iter(self._offers.values()))
+
+    def entries(self) -> list[dict[str, str | int]]:
+        """Return the list of models."""
+        return [offer.entry for offer in self._offers.values()]
+
+    def find(self, name: str | None) -> Offer:
+        """Return the model of this name, its last part or its short name; raise a `Problem` if there is none.
+
+        A name is only looked up: no path and no hub id in a request is ever opened or downloaded.
+        """
+        name = (name or "").strip()
+        if name in self._offers:
+            return self._offers[name]
+        if name in DEFAULT_NAMES or name.startswith(OTHERS_MODELS):
+            return self.default
+        ids = {name, ALIASES.get(name, name), DOWNLOADS[name].hub_id if name in DOWNLOADS else name}
+        found = [offer for offer in self._offers.values() if ids & {offer.name, offer.name.rpartition("/")[2]}]
+        if not found:
+            known = ", ".join(self._offers)
+            raise Problem(
+                404, f"no model {name[:100]!r} here; there are: {known}", "model_not_found", param="model"
+            )
+        return found[0]
+
+    def recognizer(self, offer: Offer, in_use: Collection[SpeechModel]) -> Recognizer:
+        """Return a loaded model. If memory is short, unload others that are not in use, the oldest first."""
+        while not offer.recognizer:
+            try:
+                offer.recognizer = self._load(offer.folder)
+            except SetupError as error:
+                idle = sorted(self._idle(in_use), key=lambda idle: idle.used)
+                if error.code != "memory-short" or not idle:
+                    raise
+                self._unload(idle[0])
+        offer.used = time.monotonic()
+        return offer.recognizer
+
+    def unload_old(self, in_use: Collection[SpeechModel]) -> float | None:
+        """Unload models that have not been in use for long; return the seconds until the next one, if any."""
+        now = time.monotonic()
+        for offer in self._offers.values():
+            if offer.recognizer and offer.recognizer.model in in_use:
+                offer.used = now
+        left = {offer.name: offer.used + self._keep_alive_s - now for offer in self._idle(in_use)}
+        for name in [name for name, left_s in left.items() if left_s <= 0]:
+            self._unload(self._offers[name])
+            del left[name]
+        return min(filter(isfinite, left.values()), default=None)
+
+    def _idle(self, in_use: Collection[SpeechModel]) -> list[Offer]:
+        loaded = (offer for offer in self._offers.values() if offer.recognizer)
+        return [offer for offer in loaded if offer.recognizer and offer.recognizer.model not in in_use]
+
+    def _unload(self, offer: Offer) -> None:
+        offer.recognizer = None
+        gc.collect()  # networks refer to themselves
+        with FREED_BUFFERS.limited():  # gives back what is freed
+            pass

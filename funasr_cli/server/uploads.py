@@ -1,0 +1,129 @@
+"""Receive a request's fields and its file, counted; the file is private, temporary, and removed on every path."""
+
+import asyncio
+import base64
+import binascii
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
+
+from funasr_cli.server.problems import RETRY, Problem, invalid
+
+JSON = "application/json"
+MOST_JSON_BYTES = 16 << 20  # a body of JSON has to be in memory as a whole
+MOST_FIELDS = 1000
+STALL_S = 60.0  # longest pause within an upload
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A request's fields, in order, and its file."""
+
+    fields: list[tuple[str, Any]]  # strings in a form, any value in JSON
+    path: Path
+
+
+@asynccontextmanager
+async def received(request: Request, folder: Path, most_bytes: int) -> AsyncIterator[Upload]:
+    """Receive the body of a request; its file exists until the end of the context.
+
+    Raises:
+        Problem: it is too large (413), arrives too slowly (408), has no file, or cannot be read (400).
+        ClientDisconnect: the client has gone.
+    """
+    is_json = request.headers.get("content-type", "").partition(";")[0].strip().casefold() == JSON
+    counted = _counted(request, min(most_bytes, MOST_JSON_BYTES) if is_json else most_bytes)
+    descriptor, name = tempfile.mkstemp(dir=folder)
+    path = Path(name)
+    try:
+        try:
+            with open(descriptor, "wb") as file:
+                fields = await (_from_json if is_json else _from_form)(counted, file)
+        except OSError as error:
+            full = Problem(503, "the server cannot store the upload", "disk-full", headers=RETRY)
+            raise full from error
+        yield Upload(fields, path)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _counted(request: Request, most_bytes: int) -> Request:
+    """Return the request with a limit on its body."""
+    too_large = Problem(413, f"the request is larger than {most_bytes:,} bytes, the limit of this server",
+                        "too_large", param="file")  # fmt: skip
+    stated = request.headers.get("content-length", "")
+    if stated.isdecimal() and int(stated) > most_bytes:
+        raise Problem(413, f"{too_large.message}: {int(stated):,} bytes", "too_large", param="file")
+    count = 0
+
+    async def receive() -> Message:
+        nonlocal count
+        try:
+            message = await asyncio.wait_for(request.receive(), STALL_S)
+        except TimeoutError as error:
+            raise Problem(408, f"no byte arrived for {STALL_S:g} s", "too_slow") from error
+        count += len(message.get("body", b""))
+        if count > most_bytes:
+            raise too_large
+        return message
+
+    return Request(request.scope, receive)
+
+
+async def _from_form(request: Request, file: BinaryIO) -> list[tuple[str, Any]]:
+    try:
+        form = await request.form(max_files=MOST_FIELDS, max_fields=MOST_FIELDS)
+    except (Problem, ClientDisconnect, OSError):
+        raise
+    except Exception as error:  # whatever a damaged body makes the parser raise
+        detail = error.detail if isinstance(error, HTTPException) else "the body is damaged"
+        raise invalid(None, f"not a form: {detail}") from error
+    try:
+        files = [value for name, value in form.multi_items() if name in ("file", "file[]")]
+        if not files:
+            raise invalid("file", "the field 'file' is missing", "missing_required_parameter")
+        if len(files) > 1 or not isinstance(files[0], UploadFile):
+            raise invalid("file", "send one file, with a file name, as multipart/form-data")
+        await run_in_threadpool(shutil.copyfileobj, files[0].file, file)
+        return [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
+    finally:
+        await form.close()
+
+
+async def _from_json(request: Request, file: BinaryIO) -> list[tuple[str, Any]]:
+    """Read a JSON object whose `file` is base64, with or without the beginning of a data URL."""
+    try:
+        fields = json.loads(await request.body())
+        if not isinstance(fields, Mapping):
+            raise ValueError
+    except (ValueError, RecursionError) as error:
+        raise invalid(None, "the body is not a JSON object") from error
+    content = fields.get("file")
+    if not isinstance(content, str):
+        raise invalid("file", "'file' must be the recording in base64", "missing_required_parameter")
+    try:
+        decoded = base64.b64decode(content[content.find(",") + 1 :] if content.startswith("data:") else content,
+                                   validate=True)  # fmt: skip
+    except (binascii.Error, ValueError) as error:
+        raise invalid("file", "'file' is not base64") from error
+    await run_in_threadpool(file.write, decoded)
+    return [(name, value) for name, value in fields.items() if name != "file"]
+
+
+def private_folder() -> Path:
+    """Make a folder for temporary files that only this user can read."""
+    folder = Path(tempfile.mkdtemp(prefix=f"funasr-serve-{os.getpid()}-"))
+    folder.chmod(0o700)
+    return folder

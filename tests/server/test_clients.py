@@ -1,0 +1,185 @@
+"""Requests as clients write them, after what is known of each: spellings of fields, prompts, readable answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.serving import Served, serving
+
+from funasr_cli import demo
+from funasr_cli.capabilities import Capabilities
+from funasr_cli.server.fields import OWN, Fields, Wanted, terms_in, wanted
+from funasr_cli.server.problems import Problem
+
+CLIP = demo.clips()[3].path
+KEY = {"Authorization": "Bearer none"}
+HOME_ASSISTANT = "The following conversation is between a user and a home assistant. Transcribe it faithfully."
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Served]:
+    with serving({"demo": demo.MODEL}) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def text(server: Served) -> str:
+    return str(server.transcribe(CLIP).json()["text"])
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "fields"),
+    [
+        ("Open WebUI", ("5f0c-8d.opus", "audio/ogg"), [("model", "whisper-1"), ("language", "")]),
+        ("LibreChat", ("audio.webm", "audio/webm"), [("model", "whisper-1"), ("language", "en")]),
+        ("Home Assistant", ("a.wav", "audio/wav"),
+         [("model", "gpt-4o-mini-transcribe"), ("response_format", "json"), ("language", "en"),
+          ("prompt", HOME_ASSISTANT)]),
+        ("n8n", ("data", "application/octet-stream"),
+         [("model", "whisper-1"), ("language", "en"), ("temperature", "0")]),
+        ("Dify", ("temp.mp3", "audio/mpeg"), [("model", "demo")]),
+        ("SillyTavern", ("record.wav", "audio/wav"), [("response_format", "json")]),
+        ("TypeWhisper", ("recording.wav", "audio/wav"), [("model", "demo"), ("language", "auto")]),
+        ("wyoming_openai", ("a.wav", "audio/wav"), [("model", "demo"), ("language", "en"), ("stream", "false")]),
+    ],
+)  # fmt: skip
+def test_clients_that_read_a_text(
+    server: Served, text: str, name: str, file: tuple[str, str], fields: list[tuple[str, str]]
+) -> None:
+    """Whatever they say of the file: its bytes count."""
+    answer = server.post(headers=KEY, files={"file": (file[0], CLIP.read_bytes(), file[1])}, data=dict(fields))
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["text"]
+    if not dict(fields).get("language") or dict(fields)["language"] == "auto":
+        assert answer.json()["text"] == text
+
+
+def test_a_prompt_in_prose_is_not_for_the_model(server: Served, text: str) -> None:
+    answer = server.transcribe(CLIP, prompt=HOME_ASSISTANT).json()
+    assert answer["text"] == text
+    assert len(answer["warnings"]) == 1
+    plain = server.transcribe(CLIP, prompt=HOME_ASSISTANT, response_format="text")
+    assert plain.text == text
+    assert "prompt" in plain.headers["x-funasr-notes"]
+    assert "warnings" not in server.transcribe(CLIP, prompt="Sarah, Emma").json()
+
+
+@pytest.mark.parametrize("client", ["Subtitle Edit", "Speakr"])
+def test_clients_that_read_segments(server: Served, joined: Path, client: str) -> None:
+    fields = {"Subtitle Edit": {"timestamp_granularities[]": ["word", "segment"]}, "Speakr": {"language": "auto"}}
+    answer = server.transcribe(joined, response_format="verbose_json", **fields[client]).json()
+    assert len(answer["segments"]) > 3
+    assert [one["id"] for one in answer["segments"]] == list(range(len(answer["segments"])))
+    assert ("words" in answer) == (client == "Subtitle Edit")
+
+
+def test_the_order_of_the_parts_does_not_matter(server: Served, text: str) -> None:
+    parts = [("model", (None, "whisper-1")), ("file", ("a.flac", CLIP.read_bytes())), ("language", (None, ""))]
+    for ordered in (parts, parts[::-1]):
+        assert server.post(files=ordered).json()["text"] == text
+
+
+def parsed(*fields: tuple[str, Any]) -> Wanted:
+    return wanted(Fields(fields))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [("timestamp_granularities[]", "word"), ("timestamp_granularities[]", "segment")],
+        [("timestamp_granularities", "word"), ("timestamp_granularities", "segment")],
+        [("timestamp_granularities", "word,segment")], [("timestamp_granularities", '["word", "segment"]')],
+        [("timestamp_granularities", ["word", "segment"])],
+    ],
+)  # fmt: skip
+def test_spellings_of_lists(fields: list[tuple[str, Any]]) -> None:
+    found = parsed(("response_format", "verbose_json"), *fields)
+    assert (found.words, found.options.word_times) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [("keywords[]", "Anna"), ("keywords[]", "New York, NY")], [("keywords", '["Anna", "New York, NY"]')],
+        [("hotwords", ["Anna", "New York, NY"])], [("context", "Anna"), ("keywords[]", "New York, NY")],
+    ],
+)  # fmt: skip
+def test_terms_may_contain_commas_where_the_list_is_written_as_one(fields: list[tuple[str, Any]]) -> None:
+    assert set(parsed(*fields).options.hotwords) == {"Anna", "New York, NY"}
+    assert parsed(("hotwords", "Anna, Kasan，Ufa")).options.hotwords == ("Anna", "Kasan", "Ufa")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [("chunking_strategy[type]", "server_vad"), ("chunking_strategy[threshold]", "0.3"),
+         ("chunking_strategy[silence_duration_ms]", "250")],
+        [("chunking_strategy", '{"type": "server_vad", "threshold": 0.3, "silence_duration_ms": 250}')],
+        [("chunking_strategy", {"type": "server_vad", "threshold": 0.3, "silence_duration_ms": 250})],
+    ],
+)  # fmt: skip
+def test_spellings_of_objects(fields: list[tuple[str, Any]]) -> None:
+    options = parsed(*fields).options
+    assert (options.vad_threshold, options.min_pause_s) == (0.3, 0.25)
+
+
+def test_languages_and_booleans() -> None:
+    for spelled in ("", "auto", "AUTO", None):
+        assert parsed(("language", spelled)).options.language is None
+    assert parsed(("languages[]", "de")).options.language == "de"
+    several = parsed(("languages[]", "de"), ("languages[]", "en"))
+    assert (several.options.language, len(several.notes)) == (None, 1)
+    for yes, no in (("true", "false"), ("1", "0"), (True, False), ("on", "off")):
+        assert parsed(("stream", yes)).stream
+        assert not parsed(("stream", no)).stream
+
+
+@pytest.mark.parametrize(
+    ("prompt", "terms"),
+    [
+        ("Anna", ("Anna",)), ("Anna, Kasan; Ufa", ("Anna", "Kasan", "Ufa")),
+        ("阿里巴巴、通义", ("阿里巴巴", "通义")), ("", ()),
+        ("This is what we said before.", ()), ("Transcribe all of the words that are spoken here", ()),
+        ("Umm, let me think like, hmm... Okay, here's what I'm, like, thinking.", ()), (HOME_ASSISTANT, ()),
+    ],
+)  # fmt: skip
+def test_which_prompts_are_lists_of_terms(prompt: str, terms: tuple[str, ...]) -> None:
+    assert terms_in(prompt) == terms
+    able = Capabilities(("en",), hotwords=True, previous_text=True)
+    found = parsed(("prompt", prompt)).suited(able, "m", continues=False)
+    assert found.options.hotwords == terms
+    assert bool(found.notes) == bool(prompt and not terms)
+    assert parsed(("prompt", prompt)).suited(able, "m", continues=True).options.prev_text == (prompt or None)
+    unable = parsed(("prompt", prompt)).suited(Capabilities(("en",)), "m", continues=True)
+    assert (unable.options.hotwords, bool(unable.notes)) == ((), bool(prompt))
+
+
+NAMES = st.sampled_from([*OWN, *(f"{name}[]" for name in OWN), "chunking_strategy[type]", "x", "", "[", "a[b"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=20)
+    | st.sampled_from(["word", "[", '{"type": []}', "[1, [2]]", "1e999", "verbose_json", "json", "true"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@given(fields=st.lists(st.tuples(NAMES, VALUES), max_size=6))
+def test_any_fields_are_understood_or_refused(fields: list[tuple[str, Any]]) -> None:
+    """Nothing but a `Problem` is raised, and it can be written as JSON."""
+    try:
+        found = wanted(Fields(fields))
+    except Problem as problem:
+        refused = problem
+    else:
+        assert all(isinstance(word, str) for word in found.options.hotwords)
+        return
+    assert refused.status == 400
+    assert json.loads(json.dumps(refused.body))["error"]["message"]

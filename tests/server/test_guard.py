@@ -1,0 +1,269 @@
+"""Keys, hosts, origins, preflights; limits; damaged, slow and cut-off uploads: no 500, and nothing is left."""
+
+from __future__ import annotations
+
+import random
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.responses import PlainTextResponse
+from support.serving import MB, Served, serving
+from support.speaking import SpeakingModel
+
+from funasr_cli import demo
+from funasr_cli.pipeline import Recognizer
+from funasr_cli.server import uploads
+from funasr_cli.server.guard import Guard
+
+CLIP = demo.clips()[3].path.read_bytes()
+ORIGIN = "https://page.example"
+WITH_KEY = {"Authorization": "Bearer secret"}
+
+
+@pytest.fixture(scope="module")
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder for temporary files of all kinds."""
+    folder = tmp_path_factory.mktemp("temporary")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def server(temporary: Path) -> Iterator[Served]:
+    guard = Guard("secret", ("speech.example",), (ORIGIN,))
+    with serving(
+        {"speaking": demo.MODEL}, guard, most_bytes=2 * MB, load=lambda folder: Recognizer(SpeakingModel()),
+        page=PlainTextResponse("page"),
+    ) as served:  # fmt: skip
+        yield served
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(server: Served, temporary: Path) -> Iterator[None]:
+    threads = threading.active_count()
+    yield
+    deadline = time.monotonic() + 10
+    while (server.uploads() or server.service._open) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not server.uploads()
+    assert not server.service._open
+    assert [entry.name for entry in temporary.iterdir()] == [server.folder.name]
+    assert server.folder.stat().st_mode & 0o777 == 0o700
+    assert threading.active_count() <= max(threads, 50), "the pool of asyncio has a limit"
+
+
+def post(server: Served, headers: dict[str, str], **rest: object) -> httpx.Response:
+    return server.post(headers=headers, files={"file": ("a.flac", CLIP)}, **rest)
+
+
+def test_the_key(server: Served) -> None:
+    for right in (WITH_KEY, {"authorization": "bearer secret"}, {"X-API-Key": "secret"}):
+        assert post(server, right).status_code == 200
+    for wrong in (
+        {},
+        {"Authorization": "Bearer Secret"},
+        {"Authorization": "Basic secret"},
+        {"X-API-Key": "\u00fc"},
+    ):
+        answer = post(server, {name: value.encode() for name, value in wrong.items()})  # type: ignore[misc]
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+        assert answer.headers["www-authenticate"] == "Bearer"
+    for path in ("/v1/models", "/models", "/v1/models/speaking"):
+        assert httpx.get(server.address + path).status_code == 401
+        assert httpx.get(server.address + path, headers=WITH_KEY).status_code == 200
+    assert httpx.get(f"{server.address}/health").json() == {"status": "ok"}
+    assert httpx.get(f"{server.address}/").text == "page"
+
+
+def test_hosts(server: Served) -> None:
+    port = server.address.rpartition(":")[2]
+    known = [
+        "localhost",
+        "127.0.0.1",
+        "[::1]",
+        "192.168.1.5",
+        "speech.example",
+        "Speech.Example.",
+        socket.gethostname(),
+    ]
+    for host in known:
+        assert httpx.get(f"{server.address}/health", headers={"Host": f"{host}:{port}"}).status_code == 200
+    for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil", "speech.example.evil", "["):
+        answer = post(server, {"Host": f"{host}:{port}", **WITH_KEY})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "host_not_allowed")
+
+
+def test_origins(server: Served) -> None:
+    assert post(server, {"Origin": server.address, **WITH_KEY}).status_code == 200
+    allowed = post(server, {"Origin": ORIGIN, **WITH_KEY})
+    assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, ORIGIN)
+    assert "access-control-allow-credentials" not in allowed.headers
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:1", f"{ORIGIN}.evil"):
+        answer = post(server, {"Origin": origin, **WITH_KEY})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "origin_not_allowed")
+        assert "access-control-allow-origin" not in answer.headers
+
+
+def test_preflights(server: Served) -> None:
+    asked = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization, x-csrf-token",
+    }
+    path = f"{server.address}/v1/audio/transcriptions"
+    answer = httpx.options(path, headers={"Origin": ORIGIN, **asked})
+    assert answer.status_code == 200
+    assert "POST" in answer.headers["access-control-allow-methods"]
+    assert {"authorization", "x-csrf-token"} <= set(answer.headers["access-control-allow-headers"].split(", "))
+    assert httpx.options(path, headers={"Origin": "https://evil.example", **asked}).status_code == 403
+
+
+def test_unknown_paths_and_methods_are_answered_in_json(server: Served) -> None:
+    for method, path, status in (
+        ("GET", "/v1/audio/transcriptions", 405), ("DELETE", "/v1/models", 405), ("GET", "/v1/nothing", 404),
+        ("POST", "/v1/audio/speech", 404),
+    ):  # fmt: skip
+        answer = httpx.request(method, server.address + path, headers=WITH_KEY)
+        assert answer.status_code == status
+        assert answer.json()["error"]["message"]
+
+
+def test_too_large(server: Served) -> None:
+    """By the length that is stated, or by what arrives if none is."""
+    large = bytes(3 * MB)
+    stated = server.post(headers=WITH_KEY, files={"file": ("a", large)})
+    boundary = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    in_chunks = server.post(
+        headers={"Content-Type": "multipart/form-data; boundary=x", **WITH_KEY},
+        content=iter([boundary, *[bytes(MB // 4)] * 20]),
+    )
+    for answer in (stated, in_chunks):
+        assert answer.status_code == 413
+        assert f"{2 * MB:,}" in answer.json()["error"]["message"]
+    assert server.post(headers=WITH_KEY, json={"file": "A" * (3 * MB)}).status_code == 413
+
+
+def test_a_full_disk(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("funasr_cli.server.uploads.shutil.copyfileobj", full)
+    answer = post(server, WITH_KEY)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "disk-full")
+
+
+def send_raw(server: Served, data: bytes, *, close_after: float | None = None, cut_off: bool = False) -> bytes:
+    """Send bytes, and return what comes back; or close after some seconds, or end what is sent."""
+    host, port = server.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(data)
+        if close_after is not None:
+            time.sleep(close_after)
+            return b""
+        if cut_off:
+            connection.shutdown(socket.SHUT_WR)
+        found = b""
+        try:
+            while part := connection.recv(1 << 16):
+                found += part
+        except ConnectionError:
+            pass
+        return found
+
+
+def head(server: Served, length: int, content_type: str = "multipart/form-data; boundary=x") -> bytes:
+    host = server.address.removeprefix("http://")
+    lines = ["POST /v1/audio/transcriptions HTTP/1.1", f"Host: {host}", "Connection: close",
+             "Authorization: Bearer secret",
+             f"Content-Type: {content_type}", f"Content-Length: {length}", "", ""]  # fmt: skip
+    return "\r\n".join(lines).encode()
+
+
+def form(content: bytes = CLIP, *fields: tuple[str, str]) -> bytes:
+    parts = [
+        f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        for name, value in fields
+    ]
+    file = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + content + b"\r\n"
+    return b"".join([*parts, file, b"--x--\r\n"])
+
+
+def test_a_form_by_hand(server: Served) -> None:
+    body = form(CLIP, ("model", "speaking"))
+    assert b"Hello there." in send_raw(server, head(server, len(body)) + body)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_uploads_that_are_cut_off(server: Served, share: float) -> None:
+    body = form()
+    part = body[: round(share * len(body))]
+    send_raw(server, head(server, len(body)) + part, close_after=0.05)
+    assert b" 500 " not in send_raw(server, head(server, len(body)) + part, cut_off=True)
+
+
+def test_an_upload_that_stalls(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "STALL_S", 0.2)
+    host, port = server.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(head(server, 1000) + form()[:100])
+        assert b" 408 " in connection.recv(1 << 16)
+
+
+@st.composite
+def damaged_forms(draw: st.DrawFn) -> bytes:
+    """Draw a form with changed, missing and added bytes, most of them in its structure."""
+    names = st.sampled_from(["model", "language", "prompt", "file", "x"])
+    fields = draw(st.lists(st.tuples(names, st.text(max_size=9)),
+                           max_size=3))  # fmt: skip
+    seed = draw(st.integers(0, 10**6))
+    content = draw(st.sampled_from([CLIP, b"", b"RIFF" + bytes(40), CLIP[:300], b"--x\r\n"]))
+    body = bytearray(form(content, *fields))
+    chance = random.Random(seed)
+    structure = [index for index in range(len(body)) if index < 250 or index > len(body) - 60]
+    for _ in range(draw(st.integers(0, 6))):
+        index = chance.choice(structure) % max(1, len(body))
+        match chance.randrange(3):
+            case 0:
+                body[index : index + 1] = bytes([chance.randrange(256)])
+            case 1:
+                del body[index : index + chance.randrange(1, 20)]
+            case _:
+                body[index:index] = chance.choice([b"\r\n", b"--x", b'"', b"\0", b"=", b"; filename=", b"\xff"])
+    return bytes(body)
+
+
+TYPES = ["multipart/form-data; boundary=x"] * 6 + [
+    "multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=x; charset=utf-16",
+    "application/json", "application/x-www-form-urlencoded", "text/plain", "",
+    "multipart/form-data; boundary=\u00fc",
+]  # fmt: skip
+
+
+def refuse_500(server: Served, body: bytes, kind: str) -> None:
+    answer = httpx.post(f"{server.v1}/audio/transcriptions", content=body, timeout=60,
+                        headers={"Content-Type": kind.encode(), **WITH_KEY})  # type: ignore[dict-item]  # fmt: skip
+    assert answer.status_code in (200, 400, 404)
+    assert answer.json().get("text") is not None or answer.json()["error"]["message"]
+
+
+@pytest.mark.slow
+@given(body=damaged_forms(), kind=st.sampled_from(TYPES))
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_damaged_uploads(server: Served, body: bytes, kind: str) -> None:
+    refuse_500(server, body, kind)
+
+
+@pytest.mark.full
+@given(body=damaged_forms(), kind=st.sampled_from(TYPES))
+@settings(max_examples=1000, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_a_thousand_damaged_uploads(server: Served, body: bytes, kind: str) -> None:
+    refuse_500(server, body, kind)
