@@ -41,7 +41,7 @@ def serve(
         ),
     ] = None,
     device: parameters.Device = None,
-    dtype: parameters.DType = None,
+    dtype: parameters.DType = parameters.DEFAULT_DTYPE,
     engine: parameters.Engine = parameters.DEFAULT_ENGINE,
     host: Annotated[str, _network("--host", "Address to listen on.")] = SERVE_DEFAULTS.host,
     port: Annotated[
