@@ -12,7 +12,7 @@ from funasr_cli.native.decoder import NativeDecoder
 # Fixed cost of a forward pass of the decoder (reading its weights), in positions; see docs/performance.md.
 # On a CPU, MLX's products in other types than float32 gain nothing from computing several positions together.
 CPU_FIXED_POSITIONS, CPU_SLOW_FIXED_POSITIONS, GPU_FIXED_POSITIONS = 16, 1, 128
-NATIVE_FIXED_POSITIONS = 8  # of the C library, int8 with AVX512 on two cores: 6 and 11 in two measurements
+NATIVE_FIXED_POSITIONS = 10  # of the C library, int8 with AVX512: a line through 1 to 16 rows, one thread
 MOST_POSITIONS = 128  # in one pass, since each one's logits take 0.6 MB in the release
 
 
