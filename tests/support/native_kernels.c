@@ -126,8 +126,7 @@ static void product_of_bytes(int groups, int has_offset, int is_exact, int extre
     free(pair), free(x.rounded), free(x.scales), free(x.sums), free(alone);
 }
 
-/* Rows are further apart than they are long. bfloat16 has zeros up to a multiple of DEPTH; its products are exact in
- * float32, and the sums are to have the rounding of the instruction: compared to within what that is. */
+/* Rows are further apart than they are long; those of bfloat16 have zeros up to a multiple of DEPTH. */
 static void product_of_floats(int columns, int is_bfloat) {
     int stride = whole_depth(columns) + 3;
     float *pair = numbers(whole_depth(columns) * PAIR, -1, 1), tolerance[PAIR];
@@ -252,7 +251,8 @@ static void rows(int n) {
 
 /* What networks with layer norms compute. */
 static void more_rows(int n) {
-    float *x = numbers(n, -6, 6), *y = numbers(n, -3, 3), *bias = numbers(n, -1, 1), *tolerance = numbers(n, 2e-5f, 2e-5f);
+    float *x = numbers(n, -6, 6), *y = numbers(n, -3, 3), *bias = numbers(n, -1, 1);
+    float *tolerance = numbers(n, 2e-5f, 2e-5f);
     float *one = reserve((size_t)n, sizeof *one), *two = reserve((size_t)n, sizeof *two);
     plain->layer_norm(x, y, bias, 1e-5f, n, one), fast->layer_norm(x, y, bias, 1e-5f, n, two);
     compare("layer_norm", two, one, n, n, n > 1 ? tolerance : NULL); /* of one number, only the bias is left */

@@ -161,8 +161,8 @@ static void product_f32(const float *pair, const struct operand *x, int first, i
 }
 
 /* One tile of a pair, computed in float32, since not every CPU with the dot product of bytes has that of bfloat16.
- * Products of bfloat16 are exact in it, so this gives what kernels_scalar.c does. A register holds the weights of 4
- * outputs for 2 inputs each. */
+ * Products of bfloat16 are exact in it, so this gives what kernels_scalar.c does. A register holds weights of 4
+ * outputs, for 2 inputs each. */
 INLINE void rows_bf16(const int n, const uint16_t *tile, const struct operand *x, int first, float *out) {
     const uint16_t *values = x->bfloats + (size_t)first * x->stride;
     float32x4_t totals[ROWS][QUARTERS];
@@ -351,7 +351,8 @@ static void add(const float *x, const float *y, int n, float *out) {
 
 static void add_products(const float *x, const float *weights, int n, float *out) {
     int i = 0;
-    for (; i + 4 <= n; i += 4) vst1q_f32(out + i, vfmaq_f32(vld1q_f32(out + i), vld1q_f32(x + i), vld1q_f32(weights + i)));
+    for (; i + 4 <= n; i += 4)
+        vst1q_f32(out + i, vfmaq_f32(vld1q_f32(out + i), vld1q_f32(x + i), vld1q_f32(weights + i)));
     for (; i < n; i++) out[i] += x[i] * weights[i];
 }
 
