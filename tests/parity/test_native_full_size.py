@@ -64,7 +64,7 @@ def test_logits(dtype: str, release_sized: Path, exact: list[Trace]) -> None:
 
 def test_peak_memory_of_a_transcription(release_sized: Path, zh_wav: Path) -> None:
     """File pages count, too: what the process ever holds, from its first import on."""
-    options = ["--engine", "native", "--dtype", "int8", "--max-tokens", "64", "-f", "json"]
+    options = ["--engine", "native", "--dtype", "int8", "--max-tokens", "8", "-f", "json"]
     command = [*COMMAND, "transcribe", "-m", str(release_sized), "--no-vad", *options, str(zh_wav)]
     # A shell starts the process: Linux also counts the memory of the program that it replaces, here pytest.
     shell = ["sh", "-c", '"$0" "$@"; exit $?', *command]
