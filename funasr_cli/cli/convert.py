@@ -10,7 +10,7 @@ import typer
 
 from funasr_cli.cli import console, parameters
 from funasr_cli.errors import UsageError
-from funasr_cli.languages import LANGUAGES
+from funasr_cli.languages import MLT_LANGUAGES
 from funasr_cli.options import (
     CONVERT_DEFAULTS,
     DEFAULT_HUB,
@@ -64,7 +64,7 @@ _hub = parameters.option(None, "--hub", "Hub to download from: Hugging Face (hf)
 _languages = typer.Option(
     metavar="CODES",
     help="Languages the model can write, such as zh,en,ja. Default: taken from the source's name.",
-    autocompletion=parameters.comma_separated(*LANGUAGES),
+    autocompletion=parameters.comma_separated(*MLT_LANGUAGES),
 )
 QUANTIZE_HELP = (
     "Quantize the weights to 4 bits, 8 bits, or mixed (4 bits, and 8 where it matters most). This saves memory. "
@@ -232,10 +232,11 @@ def capabilities(config: Any, source: Mapping[str, str | None]) -> Iterator[str]
     yield f"languages: {', '.join(able.languages)}"
     copy = ctc_copy(source)
     elsewhere = f"; {copy} {FETCHES_CTC}" if copy else ""
-    if able.alignment or not able.word_times:
-        yield f"CTC head, needed for word times: {'yes' if able.word_times else f'no, this model has none{elsewhere}'}"
-    else:
+    if able.word_times and not able.alignment:
         yield "word times: yes, by the decoder's attention to the audio"
+    else:
+        has_head = "yes" if able.word_times else f"no, this model has none{elsewhere}"
+        yield f"CTC head, needed for word times: {has_head}"
 
 
 def _proof_lines(proof: "Proof") -> Iterator[str]:

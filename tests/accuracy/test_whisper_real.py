@@ -26,16 +26,16 @@ CACHE = Path(os.environ.get("FUNASR_REAL_DATA") or Path.home() / ".cache/funasr-
 JFK = "And so my fellow Americans, ask not what your country can do for you, ask what you can do for your country."
 # Tokens of whisper.decode, greedy, in float32, with and without times, and words of whisper.timing.find_alignment.
 TOKENS = {
-    "en": [400, 370, 452, 7177, 6280, 11, 1029, 406, 437, 428, 1941, 393, 360, 337, 291, 11, 1029, 437, 291, 393, 360,
-           337, 428, 1941, 13],
+    "en": [400, 370, 452, 7177, 6280, 11, 1029, 406, 437, 428, 1941, 393, 360, 337, 291, 11, 1029, 437, 291, 393,
+           360, 337, 428, 1941, 13],
     "zh": [25246, 22064, 40528, 5676, 108, 20078, 20682, 9937, 118, 2412, 38242],
 }  # fmt: skip
 LAST_TIME = {"en": 50914, "zh": 50664}  # both begin with 50364
 LOGPROBS = {"en": (-0.0956, -0.2969), "zh": (-0.2486, -0.5224)}  # mean, without and with times
 NO_SPEECH = {"en": 0.0444, "zh": 0.2437}
 TRANSLATION = "I want to ask, I am in the military center of the military center."
-STARTS_S = [0.0, 0.52, 0.82, 1.18, 1.56, 3.18, 3.74, 4.24, 5.52, 5.76, 6.26, 6.62, 6.82, 7.06, 7.74, 8.48, 8.76, 9.02,
-            9.32, 9.56, 9.78, 9.94]  # fmt: skip
+STARTS_S = [0.0, 0.52, 0.82, 1.18, 1.56, 3.18, 3.74, 4.24, 5.52, 5.76, 6.26, 6.62, 6.82, 7.06, 7.74, 8.48, 8.76,
+            9.02, 9.32, 9.56, 9.78, 9.94]  # fmt: skip
 ENDS_S = [*STARTS_S[1:5], 2.1, *STARTS_S[6:14], 7.34, *STARTS_S[15:], 10.36]
 
 

@@ -11,6 +11,7 @@ import pytest
 from support.running import Result, environment, funasr, invoke
 
 from funasr_cli import demo
+from funasr_cli.families.registry import aliases
 from funasr_cli.languages import AUTO, LANGUAGES
 from funasr_cli.options import DTYPES, RECIPES
 from funasr_cli.writers import ALL_FORMATS, WRITERS
@@ -56,7 +57,7 @@ LINES = [
     ("funasr transcribe --max-s", ["--max-segment"]),
     ("funasr transcribe a.wav --no-", ["--no-itn", "--no-vad"]),
     ("funasr models --", ["--json", "--help"]),
-    ("funasr convert ", ["nano", "mlt-nano", "sensevoice", "sense-voice-small", *IDS]),
+    ("funasr convert ", [*aliases(), *dict.fromkeys(aliases().values())]),
     ("funasr convert FunAudioLLM/Fun-ASR-M", IDS[1:2]),
     ("funasr convert nano --dtype ", list(DTYPES)),
     ("funasr convert nano --quantize ", list(RECIPES)),
@@ -101,7 +102,8 @@ def test_other_problems_are_not_reported(tmp_path: Path) -> None:
 def test_shells_that_show_descriptions() -> None:
     line = {"_TYPER_COMPLETE_ARGS": "funasr transcribe --lang e", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
     fish = invoke(env={"_FUNASR_COMPLETE": "complete_fish", **line})
-    assert (fish.exit_code, fish.stdout.split("\n")) == (0, ["en\tEnglish", "et\tEstonian", "el\tGreek", ""])
+    offered_names = ["en\tEnglish", "et\tEstonian", "el\tGreek", "es\tSpanish", "eu\tBasque", ""]
+    assert (fish.exit_code, fish.stdout.split("\n")) == (0, offered_names)
     zsh = invoke(env={"_FUNASR_COMPLETE": "complete_zsh", **line})
     assert (zsh.exit_code, zsh.stderr) == (0, "")
     for code, name in (("en", "English"), ("et", "Estonian"), ("el", "Greek")):

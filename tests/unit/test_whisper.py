@@ -40,7 +40,7 @@ from funasr_cli.speech_model import SegmentRequest
 from funasr_cli.transcript import Segment
 
 RNG = np.random.default_rng(0)
-CLIPS = [RNG.normal(0, 0.1, int(seconds * 16000)).astype(np.float32) for seconds in (1, 2.5, 30, 0.2, 7)]
+CLIPS = [RNG.normal(0, 0.1, int(seconds * 16000)).astype(np.float32) for seconds in (1, 2.5, 30, 0.2)]
 LAYOUTS: dict[str, Callable[[Path, Any], Path]] = {
     "openai": write_openai,
     "funasr": write_funasr,
@@ -143,7 +143,7 @@ def test_every_layout_gives_the_same_model(layout: str, converted: Path, tmp_pat
 
 @pytest.mark.slow
 def test_a_quantized_model_of_mlx_whisper(converted: Path, tmp_path: Path) -> None:
-    """It computes nearly the same, with quantized matrices and with dense ones."""
+    """It computes nearly the same. `test_quantizing` computes with matrices that stay quantized."""
     folder = write_mlx(tmp_path / "4bit", random_tensors())
     weights = dict(mx.load(str(folder / "weights.safetensors")))
     for name in [name for name, value in weights.items() if name.endswith(".weight") and value.ndim == 2]:
@@ -153,19 +153,19 @@ def test_a_quantized_model_of_mlx_whisper(converted: Path, tmp_path: Path) -> No
     mx.save_safetensors(str(folder / "weights.safetensors"), weights)
     edit_json(folder / "config.json", lambda config: config.update(quantization={"group_size": 64, "bits": 8}))
     exact = np.array(load(converted).encode(CLIPS[0]).frames)
-    for dtype in ("stored", "float32"):
-        found = np.array(load(folder, dtype).encode(CLIPS[0]).frames)
-        assert np.linalg.norm(found - exact) < 0.05 * np.linalg.norm(exact)
+    found = np.array(load(folder).encode(CLIPS[0]).frames)
+    assert np.linalg.norm(found - exact) < 0.05 * np.linalg.norm(exact)
     with refused("model-quantized"):
         convert(folder, tmp_path / "out")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["4", "8"])
-def test_quantizing(source: Path, tmp_path: Path, recipe: str) -> None:
-    convert(source, tmp_path / "out", quantize=recipe, quantize_encoder=8)
-    [segment] = decode(load(tmp_path / "out", "stored"), TranscribeOptions(max_tokens=3), CLIPS[0])
-    assert segment.tokens == 3
+def test_quantizing(source: Path, tmp_path: Path) -> None:
+    convert(source, tmp_path / "out", quantize="4")
+    [segment] = decode(load(tmp_path / "out", "stored"), TranscribeOptions(language="en", max_tokens=2), CLIPS[0])
+    assert segment.tokens == 2
+    with refused("option-unsupported"):
+        convert(source, tmp_path / "mixed", quantize="mixed")
 
 
 def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
@@ -362,8 +362,8 @@ def test_languages_of_an_english_model(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [TranscribeOptions(max_tokens=12), TranscribeOptions(max_tokens=12, segment_times=True, translate=True),
-     TranscribeOptions(max_tokens=12, temperature=0.8, seed=3, hotwords=("one", "two"))],
+    [TranscribeOptions(max_tokens=6), TranscribeOptions(max_tokens=6, segment_times=True, translate=True),
+     TranscribeOptions(max_tokens=6, temperature=0.8, seed=3, hotwords=("one", "two"))],
     ids=["plain", "times and translation", "sampled"],
 )  # fmt: skip
 def test_a_text_does_not_depend_on_its_batch(shared: WhisperModel, options: TranscribeOptions) -> None:
@@ -378,7 +378,7 @@ def test_a_text_does_not_depend_on_its_batch(shared: WhisperModel, options: Tran
 @pytest.mark.slow
 def test_rows_join_and_leave(shared: WhisperModel) -> None:
     """A row that joins later writes what it writes alone."""
-    options = TranscribeOptions(max_tokens=10)
+    options = TranscribeOptions(max_tokens=6)
     session, found = shared.session(options), dict[int, Segment]()
     waiting = list(enumerate(CLIPS))
     owners: dict[int, int] = {}
@@ -387,7 +387,7 @@ def test_rows_join_and_leave(shared: WhisperModel) -> None:
             index, samples = waiting.pop(0)
             [number] = session.add([request(samples)])
             owners[number] = index
-        for _ in range(3):
+        for _ in range(2):
             found |= {
                 owners[update.row]: update.hypothesis.segment for update in session.step() if update.hypothesis
             }
@@ -478,7 +478,7 @@ def test_a_text_that_repeats_itself_in_long_rounds(model: WhisperModel, monkeypa
     sentence = " It was the best of times, it was the worst of times, and the town did not know which it was."
     writes(model, monkeypatch, model.vocabulary.encode(sentence * 3))
     session = model.session(TranscribeOptions())
-    session.add([request(CLIPS[4])])
+    session.add([request(CLIPS[2])])
     hypotheses = [update.hypothesis for _ in range(80) for update in session.step() if update.hypothesis]
     assert (hypotheses[0].segment.stop_reason, hypotheses[0].retry_may_help) == ("loop", True)
 
