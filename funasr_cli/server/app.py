@@ -18,6 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from funasr_cli.scheduling.events import Event, Finished, SegmentFinished
@@ -34,7 +35,9 @@ log = logging.getLogger(__name__)
 # Proxies and clients give up if no byte arrives for long. White space may precede JSON.
 SILENCE_S = 20.0  # after which the answer begins, even if the transcript is not there yet
 BEAT_S = 15.0  # between white space, or comments among events
-NOTES_HEADER = "x-funasr-notes"
+NOTES_HEADER, MOST_NOTES = "x-funasr-notes", 1000  # characters, since clients limit the size of headers
+PAGE = Path(__file__).with_name("page")
+PAGE_HEADERS = {"content-security-policy": "default-src 'self'", "x-content-type-options": "nosniff"}
 Events = AsyncGenerator[tuple[int, Event]]  # each with the number of its channel
 
 
@@ -94,7 +97,7 @@ class Endpoint:
         [wanted] = settled
         transcripts = [found[channel] for channel in sorted(found)]
         notes = " ".join("; ".join(replies.notes(transcripts, wanted)).split())
-        headers = {NOTES_HEADER: notes.encode("ascii", "replace").decode()} if notes else {}
+        headers = {NOTES_HEADER: notes[:MOST_NOTES].encode("ascii", "replace").decode()} if notes else {}
         body = await asyncio.to_thread(replies.body, transcripts, wanted)
         await answer.send(body.encode(), replies.content_type(wanted), headers, last=True)
 
@@ -205,16 +208,24 @@ async def with_pauses(
             await asyncio.gather(waiting, return_exceptions=True)
 
 
-def make_app(
-    service: Transcriptions, guard: Guard, most_bytes: int, page: Callable[..., Any] | None = None
-) -> Starlette:
+class Page(StaticFiles):
+    """Static files for browsers, which load nothing from elsewhere."""
+
+    def file_response(self, *given: Any, **more: Any) -> Response:
+        """Return a file, with headers that keep foreign scripts out."""
+        response = super().file_response(*given, **more)
+        response.headers.update(PAGE_HEADERS)
+        return response
+
+
+def make_app(service: Transcriptions, guard: Guard, most_bytes: int, page: Path = PAGE) -> Starlette:
     """Return the server as an ASGI application.
 
     Args:
         service: makes the transcriptions.
         guard: who may use the server.
         most_bytes: largest upload.
-        page: an application for everything else below ``/``, such as static files; it needs no key.
+        page: folder of static files, for everything else below ``/`` if it exists; they need no key.
     """
     folder = private_folder()
 
@@ -247,8 +258,8 @@ def make_app(
         Route("/models/{id:path}", sync(model), middleware=key),
     ]
     routes = [Route("/health", sync(health)), Mount("/v1", routes=api), *api]
-    if page:
-        routes.append(Mount("/", page))
+    if page.is_dir():
+        routes.append(Mount("/", Page(directory=page, html=True)))
     cors = Middleware(
         CORSMiddleware,
         allow_origins=list(guard.origins),

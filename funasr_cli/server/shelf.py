@@ -4,7 +4,6 @@ import gc
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 
 from funasr_cli.compute.memory import FREED_BUFFERS
@@ -15,6 +14,7 @@ from funasr_cli.server.problems import Problem
 from funasr_cli.speech_model import SpeechModel
 
 DEFAULT_NAMES = ("", "whisper-1", "default")
+LONGEST_WAIT_S = 3600.0  # until models are looked at again; a thread cannot wait for centuries
 OTHERS_MODELS = ("gpt-",)  # beginnings of names that stand for the default model, too
 
 
@@ -107,7 +107,7 @@ class Shelf:
         for name in [name for name, left_s in left.items() if left_s <= 0]:
             self._unload(self._offers[name])
             del left[name]
-        return min(filter(isfinite, left.values()), default=None)
+        return min((LONGEST_WAIT_S, *left.values())) if left else None
 
     def _idle(self, in_use: Collection[SpeechModel]) -> list[Offer]:
         loaded = (offer for offer in self._offers.values() if offer.recognizer)

@@ -32,6 +32,8 @@ from funasr_cli import demo
 from funasr_cli.audio.decode import load_audio
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 
+pytestmark = pytest.mark.slow
+
 CLIP = demo.clips()[3].path
 
 
@@ -62,7 +64,6 @@ def test_a_short_recording_has_a_text_or_none_but_no_error(server: Served, tmp_p
         assert server.transcribe(tmp_path / "a.wav").status_code == 200
 
 
-@pytest.mark.slow
 def test_a_long_recording_is_transcribed_to_its_end(server: Served, tmp_path: Path) -> None:
     """Elsewhere: 600 s at most, or 1,024 tokens for all of it, and 200 for the rest that is missing."""
     silence = np.zeros(660 * SAMPLE_RATE_HZ, np.float32)
@@ -88,7 +89,6 @@ def test_an_upload_is_on_disk_while_it_arrives(server: Served, monkeypatch: pyte
     assert max(spooled) < 2 << 20
 
 
-@pytest.mark.slow
 def test_others_are_answered_while_it_computes(server: Served, joined: Path) -> None:
     """Elsewhere: the event loop computes, or a lock keeps everyone waiting."""
     with ThreadPoolExecutor(4) as pool:

@@ -14,7 +14,6 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from starlette.responses import PlainTextResponse
 from support.serving import MB, Served, serving
 from support.speaking import SpeakingModel
 
@@ -38,11 +37,13 @@ def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def server(temporary: Path) -> Iterator[Served]:
+def server(temporary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    page = tmp_path_factory.mktemp("page")
+    (page / "index.html").write_text("a page")
     guard = Guard("secret", ("speech.example",), (ORIGIN,))
     with serving(
         {"speaking": demo.MODEL}, guard, most_bytes=2 * MB, load=lambda folder: Recognizer(SpeakingModel()),
-        page=PlainTextResponse("page"),
+        page=page,
     ) as served:  # fmt: skip
         yield served
 
@@ -81,7 +82,8 @@ def test_the_key(server: Served) -> None:
         assert httpx.get(server.address + path).status_code == 401
         assert httpx.get(server.address + path, headers=WITH_KEY).status_code == 200
     assert httpx.get(f"{server.address}/health").json() == {"status": "ok"}
-    assert httpx.get(f"{server.address}/").text == "page"
+    page = httpx.get(f"{server.address}/")
+    assert (page.text, page.headers["content-security-policy"]) == ("a page", "default-src 'self'")
 
 
 def test_hosts(server: Served) -> None:

@@ -19,6 +19,8 @@ from support.serving import Served, serving
 
 from funasr_cli import demo
 
+pytestmark = pytest.mark.slow
+
 CLIPS = [clip.path for clip in demo.clips()]
 CLIP = CLIPS[3]
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
@@ -45,13 +47,11 @@ def ask(client: Any, audio: Path = CLIP, **fields: Any) -> Any:
     return client.audio.transcriptions.create(file=audio, **{"model": "whisper-1"} | fields)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("format", ["srt", "vtt"])
 def test_subtitles_are_those_of_the_command_line(client: openai.OpenAI, joined: Path, format: str) -> None:
     assert ask(client, joined, response_format=format) == by_command_line(joined, format)
 
 
-@pytest.mark.slow
 def test_the_text_is_that_of_the_command_line_in_every_format(client: openai.OpenAI, joined: Path) -> None:
     text = json.loads(by_command_line(joined, "json"))["text"]
     assert len(text) > 100
@@ -67,7 +67,6 @@ def test_the_text_is_that_of_the_command_line_in_every_format(client: openai.Ope
     assert (events[-1].text, events[-1].usage.type) == (text, "duration")
 
 
-@pytest.mark.slow
 def test_the_asynchronous_client(server: Served) -> None:
     async def both() -> None:
         async with openai.AsyncOpenAI(base_url=server.v1, api_key="none", max_retries=0) as client:

@@ -33,6 +33,8 @@ from funasr_cli.server.sse import Stream
 from funasr_cli.speech_model import SegmentRequest, Update
 from funasr_cli.transcript import Segment
 
+pytestmark = pytest.mark.slow
+
 CLIP = demo.clips()[3].path
 SECRET = "Anton's password is swordfish"
 PATIENCE_S = 30.0
@@ -253,6 +255,13 @@ def test_models_are_loaded_on_demand_and_unloaded_after_a_while() -> None:
         assert loader.loaded == ["a", "b", "b"]
 
 
+@pytest.mark.parametrize("keep_alive_s", [1e15, float("inf")])
+def test_models_that_stay(keep_alive_s: float) -> None:
+    with serving({"a": Path("a")}, load=Loader(), keep_alive_s=keep_alive_s) as server:
+        assert [server.transcribe(CLIP).status_code for _ in range(2)] == [200, 200]
+        assert names_loaded(server) == ["a"]
+
+
 def test_a_model_that_is_in_use_stays(pool: ThreadPoolExecutor) -> None:
     loader = Loader()
     with serving({"a": Path("a")}, load=loader, keep_alive_s=0.0) as server:
@@ -283,7 +292,6 @@ def test_when_memory_is_short_idle_models_make_room(monkeypatch: pytest.MonkeyPa
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "memory-short")
 
 
-@pytest.mark.slow
 def test_eight_clients_at_once_get_the_texts_of_one_after_another(small_sense_voice: Path) -> None:
     """Of two models and with options of their own; `/health` answers meanwhile."""
     clips = [clip.path for clip in demo.clips()]

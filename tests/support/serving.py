@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from funasr_cli.families.load import load_model
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.server import run
-from funasr_cli.server.app import make_app
+from funasr_cli.server.app import PAGE, make_app
 from funasr_cli.server.guard import Guard
 from funasr_cli.server.service import Transcriptions
 from funasr_cli.server.shelf import Shelf
@@ -61,7 +61,7 @@ def serving(
     most_bytes: int = 50 * MB,
     keep_alive_s: float = float("inf"),
     load: Callable[[Path], Any] = load,
-    page: Any = None,
+    page: Path = PAGE,
     **rest: Any,
 ) -> Iterator[Served]:
     """Run a server until the end of the context."""

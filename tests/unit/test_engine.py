@@ -349,6 +349,14 @@ def test_when_the_engine_stops_everyone_hears_it() -> None:
     assert {event.source for event in events[-7:]} == set(numbers)
 
 
+def test_a_bug_of_the_engine_itself_is_heard_by_everyone() -> None:
+    callers = Callers([Model(always("eos"), OPTIONS)], [Visit(talk(source, 1.0)) for source in range(3)])
+    callers.engine.housekeeping = Mock(side_effect=ValueError("a bug"))
+    with pytest.raises(ValueError, match="a bug"):
+        callers.run()
+    assert {error.code for error in failures_of(callers.events).values()} == {"engine-stopped"}
+
+
 def test_housekeeping_knows_the_models_in_use() -> None:
     used: list[int] = []
     callers = Callers([Model(always("eos"), OPTIONS)], [Visit(talk(0, 1.0))])
