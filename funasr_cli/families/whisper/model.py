@@ -45,6 +45,7 @@ class WhisperModel:
     sample_rate_hz = SAMPLE_RATE_HZ
     best_segment_s = longest_segment_s = float(WINDOW_S)
     window_s: float | None = float(WINDOW_S)
+    row_options: tuple[str, ...] = ()
 
     def __init__(self, loaded: LoadedModel):
         self.name, self.weights_type, self.engine = loaded.name, loaded.weights_type, loaded.engine
