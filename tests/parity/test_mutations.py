@@ -142,6 +142,11 @@ def rope_theta_of_llama(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
         attention._config = dataclasses.replace(attention._config, rope_theta=1e4)
 
 
+def _without_lengths(monkeypatch: pytest.MonkeyPatch, network: type[nn.Module]) -> None:
+    original = network.__call__
+    monkeypatch.setattr(network, "__call__", lambda self, x, lengths=None: original(self, x))
+
+
 WRITTEN_OUT: tuple[Mutation, ...] = (
     positions_interleaved, taps_reversed, residual_in_encoders0, rope_theta_of_llama, rope_of_neighbouring_pairs,
     kaldis_default_window, stacking_without_frames_in_front,
@@ -172,10 +177,8 @@ MUTATIONS: dict[str, Mutation] = {mutation.__name__: mutation for mutation in WR
     "keys_not_normed": lambda _, ours: _set_in_all("k_norm", nn.Identity(), *_decoder_attention(ours)),
     "no_preemphasis": lambda patch, _: patch.setattr(frontend, "PREEMPHASIS", 0.0),
     "blank_is_zero": lambda _, ours: _other_config(ours, "ctc", blank_id=0),
-    "encoder_padding_not_masked": lambda patch, _: patch.setattr(
-        "funasr_cli.families.fun_asr_nano.model.batch_lengths", lambda *_: None
-    ),
-    "adaptor_padding_not_masked": lambda patch, _: patch.setattr(fun_asr_nano, "batch_lengths", lambda *_: None),
+    "encoder_padding_not_masked": lambda patch, _: _without_lengths(patch, sanm.SANMEncoder),
+    "adaptor_padding_not_masked": lambda patch, _: _without_lengths(patch, adaptor.Adaptor),
 }
 
 

@@ -14,9 +14,9 @@ from support.parity import sense_voice as parity
 from support.parity.sense_voice import CHECKS, References
 
 from funasr_cli.compute.backend import mx
+from funasr_cli.families import batches
 from funasr_cli.families.sense_voice import config as tables
 from funasr_cli.families.sense_voice import model as sense_voice
-from funasr_cli.families.sense_voice import network
 from funasr_cli.features.cmvn import CMVN
 from funasr_cli.models import sanm
 from funasr_cli.transcript import Segment
@@ -52,9 +52,9 @@ def queries_left_out(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
 
 
 def queries_at_the_end(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
-    right_pad = network.right_pad
+    right_pad = batches.right_pad
     monkeypatch.setattr(
-        network, "right_pad", lambda rows: right_pad([mx.roll(row, -tables.QUERIES, axis=0) for row in rows])
+        batches, "right_pad", lambda rows: right_pad([mx.roll(row, -tables.QUERIES, axis=0) for row in rows])
     )
 
 
