@@ -188,9 +188,16 @@ def test_usage_lines_and_types_of_the_help(command: str) -> None:
 
 def test_no_name_is_near() -> None:
     """A suggestion that shares only a few letters would mislead."""
-    result = invoke("transcribe", "a.wav", "--translate")
-    result.assert_error(2, "command-line", "--translate", "see funasr transcribe --help")
+    result = invoke("transcribe", "a.wav", "--diarize")
+    result.assert_error(2, "command-line", "--diarize", "see funasr transcribe --help")
     assert "did you mean" not in result.stderr
+
+
+def test_translation_that_cannot_be_written_or_made(zh_wav: Path) -> None:
+    result = invoke("transcribe", str(zh_wav), "--model", "demo", "--translate", "--format", "srt")
+    result.assert_error(2, "option-idle", "--translate")
+    result = invoke("transcribe", str(zh_wav), "--model", "demo", "--translate")
+    result.assert_error(2, "option-unsupported", "--translate")
 
 
 # --- the same values from other places ---

@@ -485,7 +485,7 @@ CONFLICTS: list[tuple[tuple[str, ...], int, str]] = [
     (("--lang", "klingon"), 2, "choose from zh (Chinese), en (English), ja (Japanese), or auto"),
     (("--lang", "klingon"), 2, "Fun-ASR-Nano does not support"),
     (("--lang", "bg"), 2, "choose from zh (Chinese), en (English), ja (Japanese), or auto"),
-    (("--model", "owner/model", "--lang", "klingon"), 2, "bg (Bulgarian)"),
+    (("--model", "owner/model", "--lang", "klingon"), 2, "zh, en, yue"),
     (("--tags", "emoji"), 2, "--tags emoji"),
     (("--clip", "100-200"), 1, "100.0 s"),
 ]
