@@ -19,6 +19,7 @@ import pytest
 from support.running import invoke
 
 from funasr_cli import demo
+from funasr_cli.cli.serve import _folders
 from funasr_cli.errors import ExitCode
 
 CLIP = demo.clips()[3].path
@@ -119,3 +120,17 @@ def test_without_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     result = invoke("serve", "-m", "demo")
     assert result.exit_code == ExitCode.ENVIRONMENT
     assert "serve" in result.stderr
+
+
+def test_the_names_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All on this machine, except the demo; or those that are named. A folder has its own name."""
+    monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
+    one = tmp_path / "models/owner/one"
+    (one / "config.json").parent.mkdir(parents=True)
+    (one / "config.json").write_text("{}")
+    assert dict(_folders([])) == {"owner/one": one}
+    assert list(_folders(["demo", "one"]).items()) == [("demo", demo.MODEL), ("owner/one", one)]
+    assert list(_folders([str(one), str(demo.MODEL)])) == ["owner/one", "demo"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/config.json").write_text("{}")
+    assert list(_folders([str(tmp_path / "other")])) == ["other"]

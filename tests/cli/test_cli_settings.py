@@ -107,7 +107,7 @@ def test_settings_in_force_and_their_sources(config: Path) -> None:
         f"settings       transcribe: model = nano ({config})\n"
         "               lang = en (FUNASR_LANG)\n"
         f"               format = srt,json ({config})\n"
-        f"               bench: model = demo ({config})\n"
+        f"               serve, bench: model = demo ({config})\n"
     )
 
 
