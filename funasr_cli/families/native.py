@@ -24,6 +24,7 @@ from funasr_cli.native.library import (
     FLOAT32,
     GROUP,
     INT8,
+    PAIR,
     TINY,
     Packed,
     is_bfloat16_fast,
@@ -240,16 +241,25 @@ class PartWeights:
         affine = self.type == INT8 and any(map(self._groups, names))
 
         def pack(packed: Packed) -> None:
-            parts, start = [self._stored(name) for name in names], 0
+            parts, start, waiting = [self._stored(name) for name in names], 0, list[np.ndarray]()
             for side_by_side in [parts] if interleave else [[each] for each in parts]:
                 for row in range(0, side_by_side[0].rows, ROWS_AT_ONCE):
                     rows = slice(row, row + ROWS_AT_ONCE)
                     pieces = [each.affine(rows) if affine else (each.dense(rows),) for each in side_by_side]
                     columns = zip(*pieces, strict=True)
                     fused = [interleaved(*arrays) if interleave else arrays[0] for arrays in columns]
-                    put: Callable[..., None] = packed.put_affine if affine else packed.put
-                    put(start, *fused)
-                    start += len(fused[0])
+                    if waiting:
+                        fused = [np.concatenate(both) for both in zip(waiting, fused, strict=True)]
+                    whole = len(fused[0]) // PAIR * PAIR  # the rows after them wait for the next matrix
+                    if whole:
+                        put(packed, start, [array[:whole] for array in fused])
+                    start, waiting = start + whole, [array[whole:] for array in fused]
+            if len(waiting[0]):  # the last rows
+                put(packed, start, waiting)
+
+        def put(packed: Packed, start: int, arrays: list[np.ndarray]) -> None:
+            function: Callable[..., None] = packed.put_affine if affine else packed.put
+            function(start, *arrays)
 
         name, rows = f"{self._prefix}.{'+'.join(names)}", sum(rows for rows, _ in shapes)
         return self._matrices.get(name, (rows, shapes[0][1]), self.type, affine, pack)

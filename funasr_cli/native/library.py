@@ -253,9 +253,13 @@ class Packed:
         return packed
 
     def put(self, start: int, values: np.ndarray) -> None:
-        """Pack some of the rows, as `of` does: whole pairs of tiles, `PAIR` rows, or the last rows."""
+        """Pack some of the rows, as `of` does: whole pairs of tiles, `PAIR` rows, or the last rows.
+
+        Raises:
+            ValueError: the first row is not the first of a pair, or the rows do not fit into the matrix.
+        """
         values = np.ascontiguousarray(values, np.float32)
-        check(self._library.fn_pack(self._place(start), values, *values.shape, self.matrix.weights))
+        check(self._library.fn_pack(self._place(start, values), values, *values.shape, self.matrix.weights))
 
     def put_affine(
         self, start: int, values: np.ndarray, scales: np.ndarray, offsets: np.ndarray, group: int = GROUP
@@ -263,11 +267,19 @@ class Packed:
         """Pack some of the rows, as `of_affine` does; see `put`."""
         values = np.ascontiguousarray(values)
         scales, offsets = (np.ascontiguousarray(each, np.float32) for each in (scales, offsets))
-        check(self._library.fn_pack_affine(self._place(start), values, scales, offsets, *values.shape, group))
+        place, groups = self._place(start, values), (len(values), values.shape[1] // group)
+        if not (scales.shape == offsets.shape == groups and self.matrix.has_offset):
+            raise ValueError(f"{scales.shape} scales and {offsets.shape} offsets do not fit {groups} groups")
+        check(self._library.fn_pack_affine(place, values, scales, offsets, *values.shape, group))
 
-    def _place(self, row: int) -> int:
-        """Return the address of a row that is the first of its pair of tiles."""
-        matrix = self.matrix
+    def _place(self, row: int, values: np.ndarray) -> int:
+        """Return the address of rows that begin a pair of tiles and are all within the matrix."""
+        matrix, (rows, columns) = self.matrix, values.shape
+        end = row + rows
+        is_whole = row % PAIR == 0 and (end % PAIR == 0 or end == matrix.rows)
+        if not (is_whole and 0 <= row and end <= matrix.rows and columns == matrix.columns):
+            shape = f"{matrix.rows} x {matrix.columns}"
+            raise ValueError(f"rows {row} to {end} of {columns} columns are no whole tiles of a {shape} matrix")
         return int(matrix.data) + packed_size(
             self._library, row, matrix.columns, matrix.weights, matrix.has_offset
         )

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 from support.errors import refused
 from support.native import LIBRARY, WITHOUT
-from support.small import MakeCheckpoint, convert
+from support.small import NATIVE, MakeCheckpoint, convert
 
 from funasr_cli import demo
 from funasr_cli.checkpoints.tensors import Tensor
@@ -23,6 +26,7 @@ from funasr_cli.families.native import Affine, Stored, rounded
 from funasr_cli.families.open import open_model
 from funasr_cli.native import library as native_library
 from funasr_cli.native.decoder import SLOTS, NativeDecoder
+from funasr_cli.native.library import BFLOAT16, FLOAT32, INT8, Packed
 from funasr_cli.options import DEFAULTS
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.verification.proof import trace
@@ -306,3 +310,73 @@ def test_rounding_what_is_not_finite(bad: float) -> None:
     assert np.isnan(scales).tolist() == [[False] * 3, [False, True, False]]
     assert scales[0, 2] == 0
     assert not multiplied_out(rounded(values))[0, 128:].any()
+
+
+# --- packing ---
+
+
+@needs_library
+@given(
+    rows=st.lists(st.integers(1, 100), min_size=1, max_size=3),
+    packed_type=st.sampled_from([FLOAT32, BFLOAT16, INT8]),
+    quantized=st.booleans(),
+)
+def test_matrices_of_any_height_are_packed_one_below_the_other(
+    rows: list[int], packed_type: int, quantized: bool
+) -> None:
+    """Bit by bit as if they were one, which they are not read as."""
+    assert LIBRARY
+    rng = np.random.default_rng(rows)
+    arrays = [rng.standard_normal((count, 128)).astype(np.float32) for count in rows]
+    tensors, groups = dict[str, Any](), dict[str, native.Groups]()
+    for number, array in enumerate(arrays):
+        parts = {"weight": mx.array(array)}
+        if quantized and number == 0:
+            parts = dict(zip(("weight", "scales", "biases"), mx.quantize(parts["weight"], 64, 8), strict=True))
+            groups["p.0"] = native.Groups(8, 64)
+        for name, part in parts.items():
+            tensors[f"p.{number}.{name}"] = SimpleNamespace(shape=part.shape, read=lambda part=part: part)
+    checkpoint: Any = SimpleNamespace(tensors=tensors, quantized=lambda: groups)
+    weights = native.PartWeights(checkpoint, "p", packed_type, native.Matrices())
+    names = [str(number) for number in range(len(rows))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "ROWS_AT_ONCE", 48)
+        packed = weights.matrix(*names)
+    stored = [weights._stored(name) for name in names]
+    if groups and packed_type == INT8:
+        pieces = [each.affine(slice(None)) for each in stored]
+        fused = [np.concatenate(columns) for columns in zip(*pieces, strict=True)]
+        whole = Packed.of_affine(LIBRARY, *fused, group=64)
+    else:
+        whole = Packed.of(LIBRARY, np.concatenate([each.dense(slice(None)) for each in stored]), packed_type)
+    np.testing.assert_array_equal(packed.bytes, whole.bytes)
+
+
+@needs_library
+@pytest.mark.parametrize(
+    ("start", "shape"), [(16, (32, 64)), (32, (64, 64)), (0, (40, 64)), (0, (64, 128)), (-32, (32, 64))]
+)
+def test_rows_that_do_not_fit_are_not_packed(start: int, shape: tuple[int, int]) -> None:
+    """They would be written past the end, or into other rows."""
+    assert LIBRARY
+    packed = Packed(LIBRARY, 72, 64, FLOAT32)
+    with pytest.raises(ValueError, match="tiles"):
+        packed.put(start, np.ones(shape, np.float32))
+    packed = Packed(LIBRARY, 72, 64, INT8, has_offset=True)
+    scales = np.ones((shape[0], shape[1] // 64), np.float32)
+    with pytest.raises(ValueError, match="tiles"):
+        packed.put_affine(start, np.ones(shape, np.uint8), scales, scales)
+    with pytest.raises(ValueError, match="scales"):
+        packed.put_affine(0, np.ones((32, 64), np.uint8), scales[:3], scales[:3])
+
+
+@needs_library
+@pytest.mark.parametrize("width", [40, 56])
+def test_networks_of_any_width(width: int, make_checkpoint: MakeCheckpoint, tmp_path: Path) -> None:
+    """The keys and values of a width that is no multiple of a tile's rows are in their places."""
+    folder = convert(
+        make_checkpoint(encoder_dim=width, with_ctc=True, **NATIVE), tmp_path / "m", dtype="float32"
+    ).folder
+    ours, theirs = (trace(load_model(folder, "float32", engine), PATHS[0]) for engine in ("native", "mlx"))
+    for name, values in theirs.stages.items():
+        np.testing.assert_allclose(ours.stages[name], values, atol=1e-3 * np.abs(values).max(), err_msg=name)
