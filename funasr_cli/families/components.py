@@ -54,8 +54,15 @@ def heads_misfit(name: str, width: int, heads: int) -> Iterator[str]:
         yield f"{name}: {width} is not divisible by {heads} heads"
 
 
-def encoder_misfits(encoder: SANMConfig) -> Iterator[str]:
-    """Report other inconsistent values of an encoder."""
+def widths_misfit(name: str, width: int, source: str, source_width: int) -> Iterator[str]:
+    """Report a network whose inputs are not as wide as the outputs that it takes."""
+    if width != source_width:
+        yield f"{name} takes rows of {width} values, but {source} gives rows of {source_width}"
+
+
+def encoder_misfits(encoder: SANMConfig, frontend: FrontendConfig) -> Iterator[str]:
+    """Report other inconsistent values of an encoder, and of the rows that it takes."""
+    yield from widths_misfit("the encoder", encoder.input_dim, "the front end", frontend.row_width)
     if encoder.input_dim % 2 or encoder.input_dim < 4:
         yield f"feature rows have {encoder.input_dim} values, not an even number of at least 4"
     if encoder.memory_shift > encoder.memory_taps // 2:

@@ -191,7 +191,12 @@ class NativeDecoder:
         """Append (new, hidden) embeddings to each row; return the hidden states after the final norm of each.
 
         Prompts are read in pieces. A row that has failed midway keeps its old length.
+
+        Raises:
+            ValueError: the embeddings have another width.
         """
+        for each in inputs:
+            self._require_hidden(each)
         counts = [len(each) for each in inputs]
         slots = np.repeat(np.array([row.slot for row in rows], np.int32), counts)
         positions = np.concatenate(
@@ -213,14 +218,23 @@ class NativeDecoder:
             row.length += count
         return np.split(hidden, np.cumsum(counts)[:-1])
 
+    def _require_hidden(self, x: np.ndarray) -> None:
+        """Raise a ValueError for other rows than the library will read, (n, hidden)."""
+        if x.ndim != 2 or x.shape[1] != self.config.hidden_size:
+            raise ValueError(
+                f"the CPU engine refuses {x.shape} values: it needs rows of {self.config.hidden_size}"
+            )
+
     def choose(self, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the likeliest token after each of (n, hidden) states, and its log-probability: (n,) each."""
+        self._require_hidden(hidden)
         ids, logprobs = np.empty(len(hidden), np.int32), np.empty(len(hidden), np.float32)
         self._call(self._library.fn_logits, len(hidden), hidden, None, ids, logprobs)
         return ids, logprobs
 
     def logits(self, hidden: np.ndarray) -> np.ndarray:
         """Compute logits: (n, hidden) -> (n, vocab) float32."""
+        self._require_hidden(hidden)
         out = np.empty((len(hidden), self.config.vocab_size), np.float32)
         ids, logprobs = np.empty(len(hidden), np.int32), np.empty(len(hidden), np.float32)
         self._call(self._library.fn_logits, len(hidden), hidden, out.ctypes.data, ids, logprobs)

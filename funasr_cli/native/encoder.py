@@ -75,7 +75,14 @@ class NativeEncoder:
         return str(self.library.fn_encoder_instruction_set(self._encoder).decode())
 
     def block(self, block: Block, batch: Batch, source: Batch | None = None) -> Batch:
-        """Run one layer over a batch, with cross-attention to `source` if the layer has it."""
+        """Run one layer over a batch, with cross-attention to `source` if the layer has it.
+
+        Raises:
+            ValueError: the layer's weights do not fit together, or the batch is not as wide as they are.
+        """
+        _require(batch.x, block.qkv.matrix.columns, batch.offsets)
+        if source:
+            _require(source.x, block.cross_key_value.matrix.columns, source.offsets)
         out = np.empty((len(batch.x), block.output.matrix.rows), np.float32)
         addresses = (source.x.ctypes.data, source.offsets.ctypes.data) if source else (None, None)
         arguments = (block, len(batch.offsets) - 1, batch.offsets, batch.x.ctypes.data, *addresses, out)
@@ -84,6 +91,7 @@ class NativeEncoder:
 
     def linear(self, linear: Linear, x: np.ndarray, activation: int = IDENTITY) -> np.ndarray:
         """Compute activation(product + bias): (frames, in) -> (frames, out); out is half the rows with SwiGLU."""
+        _require(x, linear.matrix.columns)
         outputs = linear.matrix.rows // (2 if activation == SWIGLU else 1)
         out = np.empty((len(x), outputs), np.float32)
         self._call(self.library.fn_run_linear, linear, activation, len(x), x, out)
@@ -108,6 +116,14 @@ class NativeEncoder:
         """Call a function of the library, which computes for one thread at a time; Python runs meanwhile."""
         with self._lock:
             check(function(self._encoder, *arguments))
+
+
+def _require(x: np.ndarray, width: int, offsets: np.ndarray | None = None) -> None:
+    """Raise a ValueError for other rows than the library will read, (frames, width)."""
+    if x.ndim != 2 or x.shape[1] != width or (offsets is not None and offsets[-1] != len(x)):
+        raise ValueError(
+            f"the CPU engine refuses {x.shape} values: it needs rows of {width}, up to the last offset"
+        )
 
 
 class NativeNetwork:
@@ -144,8 +160,8 @@ class NativeNetwork:
 
     def _norm(self, name: str, eps: float) -> Norm:
         """Read a layer norm."""
-        weights, bias = (self._address(self._weights.vector(f"{name}.{part}")) for part in ("weight", "bias"))
-        return Norm(weights, bias, eps, LAYER_NORM)
+        weights, bias = (self._weights.vector(f"{name}.{part}") for part in ("weight", "bias"))
+        return Norm(self._address(weights), self._address(bias), eps, LAYER_NORM, len(weights))
 
     def _address(self, array: np.ndarray) -> int:
         kept = np.ascontiguousarray(array, np.float32)

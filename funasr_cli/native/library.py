@@ -13,7 +13,7 @@ import numpy as np
 
 from funasr_cli.native.build import LIBRARY, LOG, SWITCH, is_wanted, sources_hash
 
-ABI = 3
+ABI = 4
 # Increase it when results may change, however little: what was proven about int8 is then proven again.
 ARITHMETIC = 2
 FLOAT32, INT8, BFLOAT16 = 0, 1, 2  # how weights are stored
@@ -71,7 +71,7 @@ class Linear(Structure):
 class Norm(Structure):
     """A layer norm or RMS norm: ``struct fn_norm``."""
 
-    _fields_ = (("weights", c_void_p), ("bias", c_void_p), ("eps", c_float), ("kind", c_int32))
+    _fields_ = (("weights", c_void_p), ("bias", c_void_p), ("eps", c_float), ("kind", c_int32), ("width", c_int32))
 
 
 class Block(Structure):
@@ -277,7 +277,7 @@ class Packed:
         matrix, (rows, columns) = self.matrix, values.shape
         end = row + rows
         is_whole = row % PAIR == 0 and (end % PAIR == 0 or end == matrix.rows)
-        if not (is_whole and 0 <= row and end <= matrix.rows and columns == matrix.columns):
+        if not (is_whole and row >= 0 and end <= matrix.rows and columns == matrix.columns):
             shape = f"{matrix.rows} x {matrix.columns}"
             raise ValueError(f"rows {row} to {end} of {columns} columns are no whole tiles of a {shape} matrix")
         return int(matrix.data) + packed_size(

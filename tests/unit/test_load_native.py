@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 from support.errors import refused
 from support.native import LIBRARY, WITHOUT
-from support.small import NATIVE, MakeCheckpoint, convert
+from support.small import NATIVE, MakeCheckpoint, convert, edit_json
 
 from funasr_cli import demo
 from funasr_cli.checkpoints.tensors import Tensor
@@ -368,6 +369,27 @@ def test_rows_that_do_not_fit_are_not_packed(start: int, shape: tuple[int, int])
         packed.put_affine(start, np.ones(shape, np.uint8), scales, scales)
     with pytest.raises(ValueError, match="scales"):
         packed.put_affine(0, np.ones((32, 64), np.uint8), scales[:3], scales[:3])
+
+
+@pytest.mark.parametrize("part", ["adaptor", "ctc.decoder"])
+def test_networks_that_do_not_fit_together(part: str, tmp_path: Path) -> None:
+    """Their weights fit the configuration, but one would read more than the other gives."""
+    shutil.copytree(demo.MODEL, tmp_path / "m")
+    name = {"adaptor": "audio_adaptor", "ctc.decoder": "ctc_decoder"}[part]
+
+    def widen(config: dict[str, Any]) -> None:
+        for key in part.split("."):
+            config = config[key]
+        config["input_dim"] *= 64
+
+    edit_json(tmp_path / "m/config.json", widen)
+    path = tmp_path / "m/model.safetensors"
+    tensors = dict(mx.load(str(path)))
+    tensors[f"{name}.linear1.weight"] = mx.tile(tensors[f"{name}.linear1.weight"], (1, 64))
+    mx.eval(list(tensors.values()))
+    mx.save_safetensors(str(path), tensors)
+    with refused("model-config", "8192", "128"):
+        load_model(tmp_path / "m", "float32", "native")
 
 
 @needs_library

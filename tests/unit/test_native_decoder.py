@@ -233,6 +233,19 @@ def test_slots_and_positions_that_do_not_exist() -> None:
         LIBRARY.fn_clear_slot(native._decoder, slot)
 
 
+def test_rows_of_another_width_are_not_read() -> None:
+    """They would be read past their end; the row stays as long as it was."""
+    native = decoder(INT8, SETS[0])
+    row, narrow = native.new_row(), prompt(3)[:, :-64].copy()
+    for inputs in ([narrow], [prompt(1).ravel()]):
+        with pytest.raises(ValueError, match="refuses"):
+            native.run([row], inputs)
+    for function in (native.choose, native.logits):
+        with pytest.raises(ValueError, match="refuses"):
+            function(narrow)
+    assert row.length == 0
+
+
 @pytest.mark.parametrize(
     ("matrix", "shape"),
     [("embed_tokens", (VOCAB + 1, WIDTH)), ("o_proj", (WIDTH, 64)), ("k_proj", (128, WIDTH)),

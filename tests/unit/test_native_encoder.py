@@ -59,7 +59,9 @@ class Layer:
     def block(self, weights: int) -> Block:
         names = ("qkv", "output", "cross_query", "cross_key_value", "cross_output", "up", "down")
         norms = {
-            name: Norm(self.address(name), self.address(f"{name}_bias"), EPS, self.norm)
+            name: Norm(
+                self.address(name), self.address(f"{name}_bias"), EPS, self.norm, len(self.arrays.get(name, ()))
+            )
             for name in ("attention_norm", "cross_norm", "feed_forward_norm")
         }
         taps = len(self.arrays["memory"]) if "memory" in self.arrays else 0
@@ -256,10 +258,10 @@ def test_norms(name: str) -> None:
         weights, bias = rng.standard_normal((2, width)).astype(np.float32)
         centred = x - x.astype(np.float64).mean(-1, keepdims=True)
         exact = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-12) * weights + bias
-        found = encoder.norm(Norm(weights.ctypes.data, bias.ctypes.data, 1e-12, LAYER_NORM), x)
+        found = encoder.norm(Norm(weights.ctypes.data, bias.ctypes.data, 1e-12, LAYER_NORM, x.shape[1]), x)
         np.testing.assert_allclose(found, exact, atol=1e-3)
         exact = x / np.sqrt((x.astype(np.float64) ** 2).mean(-1, keepdims=True)) * weights
-        found = encoder.norm(Norm(weights.ctypes.data, None, 1e-12, RMS_NORM), x)
+        found = encoder.norm(Norm(weights.ctypes.data, None, 1e-12, RMS_NORM, x.shape[1]), x)
         np.testing.assert_allclose(found, exact, rtol=1e-5)
 
 
@@ -306,3 +308,27 @@ def test_what_is_refused() -> None:
             encoder.block(changed, batch)
     with pytest.raises(ValueError, match="instruction set"):
         NativeEncoder(LIBRARY, 1, "unknown")
+
+
+def test_rows_of_another_width_are_not_read() -> None:
+    """They would be read past their end."""
+    rng, encoder = np.random.default_rng(7), NativeEncoder(LIBRARY, 1)
+    layer, batch, source = (
+        random_layer(rng, 2, 16, 64, source=24),
+        *(Batch.of(rows(rng, [3, 4], width)) for width in (32, 24)),
+    )
+    block = layer.block(FLOAT32)
+    encoder.block(block, batch, source)
+    narrow = Batch.of(rows(rng, [3, 4], 16))
+    for inputs in ((narrow, source), (batch, narrow), (batch._replace(x=batch.x[:5]), source)):
+        with pytest.raises(ValueError, match="refuses"):
+            encoder.block(block, *inputs)
+    for name in ("attention_norm", "cross_norm", "feed_forward_norm"):
+        changed = layer.block(FLOAT32)
+        getattr(changed, name).width = 16
+        with pytest.raises(ValueError, match="refuses"):
+            encoder.block(changed, batch, source)
+    with pytest.raises(ValueError, match="refuses"):
+        encoder.linear(block.up, narrow.x)
+    with pytest.raises(ValueError, match="refuses"):
+        encoder.norm(block.attention_norm, narrow.x)

@@ -60,11 +60,9 @@ class SenseVoiceConfig:
 
 def misfits(config: SenseVoiceConfig) -> Iterator[str]:
     """Report inconsistent values of a configuration whose numbers are in range."""
-    encoder, row_width = config.encoder, config.frontend.row_width
+    encoder = config.encoder
     if config.blank_id >= config.vocab_size:
         yield f"the CTC blank is id {config.blank_id}, but there are only {config.vocab_size} ids"
-    if encoder.input_dim != row_width:
-        yield f"the encoder takes rows of {encoder.input_dim} values, but the front end's have {row_width}"
     yield from heads_misfit("encoder", encoder.width, encoder.heads)
-    yield from encoder_misfits(encoder)
+    yield from encoder_misfits(encoder, config.frontend)
     yield from frontend_misfits(config.frontend)

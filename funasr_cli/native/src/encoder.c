@@ -114,7 +114,7 @@ static void run_norm(const fn_encoder *e, const struct fn_norm *norm, int n, int
 }
 
 int fn_run_norm(fn_encoder *e, const struct fn_norm *norm, int32_t n, int32_t width, const float *x, float *out) {
-    if (n < 1 || width < 1) return FN_BAD_ARGUMENT;
+    if (n < 1 || width < 1 || width != norm->width) return FN_BAD_ARGUMENT;
     run_norm(e, norm, n, width, x, out, NULL);
     return FN_OK;
 }
@@ -250,7 +250,8 @@ static int block_fits(const struct fn_block *b, int has_source) {
     int has_cross = b->cross_query.matrix.data != NULL, hidden = b->down.matrix.columns;
     if (b->activation < FN_IDENTITY || b->activation > FN_SWIGLU || b->heads < 1 || inner % b->heads) return 0;
     if (b->memory && (inner != width || b->taps < 1)) return 0;
-    if (has_cross != has_source) return 0;
+    if (has_cross != has_source || (has_cross && b->cross_norm.width != width)) return 0;
+    if (b->attention_norm.width != b->qkv.matrix.columns || b->feed_forward_norm.width != width) return 0;
     if (has_cross && (!fits(&b->cross_query, width, FN_IDENTITY, weights) || b->cross_query.matrix.rows != inner ||
                       !fits(&b->cross_key_value, b->cross_key_value.matrix.columns, FN_IDENTITY, weights) ||
                       b->cross_key_value.matrix.rows != 2 * inner ||

@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FN_ABI 3
+#define FN_ABI 4
 #define FN_EXPORT __attribute__((visibility("default")))
 
 enum {
@@ -121,7 +121,7 @@ enum { FN_LAYER_NORM = 0, FN_RMS_NORM = 1 };
 struct fn_norm {
     const float *weights, *bias; /* (width,) each; an RMS norm has no bias */
     float eps;
-    int32_t kind;
+    int32_t kind, width;
 };
 
 /* FN_SWIGLU: silu(gate) * up. The matrix has 16 outputs of the gate before the same 16 of up, the bias all of the gate
