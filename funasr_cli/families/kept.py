@@ -3,6 +3,8 @@
 Both are files in a folder. It is ``native`` inside a model that this program converted, if that can be written
 to, else one in the user's cache folder. Folders of other programs are never written to. The files may be deleted
 at any time. They are used only if they state the model's fingerprint and the version of the engine's arithmetic.
+They also state the number type of everything but the decoder, which depends on the CPU. Packed matrices are used
+in that type only. A proof made in bfloat16 also covers float32, which rounds less.
 
 The fingerprint is a hash of the configuration and, for each file of weights, of its size, its header, and the
 first and last 4 kB of each tensor. It takes milliseconds, where a hash of the whole file takes seconds. A change
@@ -37,7 +39,7 @@ from funasr_cli.checkpoints.format import (
 from funasr_cli.checkpoints.untrusted import file_in, open_file, read_json, read_limited
 from funasr_cli.errors import ModelError
 from funasr_cli.native.build import sources_hash
-from funasr_cli.native.library import ALIGNMENT, ARITHMETIC
+from funasr_cli.native.library import ALIGNMENT, ARITHMETIC, BFLOAT16, TYPES, encoder_type
 from funasr_cli.paths import cache_folder
 
 KEPT_FILES = PROOF_FILE, PACKED_FILE = ("int8.json", "int8.safetensors")
@@ -114,11 +116,12 @@ class Kept:
     # --- the proof of int8 ---
 
     def proof(self) -> Int8Proof | None:
-        """Return the proof, if there is one of these weights and this arithmetic."""
+        """Return the proof, if there is one of these weights, this arithmetic and this CPU's number types."""
+        types = {TYPES[encoder_type()], TYPES[BFLOAT16]}
         for place in self.places:
             with suppress(ModelError, KeyError, TypeError):
                 stated = read_json(file_in(place, PROOF_FILE))
-                if stated.items() >= self._stamp().items():
+                if stated.items() >= self._stamp().items() and stated["encoder"] in types:
                     clips, differing = ([str(name) for name in stated[key]] for key in ("clips", "differing"))
                     return Int8Proof(tuple(clips), tuple(differing))
         return None
@@ -127,6 +130,7 @@ class Kept:
         """Write the proof; return its file, or None if it cannot be written."""
         content = {
             **self._stamp(),
+            "encoder": TYPES[encoder_type()],
             "same_texts": proof.holds,
             "clips": proof.clips,
             "differing": proof.differing,
@@ -193,7 +197,8 @@ class Kept:
 
     def _packed_stamp(self) -> dict[str, str]:
         """Return what the file must state. The layout of packed weights may change with the library's sources."""
-        return {name: str(value) for name, value in self._stamp().items()} | {"sources": sources_hash()}
+        stamp = {**self._stamp(), "encoder": TYPES[encoder_type()], "sources": sources_hash()}
+        return {name: str(value) for name, value in stamp.items()}
 
     # --- writing ---
 

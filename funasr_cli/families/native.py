@@ -20,14 +20,13 @@ from funasr_cli.families.kept import LEAST_PACKED_BYTES, Kept
 from funasr_cli.native.decoder import NativeDecoder, interleaved, why_unsupported
 from funasr_cli.native.encoder import NativeEncoder, NativeNetwork
 from funasr_cli.native.library import (
-    BFLOAT16,
     FLOAT32,
     GROUP,
     INT8,
     PAIR,
     TINY,
     Packed,
-    is_bfloat16_fast,
+    encoder_type,
     library,
     packed_size,
     why_missing,
@@ -90,13 +89,9 @@ def belongs(name: str, part: NativePart) -> bool:
 
 def _packed_type(part: NativePart, dtype: str) -> int:
     """Return how the matrices of a part are packed."""
-    loaded = library()
-    assert loaded is not None
     if dtype != INT8_DTYPE:
         return FLOAT32
-    if part.network is NativeDecoder:
-        return INT8
-    return BFLOAT16 if is_bfloat16_fast(loaded) else FLOAT32
+    return INT8 if part.network is NativeDecoder else encoder_type()
 
 
 def needed_bytes(checkpoint: Checkpoint, parts: list[NativePart], dtype: str) -> int:

@@ -201,6 +201,12 @@ def is_bfloat16_fast(loaded: ctypes.CDLL) -> bool:
     return instruction_sets(loaded)[0] in FAST_BFLOAT16
 
 
+def encoder_type() -> int:
+    """Return how matrices of everything but a decoder are packed with int8: `BFLOAT16`, or `FLOAT32`."""
+    loaded = library()
+    return BFLOAT16 if loaded and is_bfloat16_fast(loaded) else FLOAT32
+
+
 def packed_size(loaded: ctypes.CDLL, rows: int, columns: int, weights: int, has_offset: bool) -> int:
     """Return the bytes of a packed matrix."""
     return int(loaded.fn_packed_size(rows, columns, weights, has_offset))
@@ -221,16 +227,16 @@ class Packed:
     def view(
         cls, loaded: ctypes.CDLL, content: np.ndarray, rows: int, columns: int, weights: int, *, has_offset: bool
     ) -> "Packed":
-        """Use packed bytes, (bytes,) uint8, where they are; any that follow are ignored.
+        """Use packed bytes, (bytes,) uint8, where they are.
 
         Raises:
-            ValueError: they are fewer than such a matrix has, or not aligned.
+            ValueError: they are not exactly those of such a matrix, or not aligned.
         """
         size_bytes = packed_size(loaded, rows, columns, weights, has_offset)
-        if content.nbytes < size_bytes or content.ctypes.data % ALIGNMENT:
+        if content.nbytes != size_bytes or content.ctypes.data % ALIGNMENT:
             raise ValueError(f"{content.nbytes} bytes are not a packed matrix of {rows} x {columns}")
         packed = cls.__new__(cls)
-        packed._library, packed.bytes = loaded, content[:size_bytes]
+        packed._library, packed.bytes = loaded, content
         packed.matrix = Matrix(packed.bytes.ctypes.data, rows, columns, weights, has_offset)
         return packed
 

@@ -22,8 +22,9 @@ from funasr_cli.families import kept as module
 from funasr_cli.families.kept import EDGE_BYTES, PACKED_FILE, PROOF_FILE, Int8Proof, Kept, fingerprint
 from funasr_cli.families.load import load_model
 from funasr_cli.families.open import open_model
+from funasr_cli.native import library as native_library
 from funasr_cli.native.decoder import NativeDecoder
-from funasr_cli.native.library import ALIGNMENT, INT8, Packed
+from funasr_cli.native.library import ALIGNMENT, BFLOAT16, FLOAT32, INT8, Packed, is_bfloat16_fast
 from funasr_cli.pipeline import Recognizer
 
 needs_library = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
@@ -108,6 +109,24 @@ def test_a_file_of_another_model_or_version_is_not_used(
     assert (about(folder).proof() is None) == (name != "sources_hash")
     about(folder).keep_packed(matrices)  # in place of the stale one
     assert_same(about(folder).packed(), matrices)
+
+
+@pytest.mark.parametrize("made_in", [FLOAT32, BFLOAT16])
+@pytest.mark.parametrize("used_in", [FLOAT32, BFLOAT16])
+def test_a_cpu_with_other_number_types(
+    folder: Path, made_in: int, used_in: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packed matrices are not read in another type; a proof in bfloat16 covers float32, which rounds less."""
+    monkeypatch.setattr(module, "encoder_type", lambda: made_in)
+    about(folder).keep_packed(random_matrices([128]))
+    about(folder).keep_proof(Int8Proof(("a.flac",)))
+    monkeypatch.setattr(module, "encoder_type", lambda: used_in)
+    assert bool(about(folder).packed()) == (made_in == used_in)
+    assert bool(about(folder).packed_file()) == (made_in == used_in)
+    assert bool(about(folder).proof()) == (used_in == FLOAT32 or made_in == BFLOAT16)
+    demo_proof = about(demo.MODEL).proof()  # on both kinds of CPU
+    assert demo_proof
+    assert demo_proof.holds
 
 
 def test_changes_that_the_fingerprint_notices(folder: Path) -> None:
@@ -284,16 +303,34 @@ def test_matrices_of_another_size_are_packed_again(folder: Path) -> None:
 
 
 @needs_library
+def test_matrices_packed_on_another_cpu_are_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float32 bytes of an encoder are not taken for bfloat16."""
+    assert LIBRARY
+    if not is_bfloat16_fast(LIBRARY):
+        pytest.skip("this CPU packs in float32 only")
+    clip = demo.clips()[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(native_library, "is_bfloat16_fast", lambda _: False)
+        model = load_model(folder, "int8", "native")
+        assert model.network.audio_encoder.type == "float32"
+    model = load_model(folder, "int8", "native")
+    assert model.network.audio_encoder.type == "bfloat16"
+    assert Recognizer(model).transcribe(clip.path).text == clip.written
+
+
+@needs_library
 def test_only_int8_is_kept(folder: Path) -> None:
     load_model(folder, "float32", "native")
     assert about(folder).packed() == {}
 
 
 @needs_library
-def test_a_view_of_too_few_or_unaligned_bytes() -> None:
+def test_a_view_of_other_or_unaligned_bytes() -> None:
     assert LIBRARY
     packed = Packed.of(LIBRARY, np.ones((32, 64), np.float32), INT8)
     Packed.view(LIBRARY, packed.bytes, 32, 64, INT8, has_offset=False)
-    for content, rows in ((packed.bytes[:-1], 32), (packed.bytes, 48), (packed.bytes[1:], 16)):
+    taller = Packed.of(LIBRARY, np.ones((64, 64), np.float32), INT8)
+    views = (packed.bytes[:-1], 32), (packed.bytes, 48), (packed.bytes[1:], 16), (taller.bytes, 32)
+    for content, rows in views:
         with pytest.raises(ValueError, match="not a packed matrix"):
             Packed.view(LIBRARY, content, rows, 64, INT8, has_offset=False)
