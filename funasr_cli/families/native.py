@@ -158,11 +158,11 @@ class Matrices:
 
 
 def load_parts(
-    checkpoint: Checkpoint, parts: list[NativePart], dtype: str, kept: Kept
+    checkpoint: Checkpoint, parts: list[NativePart], dtype: str, kept: Kept | None = None
 ) -> dict[str, NativeDecoder | NativeNetwork]:
     """Load the networks of parts that `native_parts` has returned; return them by their prefixes.
 
-    Packed matrices are kept unless everything is float32, which is for comparisons.
+    Packed matrices are kept, unless `kept` is None or everything is float32, which is for comparisons.
     """
     loaded = library()
     assert loaded is not None
