@@ -154,14 +154,18 @@ class Kept:
 
         The system reads a page when it is first used, and several processes share it.
         """
-        with suppress(ModelError, OSError, ValueError):
-            if path := self.packed_file():
-                spans = read_header(path).spans
-                with path.open("rb") as file:
+        for place in self.places:
+            with (
+                suppress(ModelError, OSError, ValueError),
+                open_file(file_in(place, PACKED_FILE)) as (file, _),
+            ):
+                # By its descriptor: the header is of this file, even if another process replaces it now.
+                header = read_header(Path(f"/dev/fd/{file.fileno()}"))
+                if header.metadata == self._packed_stamp():
                     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                mapped.madvise(mmap.MADV_WILLNEED)  # it is read in the background from now on
-                content = np.frombuffer(mapped, np.uint8)
-                return {name: content[begin:end] for name, (begin, end) in spans.items()}
+                    mapped.madvise(mmap.MADV_WILLNEED)  # it is read in the background from now on
+                    content = np.frombuffer(mapped, np.uint8)
+                    return {name: content[begin:end] for name, (begin, end) in header.spans.items()}
         return {}
 
     def keep_packed(self, matrices: Mapping[str, np.ndarray]) -> Path | None:

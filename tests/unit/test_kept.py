@@ -257,6 +257,25 @@ def test_writers_at_the_same_time(folder: Path) -> None:
     assert not (folder.parent / "home").exists()
 
 
+def test_a_file_that_is_replaced_while_it_is_opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it states is not taken for what another file states."""
+    kept, matrices = about(folder), random_matrices([64, 640])
+    path = kept.keep_packed(matrices)
+    assert path
+
+    def replaced(opened: Path) -> object:
+        header = read_header(opened)
+        kept.keep_packed(random_matrices([640, 64, 64 * len(calls)]))
+        calls.append(opened)
+        return header
+
+    calls: list[Path] = [path]
+    monkeypatch.setattr(module, "read_header", replaced)
+    found = kept.packed()
+    assert len(calls) > 1
+    assert_same(found, matrices)
+
+
 def test_small_matrices_are_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEAST_PACKED_BYTES", 1000)
     assert about(folder).keep_packed(random_matrices([900])) is None
