@@ -39,6 +39,10 @@ ELSEWHERE = "or use a machine with more memory"
 LIGHTER_DENSE = "--dtype stored needs less memory, but is much slower on a CPU"
 LIGHTER_NATIVE = "--dtype int8 needs less memory"
 UNPROVEN = "close other programs; or add --dtype int8, which needs less memory and is then not compared"
+UNWRITTEN = (
+    "the result cannot be kept, so each start compares again; make this writable: {}; or add --dtype int8,"
+    " which is then not compared"
+)
 EXACT = "so this model is computed in float32; --dtype int8 is faster"
 OVERFLOWS = "float16"  # mlx-audio can store it, but its range is too small to compute in for this model
 
@@ -174,24 +178,29 @@ def int8_proof(checkpoint: Checkpoint, folder: Path, say: Callable[[str], None] 
     """Return whether a model that `native_parts` accepts writes the same in int8 as in float32.
 
     The first call compares them, which takes about as long as transcribing a few clips in float32, and keeps the
-    result.
+    result, at least until this process ends.
 
     Args:
         checkpoint: the opened model.
         folder: its folder.
-        say: called with a message before the comparison.
+        say: called with a message before the comparison, and with one if the result cannot be written.
 
     Raises:
         SetupError: there is not enough memory for the comparison.
     """
     kept = Kept.about(checkpoint, folder)
-    if (proof := kept.proof()) is None:
-        say(f"{folder.name} is used on a CPU for the first time: comparing int8 with float32, once")
+    if (proof := kept.proof() or _not_written.get(kept.fingerprint)) is None:
+        say(f"{folder.name}: comparing int8 with float32 on a few clips; no result of this version is kept yet")
         proof = prove(partial(_load_to_compare, checkpoint, folder))
-        kept.keep_proof(proof)
+        if kept.keep_proof(proof) is None:
+            _not_written[kept.fingerprint] = proof
+            say(UNWRITTEN.format(" or ".join(map(str, kept.places))))
         if not proof.holds:
             kept.drop_packed()
     return proof
+
+
+_not_written: dict[str, Int8Proof] = {}  # by fingerprint: results of this process that could not be kept in a file
 
 
 def _load_to_compare(checkpoint: Checkpoint, folder: Path, dtype: str, engine: str) -> SpeechModel:

@@ -87,6 +87,25 @@ def test_it_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @needs_library
+def test_a_result_that_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is used until the process ends, and said once, with what to do."""
+    folder, home = convert(demo.MODEL, tmp_path / "m").folder, tmp_path / "home"
+    for place in (folder / "native", home):
+        place.write_text("a file where a folder would be")
+    monkeypatch.setenv("FUNASR_HOME", str(home))
+    monkeypatch.setattr(load, "_not_written", {})
+    said: list[str] = []
+    proof = int8_proof(open_model(folder), folder, said.append)
+    assert proof.holds
+    assert [("--dtype int8" in each, str(folder / "native") in each, str(home) in each) for each in said] == [
+        (False, False, False), (True, True, True),
+    ]  # fmt: skip
+    monkeypatch.setattr(load, "prove", None)
+    assert int8_proof(open_model(folder), folder, said.append) == proof
+    assert len(said) == 2
+
+
+@needs_library
 @pytest.mark.slow
 def test_info_shows_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("funasr_cli.families.kept.LEAST_PACKED_BYTES", 1)
