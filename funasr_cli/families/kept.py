@@ -33,18 +33,19 @@ from funasr_cli.checkpoints.format import (
     FORMAT,
     KEPT_FOLDER,
     read_header,
+    sha256_of,
     write_json,
     write_safetensors,
 )
-from funasr_cli.checkpoints.untrusted import file_in, open_file, read_json, read_limited
+from funasr_cli.checkpoints.untrusted import file_in, open_file, optional_file_in, read_json, read_limited
 from funasr_cli.errors import ModelError
 from funasr_cli.native.build import sources_hash
 from funasr_cli.native.library import ALIGNMENT, ARITHMETIC, BFLOAT16, TYPES, encoder_type
 from funasr_cli.paths import cache_folder
 
-KEPT_FILES = PROOF_FILE, PACKED_FILE = ("int8.json", "int8.safetensors")
+KEPT_FILES = PROOF_FILE, PACKED_FILE, DIGEST_FILE = ("int8.json", "int8.safetensors", "int8.sha256")
 EDGE_BYTES = 4096  # hashed at both ends of each tensor
-CONFIG_LIMIT_BYTES = 1 << 20
+CONFIG_LIMIT_BYTES, DIGEST_LIMIT_BYTES = 1 << 20, 1 << 12
 LEAST_PACKED_BYTES = 1 << 26  # less is packed in a moment at each start
 SPARE_BYTES = 1 << 28  # free space that is left on the disk
 log = logging.getLogger(__name__)
@@ -178,7 +179,7 @@ class Kept:
         sizes = {name: stored_bytes(content.nbytes) for name, content in matrices.items()}
         if (total := sum(sizes.values())) < LEAST_PACKED_BYTES:
             return None
-        specs = {name: ("uint8", (size,)) for name, size in sizes.items()}
+        specs, digest = {name: ("uint8", (size,)) for name, size in sizes.items()}, ""
 
         def contents() -> Iterator[memoryview]:
             for name, content in matrices.items():
@@ -186,18 +187,36 @@ class Kept:
                 yield (np.pad(content, (0, missing)) if missing else content).data
 
         def write(path: Path) -> None:
+            nonlocal digest
             free_bytes = shutil.disk_usage(path.parent).free
             if free_bytes < total + SPARE_BYTES:
                 raise OSError(f"{total} bytes do not fit on the disk, where {free_bytes} are free")
-            write_safetensors(path, specs, contents(), self._packed_stamp(), ALIGNMENT)
+            digest = write_safetensors(path, specs, contents(), self._packed_stamp(), ALIGNMENT)
+            (path.parent / DIGEST_FILE).unlink(missing_ok=True)  # without it, nothing is compared
 
-        return self._write(PACKED_FILE, write)
+        def state_digest(place: Path) -> None:
+            (place / DIGEST_FILE).write_text(f"{digest}  {PACKED_FILE}\n", encoding="utf-8")
+
+        return self._write(PACKED_FILE, write, state_digest)
+
+    def packed_problem(self) -> str | None:
+        """Hash the file of packed matrices; return what is wrong with it, or None. No start takes that time."""
+        with suppress(ModelError, OSError):
+            if (path := self.packed_file()) and (stated := optional_file_in(path.parent, DIGEST_FILE)):
+                digest, found = (
+                    read_limited(stated, DIGEST_LIMIT_BYTES).decode(errors="replace")[:64],
+                    sha256_of(path),
+                )
+                if digest != found:
+                    return f"{path}: changed since it was written (SHA-256 differs); delete it: it is made again"
+        return None
 
     def drop_packed(self) -> None:
         """Remove packed matrices, if there are any."""
         for place in self.places:
-            with suppress(OSError):
-                (place / PACKED_FILE).unlink()
+            for name in (PACKED_FILE, DIGEST_FILE):
+                with suppress(OSError):
+                    (place / name).unlink()
 
     def _packed_stamp(self) -> dict[str, str]:
         """Return what the file must state. The layout of packed weights may change with the library's sources."""
@@ -206,8 +225,13 @@ class Kept:
 
     # --- writing ---
 
-    def _write(self, name: str, write: Callable[[Path], object]) -> Path | None:
-        """Create a file completely or not at all, in the first place that can be written to."""
+    def _write(
+        self, name: str, write: Callable[[Path], object], then: Callable[[Path], object] = lambda _: None
+    ) -> Path | None:
+        """Create a file completely or not at all, in the first place that can be written to, and call `then`.
+
+        No other process writes to that folder meanwhile.
+        """
         for place in self.places:
             try:
                 if place.is_symlink():  # it may lead to a folder of another program
@@ -221,6 +245,7 @@ class Kept:
                         with part.open("rb") as file:
                             os.fsync(file.fileno())
                         part.replace(place / name)
+                        then(place)
                     finally:
                         part.unlink(missing_ok=True)
                 return place / name

@@ -10,6 +10,7 @@ from funasr_cli.checkpoints.tensors import FLOATING, is_finite
 from funasr_cli.checkpoints.untrusted import optional_file_in
 from funasr_cli.errors import ModelError
 from funasr_cli.families import registry
+from funasr_cli.families.kept import Kept
 from funasr_cli.families.open import open_model
 from funasr_cli.hubs.find import Progress, counter
 
@@ -54,6 +55,8 @@ def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
             else:
                 problems.append(f"{name}: changed since the conversion (SHA-256 differs)")
     problems += _not_finite(checkpoint, progress)
+    if packed := Kept.about(checkpoint, folder).packed_problem():
+        problems.append(packed)
     if problems:
         lines = [f"{folder}: damaged or incomplete", *shortened(problems, SHOWN_PROBLEMS)]
         raise ModelError("\n  ".join(lines), files.CONVERT_AGAIN_HINT, code="model-damaged")

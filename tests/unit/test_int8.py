@@ -170,7 +170,7 @@ def test_packed_weights_without_a_use_are_removed(
         folder = convert(source, tmp_path / name).folder
         assert int8_proof(open_model(folder), folder).holds == holds
         names = {path.name for path in (folder / "native").iterdir()}
-        assert names == {"int8.json"} | ({"int8.safetensors"} if holds else set())
+        assert names == {"int8.json"} | ({"int8.safetensors", "int8.sha256"} if holds else set())
 
 
 # --- conversions ---
@@ -233,6 +233,31 @@ def test_room_for_packed_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         convert(demo.MODEL, tmp_path / f"{quantize}, unverified", quantize=quantize)
         kept = (folder / "native/int8.safetensors").stat().st_size
         assert kept * 0.98 < sizes[-2] - sizes[-1] < kept * 1.02
+
+
+@needs_library
+@pytest.mark.parametrize("place", ["the model", "the cache"])
+def test_damaged_packed_weights(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check finds them, wherever they are kept; without them the model is intact."""
+    monkeypatch.setattr("funasr_cli.families.kept.LEAST_PACKED_BYTES", 1)
+    monkeypatch.setenv("FUNASR_HOME", str(tmp_path / "home"))
+    folder = convert(demo.MODEL, tmp_path / "m").folder
+    if place == "the cache":
+        (folder / "native").write_text("a file where a folder would be")
+    load_model(folder, "int8", "native")
+    check_model(folder)
+    path = Kept.about(open_model(folder), folder).packed_file()
+    assert path
+    assert path.is_relative_to(folder) == (place == "the model")
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+    with refused("model-damaged", str(path)):
+        check_model(folder)
+    path.unlink()
+    check_model(folder)
+    load_model(folder, "int8", "native")
+    check_model(folder)
 
 
 def test_random_models_count_as_proven(tmp_path: Path) -> None:

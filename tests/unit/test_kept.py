@@ -19,7 +19,7 @@ from support.small import edit_json
 from funasr_cli import demo
 from funasr_cli.checkpoints.format import read_header
 from funasr_cli.families import kept as module
-from funasr_cli.families.kept import EDGE_BYTES, PACKED_FILE, PROOF_FILE, Int8Proof, Kept, fingerprint
+from funasr_cli.families.kept import DIGEST_FILE, EDGE_BYTES, PACKED_FILE, PROOF_FILE, Int8Proof, Kept, fingerprint
 from funasr_cli.families.load import load_model
 from funasr_cli.families.open import open_model
 from funasr_cli.native import library as native_library
@@ -70,7 +70,7 @@ def test_matrices_come_back_bit_by_bit(sizes: list[int], tmp_path_factory: pytes
     assert kept.packed() == {}
     assert kept.keep_packed(matrices) == folder / "native" / PACKED_FILE
     assert_same(kept.packed(), matrices)
-    assert [path.name for path in (folder / "native").iterdir()] == [PACKED_FILE]
+    assert {path.name for path in (folder / "native").iterdir()} == {PACKED_FILE, DIGEST_FILE}
 
 
 @pytest.mark.parametrize("damage", ["truncated", "longer", "empty", "garbage", "header", "a link", "a folder"])
@@ -224,7 +224,7 @@ def test_an_interruption_leaves_the_earlier_file(
     else:
         with pytest.raises(KeyboardInterrupt):
             kept.keep_packed(random_matrices([200]))
-    assert [path.name for path in (folder / "native").iterdir()] == [PACKED_FILE]
+    assert {path.name for path in (folder / "native").iterdir()} == {PACKED_FILE, DIGEST_FILE}
     assert_same(kept.packed(), matrices)
 
 
@@ -233,7 +233,7 @@ def test_what_a_killed_process_left_is_replaced(folder: Path) -> None:
     (folder / "native").mkdir()
     (folder / "native" / f".{PACKED_FILE}.part").write_bytes(b"half")
     kept.keep_packed(random_matrices([100]))
-    assert [path.name for path in (folder / "native").iterdir()] == [PACKED_FILE]
+    assert {path.name for path in (folder / "native").iterdir()} == {PACKED_FILE, DIGEST_FILE}
 
 
 def test_writers_at_the_same_time(folder: Path) -> None:
@@ -251,9 +251,10 @@ def test_writers_at_the_same_time(folder: Path) -> None:
         thread.join()
     assert set(found) <= {None, folder / "native" / PACKED_FILE}
     assert any(found)
+    assert kept.packed_problem() is None
     for each in (in_use, kept.packed()):
         assert_same(each, matrices)
-    assert [path.name for path in (folder / "native").iterdir()] == [PACKED_FILE]
+    assert {path.name for path in (folder / "native").iterdir()} == {PACKED_FILE, DIGEST_FILE}
     assert not (folder.parent / "home").exists()
 
 
