@@ -1,6 +1,7 @@
 """Loading a model: strict checks of names and shapes, and the type that suits the device."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -45,6 +46,7 @@ UNWRITTEN = (
 )
 EXACT = "so this model is computed in float32; --dtype int8 is faster"
 OVERFLOWS = "float16"  # mlx-audio can store it, but its range is too small to compute in for this model
+log = logging.getLogger(__name__)
 
 
 def load_model(folder: Path, dtype: str | None = AUTO_DTYPE, engine: str = AUTO_ENGINE) -> SpeechModel:
@@ -63,8 +65,12 @@ def load_model(folder: Path, dtype: str | None = AUTO_DTYPE, engine: str = AUTO_
             engine cannot compute this model, or not on this device.
         ModelError: the folder is incomplete or damaged, or the weights do not match the configuration.
         SetupError: there is not enough memory, or the native engine is missing.
+
+    Comparing int8 is logged as information. If float32 is computed because of it, this is logged as a warning.
     """
-    chosen = choose_engine(folder, dtype, engine)
+    chosen = choose_engine(folder, dtype, engine, say=log.info)
+    if chosen.exact:
+        log.warning("%s: %s", folder.name, chosen.exact)
     usual = INT8 if chosen.engine == NATIVE else default_dtype()
     return load_checkpoint(open_model(folder), folder, chosen.dtype or usual, chosen.engine)
 

@@ -106,6 +106,23 @@ def test_a_result_that_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @needs_library
+def test_from_python_it_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The comparison as information, and as a warning that a model is computed in float32."""
+    folder = convert(demo.MODEL, tmp_path / "m").folder
+    caplog.set_level("INFO", load.__name__)
+    monkeypatch.setattr(load, "prove", lambda _: Int8Proof(("a", "b"), ("b",)))
+    for levels in (["INFO", "WARNING"], ["WARNING"]):
+        caplog.clear()
+        assert load_model(folder).engine.startswith("mlx float32")
+        assert [record.levelname for record in caplog.records if record.name == load.__name__] == levels
+    caplog.clear()
+    load_model(folder, "int8")
+    assert not [record for record in caplog.records if record.name == load.__name__]
+
+
+@needs_library
 @pytest.mark.slow
 def test_info_shows_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("funasr_cli.families.kept.LEAST_PACKED_BYTES", 1)

@@ -110,6 +110,7 @@ def test_the_users_files_in_a_model_are_not_deleted(tmp_path: Path, name: str, l
     [
         ("native/int8.json", True),
         ("native/.int8.safetensors.part", True),
+        ("native/int8.sha256", True),
         ("native/mine", False),
         ("other/int8.json", False),
     ],
