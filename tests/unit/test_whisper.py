@@ -36,6 +36,7 @@ from funasr_cli.families.whisper.model import WhisperModel
 from funasr_cli.hubs.repository import wanted
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
+from funasr_cli.scheduling.scheduler import of_session
 from funasr_cli.speech_model import SegmentRequest
 from funasr_cli.subtitles import pieces_of
 from funasr_cli.transcript import Segment
@@ -395,10 +396,10 @@ OWN = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("session_options", [{}, {"language": "fr", "translate": True, "segment_times": True}])
-def test_rows_have_options_of_their_own(shared: WhisperModel, session_options: dict[str, Any]) -> None:
+def test_rows_have_options_of_their_own(shared: WhisperModel) -> None:
     """Rows that join one session write what they write alone. They ignore the options of it and of other rows."""
-    session, found, owners = shared.session(TranscribeOptions(**session_options)), dict[int, Segment](), {}
+    other = TranscribeOptions(language="fr", translate=True, segment_times=True, word_times=True, max_tokens=3)
+    session, found, owners = shared.session(other), dict[int, Segment](), dict[int, int]()
     own = [TranscribeOptions(**({"max_tokens": 6} | each)) for each in OWN]
     for index, options in enumerate(own):
         joins = dataclasses.replace(request(CLIPS[index % 3]), options=options)
@@ -411,7 +412,7 @@ def test_rows_have_options_of_their_own(shared: WhisperModel, session_options: d
         found |= {owners[each.row]: each.hypothesis.segment for each in session.step() if each.hypothesis}
     for index, options in enumerate(own):
         assert_same(*decode(shared, options, CLIPS[index % 3]), found[index])
-    assert {name for each in OWN for name in each} <= set(shared.row_options)
+    assert len({of_session(options, shared) for options in own}) == 1
 
 
 def test_hotwords_that_are_too_long_are_refused_before_their_row_joins_others(shared: WhisperModel) -> None:
