@@ -49,7 +49,7 @@ class Request:
     synthetic: tuple[Size, ...]  # further models, with random weights
     device: str | None  # None lets MLX choose
     dtype: str | None  # type to compute in, as `load_model` takes it
-    engine: str  # what computes the decoder, as `load_model` takes it
+    engine: str  # what computes the model, as `load_model` takes it
     optional: frozenset[str]  # "dtype", "engine": defaults that are ignored for a model that they do not suit
     audio: tuple[Path, ...]  # if empty, the demo clips or generated noise, depending on the mode
     options: TranscribeOptions

@@ -22,6 +22,7 @@ from funasr_cli.cli.serve import KEY_VARIABLE
 from funasr_cli.cli.settings import CONFIG_VARIABLE, Setting, command_settings, config_file, settings_in_force
 from funasr_cli.errors import FunASRError, ModelError
 from funasr_cli.languages import LANGUAGES
+from funasr_cli.options import INT8
 from funasr_cli.paths import REFERENCE_PYTHON
 
 if TYPE_CHECKING:
@@ -124,15 +125,16 @@ def _kept() -> dict[str, Any]:
     """Describe what the native engine keeps about each model that it can compute."""
     from funasr_cli.families import registry
     from funasr_cli.families.kept import Kept
+    from funasr_cli.families.native import native_parts
     from funasr_cli.families.open import open_model
 
     found = {}
     for row in known_models():
         folder = Path(row["folder"])
-        with suppress(ModelError):
+        with suppress(FunASRError):  # a problem is listed elsewhere, or the engine cannot compute it here
             checkpoint = open_model(folder)
-            if registry.of_config(checkpoint.config).native:
-                found[row["name"]] = _kept_in_words(Kept.about(checkpoint, folder))
+            native_parts(checkpoint, registry.of_config(checkpoint.config), INT8)
+            found[row["name"]] = _kept_in_words(Kept.about(checkpoint, folder))
     return {"int8 on a CPU": found}
 
 

@@ -74,7 +74,9 @@ def test_with_a_compiler(tree: Path, tmp_path: Path) -> None:
         result = json.loads(
             run(installed, "transcribe", "-m", "demo", "--engine", "native", "-f", "jsonl", str(CLIP.path))
         )
-        assert (result["text"], result["engine"]) == (CLIP.written, f"native int8, {SETS[0]}")
+        assert result["text"] == CLIP.written
+        assert result["engine"].startswith("native int8")
+        assert result["engine"].endswith(SETS[0])
 
 
 @pytest.mark.parametrize(

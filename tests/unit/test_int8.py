@@ -124,11 +124,14 @@ def test_from_python_it_is_logged(
 
 @needs_library
 @pytest.mark.slow
-def test_info_shows_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_info_shows_what_is_kept(
+    make_checkpoint: MakeCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of a model that the engine cannot compute."""
     monkeypatch.setattr("funasr_cli.families.kept.LEAST_PACKED_BYTES", 1)
     monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
     folder = convert(demo.MODEL, tmp_path / "models/mine").folder
-    convert(Path(__file__).parents[1] / "data/sense_voice_small", tmp_path / "models/other")
+    convert(make_checkpoint(), tmp_path / "models/other")
 
     def shown() -> dict[str, str]:
         return json.loads(invoke("info", "--json").stdout)["int8 on a CPU"]
@@ -206,20 +209,24 @@ def test_a_conversion_has_a_proof(quantize: str | None, tmp_path: Path, monkeypa
     folder = conversion.folder
     kept = Kept.about(open_model(folder), folder)
     assert kept.proof() == conversion.proof.int8
-    assert len(kept.packed()) == 4 * open_model(folder).config.llm.num_hidden_layers + 1
+    packed, layers = kept.packed(), open_model(folder).config.llm.num_hidden_layers
+    assert sum(name.startswith("llm.") for name in packed) == 4 * layers + 1
+    assert {name.partition(".")[0] for name in packed} >= {"llm", "audio_encoder", "audio_adaptor"}
     check_model(folder)
     again = funasr_cli.convert(demo.MODEL, tmp_path / "m", force=True, verify="off")
     assert again.proof is None
     assert not (folder / "native").exists()
 
 
-@pytest.mark.parametrize("why", ["no library", "another family", "no memory"])
-def test_a_conversion_without_a_proof(why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("why", ["no library", "an odd shape", "no memory"])
+def test_a_conversion_without_a_proof(
+    why: str, make_checkpoint: MakeCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = demo.MODEL
     if why == "no library":
         monkeypatch.setenv("FUNASR_NATIVE", "0")
-    elif why == "another family":
-        source = Path(__file__).parents[1] / "data/sense_voice_small"
+    elif why == "an odd shape":
+        source = make_checkpoint()
     elif LIBRARY is None:
         pytest.skip(WITHOUT)
     else:

@@ -9,6 +9,7 @@ import pytest
 from support.errors import refused
 from support.native import LIBRARY, WITHOUT
 from support.small import convert
+from support.whisper import random_tensors, write_hf
 
 import funasr_cli
 from funasr_cli import demo
@@ -118,7 +119,7 @@ def test_models_that_the_engine_cannot_compute_need_no_proof(
 ) -> None:
     monkeypatch.setattr(load, "prove", None)
     if why == "another family":
-        folder = convert(Path(__file__).parents[1] / "data/sense_voice_small", tmp_path / "m").folder
+        folder = convert(write_hf(tmp_path / "source", random_tensors()), tmp_path / "m").folder
     elif why == "an odd group":
         folder = convert(demo.MODEL, tmp_path / "m", quantize="8", group_size=32).folder
     else:

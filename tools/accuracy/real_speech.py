@@ -269,7 +269,7 @@ def parse() -> argparse.Namespace:
                         help="a field of TranscribeOptions, such as batch_size=1, or a constant of "
                         "scheduling/segments.py, such as MARGIN_S=0.3")  # fmt: skip
     parser.add_argument("--dtype", help="number type; default: as `funasr transcribe`")
-    parser.add_argument("--engine", help="what computes the decoder; default: as `funasr transcribe`")
+    parser.add_argument("--engine", help="what computes the model; default: as `funasr transcribe`")
     return parser.parse_args()
 
 

@@ -27,7 +27,7 @@ class Engine(Protocol):
 
 
 def serve(engine: Engine, answers: Any, packages: tuple[str, ...]) -> None:
-    """Report versions and, where it is known, what computes the decoder; then answer requests until stdin ends.
+    """Report versions and, where it is known, what computes the model; then answer requests until stdin ends.
 
     A request is {"clips": [paths], "tokens": n, "count": true or false}.
     """
