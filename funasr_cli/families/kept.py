@@ -208,7 +208,7 @@ class Kept:
                     sha256_of(path),
                 )
                 if digest != found:
-                    return f"{path}: changed since it was written (SHA-256 differs); delete it: it is made again"
+                    return f"{path}: changed since it was written (SHA-256 differs)"
         return None
 
     def drop_packed(self) -> None:

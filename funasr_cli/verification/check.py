@@ -15,6 +15,7 @@ from funasr_cli.families.open import open_model
 from funasr_cli.hubs.find import Progress, counter
 
 SHOWN_PROBLEMS = 8
+DELETE_HINT = "delete that file: the model is intact, and the file is made again when it is needed"
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,12 @@ def check_model(folder: Path, progress: Progress = lambda *_: None) -> Checked:
             else:
                 problems.append(f"{name}: changed since the conversion (SHA-256 differs)")
     problems += _not_finite(checkpoint, progress)
+    hint = files.CONVERT_AGAIN_HINT if problems else DELETE_HINT
     if packed := Kept.about(checkpoint, folder).packed_problem():
         problems.append(packed)
     if problems:
         lines = [f"{folder}: damaged or incomplete", *shortened(problems, SHOWN_PROBLEMS)]
-        raise ModelError("\n  ".join(lines), files.CONVERT_AGAIN_HINT, code="model-damaged")
+        raise ModelError("\n  ".join(lines), hint, code="model-damaged")
     return Checked(checkpoint, size_bytes, sha256, len(sums) - len(notes), notes)
 
 

@@ -22,7 +22,7 @@ from funasr_cli.families.int8 import SENTENCE, clips_for, prove
 from funasr_cli.families.kept import Int8Proof, Kept
 from funasr_cli.families.load import int8_proof, load_model
 from funasr_cli.families.open import open_model
-from funasr_cli.verification.check import check_model
+from funasr_cli.verification.check import DELETE_HINT, check_model
 
 needs_library = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
 
@@ -276,8 +276,9 @@ def test_damaged_packed_weights(place: str, tmp_path: Path, monkeypatch: pytest.
     content = bytearray(path.read_bytes())
     content[-1000] ^= 1
     path.write_bytes(content)
-    with refused("model-damaged", str(path)):
+    with refused("model-damaged", str(path)) as caught:
         check_model(folder)
+    assert caught.value.hint == DELETE_HINT
     path.unlink()
     check_model(folder)
     load_model(folder, "int8", "native")
