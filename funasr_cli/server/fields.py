@@ -32,6 +32,7 @@ TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 SEPARATORS = re.compile(r"[,;，、；\n]")  # of a list of terms
 SENTENCE = re.compile(r"[.!?。！？:：]")
 MOST_WORDS, MOST_CHARACTERS = 4, 40  # of a term
+MOST_TERMS, MOST_EXPECTED_CHARACTERS = 1000, 20_000  # of keywords and prompt together; the model allows fewer tokens
 MISSPELT = 0.85  # similarity of an unknown field to one of ours
 
 
@@ -231,12 +232,17 @@ def wanted(fields: Fields, model: str | None = None, *, translate: bool = False)
     options, spelled, notes = _options(fields)
     if include:
         options, spelled["confidence"] = _set(options, "include", confidence=True), "include"
+    prompt = fields.text("prompt") or ""
+    terms, length = [*options.hotwords, *terms_in(prompt)], sum(map(len, (*options.hotwords, prompt)))
+    if len(terms) > MOST_TERMS or length > MOST_EXPECTED_CHARACTERS:  # before the model counts their tokens
+        limit = f"more than {MOST_TERMS:,} terms or {MOST_EXPECTED_CHARACTERS:,} characters to expect"
+        raise invalid("prompt" if prompt else "keywords", limit, "prompt-too-long")
     if WORD in granularities:
         options = _set(options, "timestamp_granularities", word_times=True)
         spelled["word_times"] = "timestamp_granularities"
     return Wanted(
         model or fields.text("model"), format, stream, options, spelled, WORD in granularities, bool(include),
-        translate or fields.truth("translate", default=False), fields.text("prompt") or "", tuple(notes),
+        translate or fields.truth("translate", default=False), prompt, tuple(notes),
     )  # fmt: skip
 
 
