@@ -195,17 +195,18 @@ def _number(name: str, value: Any) -> float:
     return number
 
 
-def wanted(fields: Fields, model: str | None = None, *, translate: bool = False) -> Wanted:
+def wanted(given: Sequence[tuple[str, Any]], model: str | None = None, *, translate: bool = False) -> Wanted:
     """Return what a request asks for.
 
     Args:
-        fields: of the request.
+        given: the names and values of the request's fields.
         model: from the path; None takes the field.
         translate: whether it asks for a translation, by its path.
 
     Raises:
         Problem: a value cannot be right, regardless of the model.
     """
+    fields = Fields(given)
     for name in SPEAKERS:
         if fields.texts(name) and (name != "spk" or fields.truth(name, default=False)):
             raise invalid(

@@ -23,7 +23,8 @@ from funasr_cli.server.problems import RETRY, Problem, invalid
 
 JSON = "application/json"
 MOST_JSON_BYTES = 16 << 20  # a body of JSON has to be in memory as a whole
-MOST_FIELDS = 1000
+MOST_FILES = 1000
+MOST_FIELDS = 200  # besides the file
 STALL_S = 60.0  # longest pause within an upload
 
 
@@ -84,7 +85,7 @@ def _counted(request: Request, most_bytes: int) -> Request:
 
 async def _from_form(request: Request, file: BinaryIO) -> list[tuple[str, Any]]:
     try:
-        form = await request.form(max_files=MOST_FIELDS, max_fields=MOST_FIELDS)
+        form = await request.form(max_files=MOST_FILES, max_fields=MOST_FIELDS)
     except (Problem, ClientDisconnect, OSError):
         raise
     except Exception as error:  # whatever a damaged body makes the parser raise
@@ -103,13 +104,20 @@ async def _from_form(request: Request, file: BinaryIO) -> list[tuple[str, Any]]:
 
 
 async def _from_json(request: Request, file: BinaryIO) -> list[tuple[str, Any]]:
+    body = await request.body()
+    return await run_in_threadpool(_read_json, body, file)
+
+
+def _read_json(body: bytes, file: BinaryIO) -> list[tuple[str, Any]]:
     """Read a JSON object whose `file` is base64, with or without the beginning of a data URL."""
     try:
-        fields = json.loads(await request.body())
+        fields = json.loads(body)
         if not isinstance(fields, Mapping):
             raise ValueError
     except (ValueError, RecursionError) as error:
         raise invalid(None, "the body is not a JSON object") from error
+    if len(fields) > MOST_FIELDS + 1:
+        raise invalid(None, f"the JSON object has more than {MOST_FIELDS} fields besides the file")
     content = fields.get("file")
     if not isinstance(content, str):
         raise invalid("file", "'file' must be the recording in base64", "missing_required_parameter")
@@ -118,7 +126,7 @@ async def _from_json(request: Request, file: BinaryIO) -> list[tuple[str, Any]]:
                                    validate=True)  # fmt: skip
     except (binascii.Error, ValueError) as error:
         raise invalid("file", "'file' is not base64") from error
-    await run_in_threadpool(file.write, decoded)
+    file.write(decoded)
     return [(name, value) for name, value in fields.items() if name != "file"]
 
 

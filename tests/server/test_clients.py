@@ -14,7 +14,7 @@ from support.serving import Served, serving
 
 from funasr_cli import demo
 from funasr_cli.capabilities import Capabilities
-from funasr_cli.server.fields import OWN, Fields, Wanted, terms_in, wanted
+from funasr_cli.server.fields import OWN, Wanted, terms_in, wanted
 from funasr_cli.server.problems import Problem
 
 CLIP = demo.clips()[3].path
@@ -87,7 +87,7 @@ def test_the_order_of_the_parts_does_not_matter(server: Served, text: str) -> No
 
 
 def parsed(*fields: tuple[str, Any]) -> Wanted:
-    return wanted(Fields(fields))
+    return wanted(fields)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ VALUES = st.recursive(
 def test_any_fields_are_understood_or_refused(fields: list[tuple[str, Any]]) -> None:
     """Nothing but a `Problem` is raised, and it can be written as JSON."""
     try:
-        found = wanted(Fields(fields))
+        found = wanted(fields)
     except Problem as problem:
         refused = problem
     else:

@@ -7,7 +7,10 @@ import socket
 import tempfile
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
 from pathlib import Path
 
 import httpx
@@ -17,6 +20,7 @@ from hypothesis import strategies as st
 from support.serving import MB, Served, serving
 from support.speaking import SpeakingModel
 
+import funasr_cli.server as server_package
 from funasr_cli import demo
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.server import uploads
@@ -151,6 +155,41 @@ def test_too_large(server: Served) -> None:
         assert answer.status_code == 413
         assert f"{2 * MB:,}" in answer.json()["error"]["message"]
     assert server.post(headers=WITH_KEY, json={"file": "A" * (3 * MB)}).status_code == 413
+
+
+def test_too_many_fields(server: Served) -> None:
+    fields = {f"x{number}": "" for number in range(201)}
+    file = {"file": ("a", CLIP)}
+    base64 = {"file": b64encode(CLIP).decode()}
+    assert server.post(headers=WITH_KEY, files=file, data=fields).status_code == 400
+    assert server.post(headers=WITH_KEY, json=base64 | fields).status_code == 400
+    del fields["x0"]
+    assert server.post(headers=WITH_KEY, files=file, data=fields).status_code == 200
+    assert server.post(headers=WITH_KEY, json=base64 | fields).status_code == 200
+
+
+@pytest.mark.parametrize("place", ["app.wanted", "uploads._read_json"])
+def test_others_are_answered_while_fields_are_read(
+    server: Served, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Neither JSON nor fields are read in the thread that moves bytes."""
+    reading, go_on = threading.Event(), threading.Event()
+    read = attrgetter(place)(server_package)
+
+    def slow(*given: object, **more: object) -> object:
+        reading.set()
+        assert go_on.wait(20)
+        return read(*given, **more)
+
+    monkeypatch.setattr(f"funasr_cli.server.{place}", slow)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.post, headers=WITH_KEY, json={"file": b64encode(CLIP).decode()})
+        try:
+            assert reading.wait(20)
+            assert httpx.get(f"{server.address}/health", timeout=5).status_code == 200
+        finally:
+            go_on.set()
+        assert answer.result().status_code == 200
 
 
 def test_a_full_disk(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
