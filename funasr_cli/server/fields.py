@@ -32,7 +32,10 @@ TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 SEPARATORS = re.compile(r"[,;，、；\n]")  # of a list of terms
 SENTENCE = re.compile(r"[.!?。！？:：]")
 MOST_WORDS, MOST_CHARACTERS = 4, 40  # of a term
-MOST_TERMS, MOST_EXPECTED_CHARACTERS = 1000, 20_000  # of keywords and prompt together; the model allows fewer tokens
+MOST_TERMS, MOST_EXPECTED_CHARACTERS = (
+    1000,
+    20_000,
+)  # of keywords and prompt together; the model allows fewer tokens
 MISSPELT = 0.85  # similarity of an unknown field to one of ours
 
 

@@ -25,6 +25,7 @@ from funasr_cli.families.registry import DEFAULT_ALIAS
 from funasr_cli.hubs.find import ALIASES
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
+from funasr_cli.scheduling import engine
 from funasr_cli.server import app
 from funasr_cli.server.fields import Wanted
 from funasr_cli.server.problems import Problem
@@ -114,6 +115,28 @@ def test_more_requests_than_places(server: Served, model: Held, pool: ThreadPool
     model.released.set()
     assert [answer.result().status_code for answer in served] == [200] * 3
     assert server.transcribe(CLIP).status_code == 200
+
+
+def test_more_temperatures_than_sessions(
+    model: Held, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One more is refused after a while."""
+    monkeypatch.setattr(engine, "LONGEST_WAIT_S", 0.2)
+    model.capabilities = replace(model.capabilities, sampling=True)
+    with serving({"held": demo.MODEL}, load=lambda _: Recognizer(model)) as server:
+        temperatures = [str(0.1 * number) for number in range(1, 1 + engine.MOST_LANES)]
+        held = [pool.submit(server.transcribe, CLIP, temperature=each) for each in temperatures]
+        wait_for(lambda: len(server.service._engine._lanes) == engine.MOST_LANES)
+        refused = server.transcribe(CLIP)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert int(refused.headers["retry-after"]) > 0
+        model.released.set()
+        assert [answer.result().status_code for answer in held] == [200] * 4
+
+
+def test_the_wait_for_a_session_ends_before_an_answer_begins() -> None:
+    """So that the status can say it."""
+    assert engine.LONGEST_WAIT_S < app.SILENCE_S
 
 
 @pytest.mark.parametrize("stream", ["true", "false"])
