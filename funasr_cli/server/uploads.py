@@ -21,10 +21,10 @@ from starlette.types import Message
 
 from funasr_cli.server.problems import RETRY, Problem, invalid
 
-JSON = "application/json"
+JSON, FORM = "application/json", "multipart/form-data"
 MOST_JSON_BYTES = 16 << 20  # a body of JSON has to be in memory as a whole
-MOST_FILES = 1000
 MOST_FIELDS = 200  # besides the file
+MOST_FIELD_BYTES = 64 << 10  # of a form, which has to be in memory but for its file
 STALL_S = 60.0  # longest pause within an upload
 
 
@@ -44,14 +44,17 @@ async def received(request: Request, folder: Path, most_bytes: int) -> AsyncIter
         Problem: it is too large (413), arrives too slowly (408), has no file, or cannot be read (400).
         ClientDisconnect: the client has gone.
     """
-    is_json = request.headers.get("content-type", "").partition(";")[0].strip().casefold() == JSON
-    counted = _counted(request, min(most_bytes, MOST_JSON_BYTES) if is_json else most_bytes)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().casefold()
+    if kind not in (JSON, FORM):
+        raise invalid("file", f"send the recording as {FORM}, or as {JSON} in base64")
+    is_json = kind == JSON
     descriptor, name = tempfile.mkstemp(dir=folder)
     path = Path(name)
     try:
         try:
             with open(descriptor, "wb") as file:
-                fields = await (_from_json if is_json else _from_form)(counted, file)
+                limit = min(most_bytes, MOST_JSON_BYTES) if is_json else most_bytes
+                fields = await (_from_json if is_json else _from_form)(_counted(request, limit), file)
         except OSError as error:
             full = Problem(503, "the server cannot store the upload", "disk-full", headers=RETRY)
             raise full from error
@@ -85,7 +88,7 @@ def _counted(request: Request, most_bytes: int) -> Request:
 
 async def _from_form(request: Request, file: BinaryIO) -> list[tuple[str, Any]]:
     try:
-        form = await request.form(max_files=MOST_FILES, max_fields=MOST_FIELDS)
+        form = await request.form(max_files=2, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES)
     except (Problem, ClientDisconnect, OSError):
         raise
     except Exception as error:  # whatever a damaged body makes the parser raise

@@ -168,6 +168,21 @@ def test_too_many_fields(server: Served) -> None:
     assert server.post(headers=WITH_KEY, json=base64 | fields).status_code == 200
 
 
+def test_forms_take_little_memory_besides_their_file(server: Served) -> None:
+    file = {"file": ("a", CLIP)}
+    assert server.post(headers=WITH_KEY, files=file, data={"x": "a" * 65_000}).status_code == 200
+    assert server.post(headers=WITH_KEY, files=file, data={"x": "a" * 66_000}).status_code == 400
+    others = {f"x{number}": ("a", b"") for number in range(2)}
+    assert server.post(headers=WITH_KEY, files=file | others).status_code == 400
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "application/octet-stream", ""])
+def test_bodies_of_other_kinds_are_not_read(server: Served, kind: str) -> None:
+    """Not even their first byte."""
+    answer = send_raw(server, head(server, MB, kind))
+    assert b" 400 " in answer.partition(b"\r\n")[0]
+
+
 @pytest.mark.parametrize("place", ["app.wanted", "uploads._read_json"])
 def test_others_are_answered_while_fields_are_read(
     server: Served, monkeypatch: pytest.MonkeyPatch, place: str
