@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ MOST_JSON_BYTES = 16 << 20  # a body of JSON has to be in memory as a whole
 MOST_FIELDS = 200  # besides the file
 MOST_FIELD_BYTES = 64 << 10  # of a form, which has to be in memory but for its file
 STALL_S = 60.0  # longest pause within an upload
+LEAST_BYTES_A_SECOND = 8_000  # on the average, after `STALL_S`: others wait for the place
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,16 @@ def _counted(request: Request, most_bytes: int) -> Request:
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated) > most_bytes:
         raise Problem(413, f"{too_large.message}: {int(stated):,} bytes", "too_large", param="file")
-    count = 0
+    count, began = 0, time.monotonic()
 
     async def receive() -> Message:
         nonlocal count
+        left_s = STALL_S + count / LEAST_BYTES_A_SECOND - (time.monotonic() - began)
         try:
-            message = await asyncio.wait_for(request.receive(), STALL_S)
+            message = await asyncio.wait_for(request.receive(), min(STALL_S, left_s))
         except TimeoutError as error:
-            raise Problem(408, f"no byte arrived for {STALL_S:g} s", "too_slow") from error
+            least = f"less than {LEAST_BYTES_A_SECOND:,} bytes a second, or none for {STALL_S:g} s"
+            raise Problem(408, f"the upload is too slow: {least}", "too_slow") from error
         count += len(message.get("body", b""))
         if count > most_bytes:
             raise too_large

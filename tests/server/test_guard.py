@@ -274,6 +274,32 @@ def test_an_upload_that_stalls(server: Served, monkeypatch: pytest.MonkeyPatch) 
         assert b" 408 " in connection.recv(1 << 16)
 
 
+def test_an_upload_that_is_slow(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some bytes arrive all the time, but never enough. Many bytes earn more time."""
+    monkeypatch.setattr(uploads, "STALL_S", 1.0)
+    monkeypatch.setattr(uploads, "LEAST_BYTES_A_SECOND", 1000)
+    body = form()
+    assert len(body) > 20_000
+    host, port = server.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=0.1) as connection:
+        connection.sendall(head(server, len(body)) + body[:100])
+        answer = b""
+        for number in range(100, 200):
+            try:
+                answer = connection.recv(1 << 16)
+                break
+            except TimeoutError:
+                connection.sendall(body[number : number + 1])
+        assert b" 408 " in answer
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(head(server, len(body)) + body[:10_000])
+        for number in range(10_000, 10_015):
+            time.sleep(0.1)
+            connection.sendall(body[number : number + 1])
+        connection.sendall(body[10_015:])
+        assert b" 200 " in connection.recv(1 << 16)
+
+
 @st.composite
 def damaged_forms(draw: st.DrawFn) -> bytes:
     """Draw a form with changed, missing and added bytes, most of them in its structure."""
