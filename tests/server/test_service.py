@@ -8,14 +8,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import openai
 import pytest
+from support.errors import refused
 from support.serving import Served, load, serving
 from support.speaking import SAID, SpeakingModel, SpeakingSession
 
@@ -26,9 +28,12 @@ from funasr_cli.hubs.find import ALIASES
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.scheduling import engine
-from funasr_cli.server import app
+from funasr_cli.server import app, run
+from funasr_cli.server.app import make_app
 from funasr_cli.server.fields import Wanted
+from funasr_cli.server.guard import Guard
 from funasr_cli.server.problems import Problem
+from funasr_cli.server.service import Transcriptions
 from funasr_cli.server.shelf import Shelf
 from funasr_cli.server.sse import Stream
 from funasr_cli.speech_model import SegmentRequest, Update
@@ -240,6 +245,27 @@ def test_the_end_of_the_server_finishes_what_is_open(model: Held, pool: ThreadPo
         wait_for(lambda: server.service.closing)
         model.released.set()
         assert answer.result().status_code == 200
+
+
+def test_a_bug_in_the_engine_ends_the_server_with_an_error(model: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a supervisor starts it again. What is open is refused."""
+    service = Transcriptions(Shelf({"held": demo.MODEL}, lambda _: Recognizer(model), 60.0))  # type: ignore[arg-type]
+    listener = run.listening("127.0.0.1", 0)
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}/v1/audio/transcriptions"
+    with ThreadPoolExecutor(1) as pool:
+        answers: list[Future[httpx.Response]] = []
+
+        def crash_later() -> None:
+            answers.append(pool.submit(httpx.post, address, files={"file": ("a", CLIP.read_bytes())}, timeout=60))
+            threading.Thread(target=crash).start()
+
+        def crash() -> None:
+            wait_for(lambda: model.rows)
+            monkeypatch.setattr(service._engine, "housekeeping", Mock(side_effect=ValueError(SECRET)))
+
+        with listener, refused("unexpected"):
+            run.run(make_app(service, Guard(), 1 << 20), service, listener, crash_later)
+        assert answers[0].result().status_code == 503
 
 
 @dataclass
