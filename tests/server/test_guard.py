@@ -17,6 +17,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.datastructures import Headers
 from support.serving import MB, Served, serving
 from support.speaking import SpeakingModel
 
@@ -25,6 +26,7 @@ from funasr_cli import demo
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.server import uploads
 from funasr_cli.server.guard import Guard
+from funasr_cli.server.problems import Problem
 
 CLIP = demo.clips()[3].path.read_bytes()
 ORIGIN = "https://page.example"
@@ -44,7 +46,7 @@ def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def server(temporary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     page = tmp_path_factory.mktemp("page")
     (page / "index.html").write_text("a page")
-    guard = Guard("secret", ("speech.example",), (ORIGIN,))
+    guard = Guard("secret", ("speech.example", "Other.example."), (ORIGIN,))
     with serving(
         {"speaking": demo.MODEL}, guard, most_bytes=2 * MB, load=lambda folder: Recognizer(SpeakingModel()),
         page=page,
@@ -90,6 +92,15 @@ def test_the_key(server: Served) -> None:
     assert (page.text, page.headers["content-security-policy"]) == ("a page", "default-src 'self'")
 
 
+@pytest.mark.parametrize("key", ["schl\u00fcssel", "\u5bc6\u94a5", "voil\u00e0", "\u2026"])
+def test_a_key_of_any_letters_arrives_as_utf_8(key: str) -> None:
+    """The last bytes of the last two would be white space or control characters in Latin-1."""
+    for sent in ((b"authorization", b"Bearer " + key.encode()), (b"x-api-key", key.encode() + b" ")):
+        Guard(key).refuse_without_key(Headers(raw=[sent]))
+    with pytest.raises(Problem):
+        Guard(key).refuse_without_key(Headers(raw=[(b"x-api-key", key.encode()[:-1])]))
+
+
 def test_hosts(server: Served) -> None:
     port = server.address.rpartition(":")[2]
     known = [
@@ -99,6 +110,7 @@ def test_hosts(server: Served) -> None:
         "192.168.1.5",
         "speech.example",
         "Speech.Example.",
+        "other.example",
         socket.gethostname(),
     ]
     for host in known:
