@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "FUNASR_API_KEY"
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 MOST_KEY_BYTES = 4096
+HOST_NAME = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
 MB = 1 << 20
 
 _network = partial(parameters.option, "Network")
@@ -108,6 +110,14 @@ def serve(
             "funasr serve needs packages that are not installed", to_add(*absent), code="extra-missing"
         )
     key = _key(api_key_file)
+    if no_api_key and key is not None:
+        hint = "leave out one of the two, or unset the variable"
+        raise UsageError(f"cannot combine --no-api-key with a key from --api-key-file or {KEY_VARIABLE}", hint,
+                         code="options-conflict")  # fmt: skip
+    for name in allowed_host or ():
+        if not HOST_NAME.fullmatch(name):
+            hint = "give a name only, such as speech.example.com; addresses and ports of all kinds are allowed"
+            raise UsageError(f"--allowed-host {name!r} is not a name of a host", hint, code="host-name-wrong")
     if key is None and host not in LOCAL_HOSTS and not no_api_key:
         hint = f"set {KEY_VARIABLE} or --api-key-file; or allow everyone with --no-api-key"
         raise UsageError(
@@ -151,14 +161,21 @@ class Printed(logging.Handler):
 def _key(file: Path | None) -> str | None:
     """Return the key from the file, else from the variable; None if there is neither."""
     if file is None:
-        return os.environ.get(KEY_VARIABLE) or None
-    try:
-        with file.expanduser().open("rb") as opened:
-            key = opened.read(MOST_KEY_BYTES + 1).decode().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: {why_unreadable(error)}", code="file-unreadable") from error
-    if not key or len(key) > MOST_KEY_BYTES or not key.isprintable():
-        raise UsageError(f"{file}: does not contain a key", "put the key on its only line", code="file-unreadable")
+        if not (text := os.environ.get(KEY_VARIABLE)):
+            return None
+        place, hint = KEY_VARIABLE, "set it to the key, or unset it"
+    else:
+        try:
+            with file.expanduser().open("rb") as opened:
+                text = opened.read(MOST_KEY_BYTES + 1).decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{file}: {why_unreadable(error)}", code="file-unreadable") from error
+        place, hint = str(file), "put the key on its only line"
+    key = text.strip()
+    if not key or len(text) > MOST_KEY_BYTES or not key.isprintable():
+        raise UsageError(
+            f"{place}: does not contain a key", hint, code="file-unreadable" if file else "key-missing"
+        )
     return key
 
 

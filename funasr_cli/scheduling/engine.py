@@ -2,7 +2,9 @@
 
 A caller's recording is read in a separate thread. Its segments share the rows of a session with those of all
 other recordings whose options allow it (`of_session`); each such session has a `Lane`. A recording of another
-model, or with another sampling temperature, has another lane, and the lanes take turns.
+model, or with another sampling temperature, has another lane, and the lanes take turns. There are only a few: who
+needs one more gets the next that is free, in order of arrival, or fails after `LONGEST_WAIT_S`. Recordings that
+have a lane do not wait for those that have none.
 
 Within a lane, segments start in the order of a fair queue: each is due when it would be finished if all recordings
 were served at the same rate. Short recordings are done soon, long ones get their share, and no one waits forever.
@@ -12,7 +14,7 @@ waits, so that the clock has always reached those before it.
 """
 
 import threading
-from collections import deque
+import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -26,6 +28,7 @@ from funasr_cli.speech_model import SegmentRequest, SpeechModel
 
 READ_AHEAD = 4  # segments of each recording that are read in advance: enough to join together
 MOST_LANES = 4  # sessions at the same time; each may take half of the memory that was free when it began
+LONGEST_WAIT_S = 15.0  # for a lane
 
 Prepare = Callable[[int], tuple[SpeechModel, Job]]  # takes the recording's number; raises FunASRError
 Listener = Callable[[Event], None]  # called in the engine's thread; must return soon, and not raise
@@ -40,6 +43,16 @@ class Lane:
     options: TranscribeOptions  # those that its recordings have in common
     scheduler: Scheduler
     clock_s: float = 0.0  # due time of the segment that was queued last
+
+
+@dataclass(eq=False)
+class Caller:
+    """A recording that has no lane yet."""
+
+    prepare: Prepare
+    listener: Listener
+    ready: tuple[SpeechModel, Job] | None = None  # once it is prepared
+    fails_at: float = 0.0  # as `time.monotonic` counts, once it is prepared
 
 
 @dataclass(eq=False)
@@ -71,15 +84,15 @@ class Engine:
     _ended: bool = False
     _submitted: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)  # of the two above
-    _door: deque[tuple[int, Prepare, Listener]] = field(default_factory=deque)  # waiting for a lane, in order
-    _ready: tuple[SpeechModel, Job] | None = None  # of the first one at the door, once it is prepared
+    _door: dict[int, Caller] = field(default_factory=dict)  # in order of arrival
     _lanes: list[Lane] = field(default_factory=list)
     _readings: dict[int, Reading] = field(default_factory=dict)
 
     @property
     def models_in_use(self) -> list[SpeechModel]:
-        """The models of all lanes; only for the thread of `run`."""
-        return [lane.model for lane in self._lanes]
+        """The models of all lanes, and those that recordings wait for; only for the thread of `run`."""
+        waiting = [caller.ready[0] for caller in self._door.values() if caller.ready]
+        return [*(lane.model for lane in self._lanes), *waiting]
 
     def submit(self, prepare: Prepare, listener: Listener) -> int:
         """Add a recording, and return its number.
@@ -96,7 +109,7 @@ class Engine:
                 raise _stopped()
             self._submitted += 1
             source = self._submitted
-            self._call(lambda: self._door.append((source, prepare, listener)))
+            self._call(lambda: self._door.update({source: Caller(prepare, listener)}))
         return source
 
     def leave(self, source: int) -> None:
@@ -119,7 +132,7 @@ class Engine:
             with self._lock:
                 self._ended = True
             self._answer_calls()
-            for source in [*self._readings, *(entry[0] for entry in self._door)]:
+            for source in [*self._readings, *self._door]:
                 self._fail(source, _stopped())
 
     def _round(self) -> None:
@@ -135,7 +148,8 @@ class Engine:
         in_use = [reading.lane for reading in self._readings.values()]
         closed = [lane for lane in self._lanes if lane not in in_use]
         self._lanes = [lane for lane in self._lanes if lane in in_use]
-        limit_s = self.housekeeping(self.models_in_use)
+        limits_s = [self.housekeeping(self.models_in_use), *self._waits_s()]
+        limit_s = min((limit_s for limit_s in limits_s if limit_s is not None), default=None)
         if not busy and not (closed and self._door) and not self._stopped:
             self._wake.wait(limit_s)
 
@@ -154,28 +168,33 @@ class Engine:
         self._stopped = True
 
     def _leave(self, source: int) -> None:
-        if self._door and self._door[0][0] == source:
-            self._ready = None
-        self._door = deque(entry for entry in self._door if entry[0] != source)
+        self._door.pop(source, None)
         if reading := self._readings.pop(source, None):
             reading.ahead.stop()
             reading.lane.scheduler.leave(source)
 
     def _admit_readings(self) -> None:
-        """Begin to read recordings, in order, while there are lanes for them."""
-        while self._door:
-            source, prepare, listener = self._door[0]
+        """Begin to read recordings, in order, as far as there are lanes for them."""
+        for source, caller in list(self._door.items()):
             try:
-                model, job = self._ready = self._ready or prepare(source)
-                if not (lane := self._lane(model, job.options)):
-                    return
-                ahead = Prefetcher(read_sources([job]), READ_AHEAD, self._wake.set)
+                if not caller.ready:
+                    caller.ready = caller.prepare(source)
+                    caller.fails_at = time.monotonic() + LONGEST_WAIT_S
+                model, job = caller.ready
+                if lane := self._lane(model, job.options):
+                    ahead = Prefetcher(read_sources([job]), READ_AHEAD, self._wake.set)
+                    self._readings[source] = Reading(lane, ahead, caller.listener)
+                    del self._door[source]
+                elif time.monotonic() >= caller.fails_at:
+                    what = f"{MOST_LANES} other models or temperatures are in use"
+                    raise SetupError(what, "try again later", code="lanes-taken")
             except Exception as error:
                 self._fail(source, error)
-                continue
-            self._door.popleft()
-            self._ready = None
-            self._readings[source] = Reading(lane, ahead, listener)
+
+    def _waits_s(self) -> list[float]:
+        """Return how long each recording at the door can still wait, in seconds."""
+        now = time.monotonic()
+        return [max(0.0, caller.fails_at - now) for caller in self._door.values() if caller.ready]
 
     def _lane(self, model: SpeechModel, options: TranscribeOptions) -> Lane | None:
         """Return the lane for these options, a new one if necessary; None if there are too many."""
@@ -246,7 +265,7 @@ class Engine:
             bug.__cause__ = error
             error = bug
         listeners = {source: reading.listener for source, reading in self._readings.items()}
-        listeners |= {source: listener for source, _, listener in self._door}
+        listeners |= {source: caller.listener for source, caller in self._door.items()}
         self._leave(source)
         if listener := listeners.get(source):
             listener(Failed(source, error))

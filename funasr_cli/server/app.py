@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from funasr_cli.scheduling.events import Event, Finished, SegmentFinished
 from funasr_cli.server import replies, sse
-from funasr_cli.server.fields import Fields, Wanted, wanted
+from funasr_cli.server.fields import Wanted, wanted
 from funasr_cli.server.guard import Guard, KeyRequired, Strangers
 from funasr_cli.server.problems import Problem, as_problem, where
 from funasr_cli.server.service import Transcriptions
@@ -57,9 +57,8 @@ class Endpoint:
         try:
             with self.service.place():
                 async with received(request, self.folder, self.most_bytes) as upload:
-                    asked = wanted(
-                        Fields(upload.fields), scope["path_params"].get("model"), translate=self.translate
-                    )
+                    model = scope["path_params"].get("model")
+                    asked = await asyncio.to_thread(wanted, upload.fields, model, translate=self.translate)
                     offer = self.service.shelf.find(asked.model)
                     await unless_gone(request, self._transcribe(upload.path, asked, answer))
             log.info("%s: %s, %.1f s", answer.status, offer.name, time.monotonic() - began)

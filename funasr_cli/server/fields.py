@@ -32,6 +32,10 @@ TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 SEPARATORS = re.compile(r"[,;，、；\n]")  # of a list of terms
 SENTENCE = re.compile(r"[.!?。！？:：]")
 MOST_WORDS, MOST_CHARACTERS = 4, 40  # of a term
+MOST_TERMS, MOST_EXPECTED_CHARACTERS = (
+    1000,
+    20_000,
+)  # of keywords and prompt together; the model allows fewer tokens
 MISSPELT = 0.85  # similarity of an unknown field to one of ours
 
 
@@ -193,17 +197,18 @@ def _number(name: str, value: Any) -> float:
     return number
 
 
-def wanted(fields: Fields, model: str | None = None, *, translate: bool = False) -> Wanted:
+def wanted(given: Sequence[tuple[str, Any]], model: str | None = None, *, translate: bool = False) -> Wanted:
     """Return what a request asks for.
 
     Args:
-        fields: of the request.
+        given: the names and values of the request's fields.
         model: from the path; None takes the field.
         translate: whether it asks for a translation instead of a transcript, by its path.
 
     Raises:
         Problem: a value cannot be right, regardless of the model.
     """
+    fields = Fields(given)
     for name in SPEAKERS:
         if fields.texts(name) and (name != "spk" or fields.truth(name, default=False)):
             raise invalid(
@@ -233,12 +238,17 @@ def wanted(fields: Fields, model: str | None = None, *, translate: bool = False)
     if translate or fields.truth("translate", default=False):
         options, spelled["translate"] = replace(options, translate=True), "translate"
         _refuse_with_translation(format, translated=translate, words=WORD in granularities, logprobs=bool(include))
+    prompt = fields.text("prompt") or ""
+    terms, length = [*options.hotwords, *terms_in(prompt)], sum(map(len, (*options.hotwords, prompt)))
+    if len(terms) > MOST_TERMS or length > MOST_EXPECTED_CHARACTERS:  # before the model counts their tokens
+        limit = f"more than {MOST_TERMS:,} terms or {MOST_EXPECTED_CHARACTERS:,} characters to expect"
+        raise invalid("prompt" if prompt else "keywords", limit, "prompt-too-long")
     if WORD in granularities:
         options = _set(options, "timestamp_granularities", word_times=True)
         spelled["word_times"] = "timestamp_granularities"
     return Wanted(
         model or fields.text("model"), format, stream, options, spelled, WORD in granularities, bool(include),
-        format == VERBOSE and granularities != (WORD,), translate, fields.text("prompt") or "", tuple(notes),
+        format == VERBOSE and granularities != (WORD,), translate, prompt, tuple(notes),
     )  # fmt: skip
 
 

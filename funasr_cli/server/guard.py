@@ -55,13 +55,19 @@ class Guard:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.casefold() != "bearer":
             given = headers.get("x-api-key", "")
-        if not hmac.compare_digest(given.strip().encode(), self.key.encode()):
+        sent = given.encode("latin-1").strip()  # the bytes as they came; clients send UTF-8
+        if not hmac.compare_digest(sent, self.key.encode()):
             what = "the API key is wrong" if given else "an API key is required: Authorization: Bearer KEY"
             raise Problem(401, what, "invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
     def _is_ours(self, host: str) -> bool:
         machine = socket.gethostname().casefold()
-        known = (*LOCAL_NAMES, machine, f"{machine}.local", *(known.casefold() for known in self.hosts))
+        known = (
+            *LOCAL_NAMES,
+            machine,
+            f"{machine}.local",
+            *(known.rstrip(".").casefold() for known in self.hosts),
+        )
         try:
             name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
             return name in known or bool(ipaddress.ip_address(name))

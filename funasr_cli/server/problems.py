@@ -74,6 +74,8 @@ def as_problem(error: BaseException, spelled: Mapping[str, str] | None = None) -
         param = next((name for name in names if name in message), None)
         return Problem(400, message, "unsupported_value" if error.code == "option-unsupported" else error.code,
                        param=param)  # fmt: skip
+    if isinstance(error, SetupError) and error.code == "lanes-taken":
+        return Problem(429, message, "rate_limit_exceeded", headers=RETRY)
     if isinstance(error, SetupError) and error.code in TEMPORARY:
         return Problem(503, message, error.code, headers=RETRY)
     return Problem(500, message, error.code, headers=NO_RETRY)

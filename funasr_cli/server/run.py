@@ -8,7 +8,7 @@ from collections.abc import Callable
 import uvicorn
 from starlette.applications import Starlette
 
-from funasr_cli.errors import SetupError
+from funasr_cli.errors import SetupError, UnexpectedError
 from funasr_cli.server.service import Transcriptions
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,10 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._service = service
 
+    async def on_tick(self, counter: int) -> bool:
+        """Return whether to end, several times a second: also if nothing can be computed any more."""
+        return self._service.crashed or await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what is open, for `FINISH_S`; then refuse the rest."""
         self._service.closing = True
@@ -48,7 +52,11 @@ class Server(uvicorn.Server):
 
 
 def run(app: Starlette, service: Transcriptions, listener: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C, and call `ready` once requests are accepted."""
+    """Serve until SIGTERM or Ctrl-C, and call `ready` once requests are accepted.
+
+    Raises:
+        UnexpectedError: the thread that computes has ended with a bug.
+    """
     config = uvicorn.Config(
         app, lifespan="on", access_log=False, log_config=None, server_header=False, ws="none",
         timeout_graceful_shutdown=int(FINISH_S + REFUSE_S),
@@ -64,3 +72,5 @@ def run(app: Starlette, service: Transcriptions, listener: socket.socket, ready:
         await task
 
     asyncio.run(serve())
+    if service.crashed:
+        raise UnexpectedError("the server has stopped because of a bug", "start it again", code="unexpected")

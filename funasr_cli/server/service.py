@@ -38,10 +38,12 @@ class Transcriptions:
         most_open: requests at the same time; more are refused.
         continues: whether a prompt is the text that precedes a recording.
         closing: whether the server is going down, so that new requests are refused.
+        crashed: whether the thread that computes has ended with a bug.
     """
 
     def __init__(self, shelf: Shelf, *, most_open: int = SERVE_DEFAULTS.max_requests, continues: bool = False):
         self.shelf, self.most_open, self.continues, self.closing = shelf, most_open, continues, False
+        self.crashed = False
         self._open = 0
         self._engine = Engine(shelf.unload_old)
         self._thread = threading.Thread(target=self._compute, name="computing", daemon=True)
@@ -139,8 +141,7 @@ class Transcriptions:
                 self._engine.run()
             except Exception as error:
                 log.error("a bug: %s", where(error))
-                self.closing = True
-                raise
+                self.closing = self.crashed = True
 
 
 def _translated(event: Event) -> Event:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,10 +22,12 @@ from starlette.types import Message
 
 from funasr_cli.server.problems import RETRY, Problem, invalid
 
-JSON = "application/json"
+JSON, FORM = "application/json", "multipart/form-data"
 MOST_JSON_BYTES = 16 << 20  # a body of JSON has to be in memory as a whole
-MOST_FIELDS = 1000
+MOST_FIELDS = 200  # besides the file
+MOST_FIELD_BYTES = 64 << 10  # of a form, which has to be in memory but for its file
 STALL_S = 60.0  # longest pause within an upload
+LEAST_BYTES_A_SECOND = 8_000  # on the average, after `STALL_S`: others wait for the place
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,17 @@ async def received(request: Request, folder: Path, most_bytes: int) -> AsyncIter
         Problem: it is too large (413), arrives too slowly (408), has no file, or cannot be read (400).
         ClientDisconnect: the client has gone.
     """
-    is_json = request.headers.get("content-type", "").partition(";")[0].strip().casefold() == JSON
-    counted = _counted(request, min(most_bytes, MOST_JSON_BYTES) if is_json else most_bytes)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().casefold()
+    if kind not in (JSON, FORM):
+        raise invalid("file", f"send the recording as {FORM}, or as {JSON} in base64")
+    is_json = kind == JSON
     descriptor, name = tempfile.mkstemp(dir=folder)
     path = Path(name)
     try:
         try:
             with open(descriptor, "wb") as file:
-                fields = await (_from_json if is_json else _from_form)(counted, file)
+                limit = min(most_bytes, MOST_JSON_BYTES) if is_json else most_bytes
+                fields = await (_from_json if is_json else _from_form)(_counted(request, limit), file)
         except OSError as error:
             full = Problem(503, "the server cannot store the upload", "disk-full", headers=RETRY)
             raise full from error
@@ -66,14 +72,16 @@ def _counted(request: Request, most_bytes: int) -> Request:
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated) > most_bytes:
         raise Problem(413, f"{too_large.message}: {int(stated):,} bytes", "too_large", param="file")
-    count = 0
+    count, began = 0, time.monotonic()
 
     async def receive() -> Message:
         nonlocal count
+        left_s = STALL_S + count / LEAST_BYTES_A_SECOND - (time.monotonic() - began)
         try:
-            message = await asyncio.wait_for(request.receive(), STALL_S)
+            message = await asyncio.wait_for(request.receive(), min(STALL_S, left_s))
         except TimeoutError as error:
-            raise Problem(408, f"no byte arrived for {STALL_S:g} s", "too_slow") from error
+            least = f"less than {LEAST_BYTES_A_SECOND:,} bytes a second, or none for {STALL_S:g} s"
+            raise Problem(408, f"the upload is too slow: {least}", "too_slow") from error
         count += len(message.get("body", b""))
         if count > most_bytes:
             raise too_large
@@ -84,7 +92,7 @@ def _counted(request: Request, most_bytes: int) -> Request:
 
 async def _from_form(request: Request, file: BinaryIO) -> list[tuple[str, Any]]:
     try:
-        form = await request.form(max_files=MOST_FIELDS, max_fields=MOST_FIELDS)
+        form = await request.form(max_files=2, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES)
     except (Problem, ClientDisconnect, OSError):
         raise
     except Exception as error:  # whatever a damaged body makes the parser raise
@@ -103,13 +111,20 @@ async def _from_form(request: Request, file: BinaryIO) -> list[tuple[str, Any]]:
 
 
 async def _from_json(request: Request, file: BinaryIO) -> list[tuple[str, Any]]:
+    body = await request.body()
+    return await run_in_threadpool(_read_json, body, file)
+
+
+def _read_json(body: bytes, file: BinaryIO) -> list[tuple[str, Any]]:
     """Read a JSON object whose `file` is base64, with or without the beginning of a data URL."""
     try:
-        fields = json.loads(await request.body())
+        fields = json.loads(body)
         if not isinstance(fields, Mapping):
             raise ValueError
     except (ValueError, RecursionError) as error:
         raise invalid(None, "the body is not a JSON object") from error
+    if len(fields) > MOST_FIELDS + 1:
+        raise invalid(None, f"the JSON object has more than {MOST_FIELDS} fields besides the file")
     content = fields.get("file")
     if not isinstance(content, str):
         raise invalid("file", "'file' must be the recording in base64", "missing_required_parameter")
@@ -118,7 +133,7 @@ async def _from_json(request: Request, file: BinaryIO) -> list[tuple[str, Any]]:
                                    validate=True)  # fmt: skip
     except (binascii.Error, ValueError) as error:
         raise invalid("file", "'file' is not base64") from error
-    await run_in_threadpool(file.write, decoded)
+    file.write(decoded)
     return [(name, value) for name, value in fields.items() if name != "file"]
 
 

@@ -19,7 +19,7 @@ import pytest
 from support.running import invoke
 
 from funasr_cli import demo
-from funasr_cli.cli.serve import _folders
+from funasr_cli.cli.serve import _folders, _key
 from funasr_cli.errors import ExitCode
 
 CLIP = demo.clips()[3].path
@@ -84,6 +84,9 @@ def test_ctrl_c_while_a_request_is_open() -> None:
     [
         (["--host", "0.0.0.0"], ExitCode.USAGE, "--api-key-file"),
         (["--host", "203.0.113.1", "--no-api-key"], ExitCode.ENVIRONMENT, "203.0.113.1:8000"),
+        (["--allowed-host", "speech.example:8443"], ExitCode.USAGE, "speech.example:8443"),
+        (["--allowed-host", "https://speech.example"], ExitCode.USAGE, "https://speech.example"),
+        (["--allowed-host", ""], ExitCode.USAGE, "--allowed-host"),
         (["-m", "no-such-model"], ExitCode.MODEL, "no-such-model"),
         (["--api-key-file", "/no/such/file"], ExitCode.USAGE, "/no/such/file"),
         (["--port", "70000"], ExitCode.USAGE, "--port"), (["--keep-alive", "-1"], ExitCode.USAGE, "--keep-alive"),
@@ -105,6 +108,31 @@ def test_a_port_that_is_taken() -> None:
 def test_a_file_without_a_key(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(content)
     assert invoke("serve", "-m", "demo", "--api-key-file", str(tmp_path / "key")).exit_code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("value", [" \n", "a\nb", "a" * 5000])
+def test_a_variable_without_a_key(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUNASR_API_KEY", value)
+    assert invoke("serve", "-m", "demo").exit_code == ExitCode.USAGE
+    monkeypatch.setenv("FUNASR_API_KEY", "")
+    assert _key(None) is None
+
+
+def test_the_key_from_a_file_or_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """White space around it does not count."""
+    monkeypatch.setenv("FUNASR_API_KEY", " of the variable\n")
+    assert _key(None) == "of the variable"
+    (tmp_path / "key").write_text(" schlüssel\r\n", encoding="utf-8")
+    assert _key(tmp_path / "key") == "schlüssel"
+
+
+def test_a_key_and_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "key").write_text("a key")
+    for options in (["--api-key-file", str(tmp_path / "key")], []):
+        result = invoke("serve", "-m", "demo", "--no-api-key", *options)
+        assert result.exit_code == ExitCode.USAGE
+        assert "--no-api-key" in result.stderr
+        monkeypatch.setenv("FUNASR_API_KEY", "a key")
 
 
 def test_the_key_is_not_in_reports(monkeypatch: pytest.MonkeyPatch) -> None:

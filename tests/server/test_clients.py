@@ -15,7 +15,7 @@ from support.serving import Served, serving
 
 from funasr_cli import demo
 from funasr_cli.capabilities import Capabilities
-from funasr_cli.server.fields import OWN, Fields, Wanted, terms_in, wanted
+from funasr_cli.server.fields import OWN, Wanted, terms_in, wanted
 from funasr_cli.server.problems import Problem
 
 CLIP = demo.clips()[3].path
@@ -88,7 +88,7 @@ def test_the_order_of_the_parts_does_not_matter(server: Served, text: str) -> No
 
 
 def parsed(*fields: tuple[str, Any]) -> Wanted:
-    return wanted(Fields(fields))
+    return wanted(fields)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +165,26 @@ def test_which_prompts_are_lists_of_terms(prompt: str, terms: tuple[str, ...]) -
     assert (unable.options.hotwords, bool(unable.notes)) == ((), bool(prompt))
 
 
+@pytest.mark.parametrize(
+    ("within", "beyond"),
+    [
+        ([("keywords", [f"w{n}" for n in range(1000)])], [("keywords", [f"w{n}" for n in range(1001)])]),
+        ([("prompt", "a," * 1000)], [("prompt", "a," * 1001)]),
+        ([("prompt", "no list. " + "a" * 19_991)], [("prompt", "no list. " + "a" * 19_992)]),
+        ([("context", "a" * 20_000)], [("context", "a" * 20_001)]),
+        ([("hotwords", ["a" * 9_000]), ("prompt", "b" * 11_000)],
+         [("hotwords", ["a" * 9_000]), ("prompt", "b" * 11_001)]),
+    ],
+)  # fmt: skip
+def test_words_to_expect_are_limited_before_a_model_counts_them(
+    within: list[tuple[str, Any]], beyond: list[tuple[str, Any]]
+) -> None:
+    parsed(*within)
+    with pytest.raises(Problem) as refused:
+        parsed(*beyond)
+    assert (refused.value.status, refused.value.code) == (400, "prompt-too-long")
+
+
 NAMES = st.sampled_from([*OWN, *(f"{name}[]" for name in OWN), "chunking_strategy[type]", "x", "", "[", "a[b"])
 VALUES = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=20)
@@ -179,7 +199,7 @@ VALUES = st.recursive(
 def test_any_fields_are_understood_or_refused(fields: list[tuple[str, Any]]) -> None:
     """Nothing but a `Problem` is raised, and it can be written as JSON."""
     try:
-        found = wanted(Fields(fields))
+        found = wanted(fields)
     except Problem as problem:
         refused = problem
     else:

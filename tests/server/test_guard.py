@@ -7,20 +7,26 @@ import socket
 import tempfile
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
 from pathlib import Path
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.datastructures import Headers
 from support.serving import MB, Served, serving
 from support.speaking import SpeakingModel
 
+import funasr_cli.server as server_package
 from funasr_cli import demo
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.server import uploads
 from funasr_cli.server.guard import Guard
+from funasr_cli.server.problems import Problem
 
 CLIP = demo.clips()[3].path.read_bytes()
 ORIGIN = "https://page.example"
@@ -40,7 +46,7 @@ def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def server(temporary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     page = tmp_path_factory.mktemp("page")
     (page / "index.html").write_text("a page")
-    guard = Guard("secret", ("speech.example",), (ORIGIN,))
+    guard = Guard("secret", ("speech.example", "Other.example."), (ORIGIN,))
     with serving(
         {"speaking": demo.MODEL}, guard, most_bytes=2 * MB, load=lambda folder: Recognizer(SpeakingModel()),
         page=page,
@@ -48,18 +54,24 @@ def server(temporary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield served
 
 
+def own_threads() -> set[threading.Thread]:
+    """Return all threads but those of the pools of asyncio and Starlette, which have limits."""
+    pools = ("asyncio_", "AnyIO worker thread")
+    return {thread for thread in threading.enumerate() if not thread.name.startswith(pools)}
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_left(server: Served, temporary: Path) -> Iterator[None]:
-    threads = threading.active_count()
+    threads = own_threads()
     yield
     deadline = time.monotonic() + 10
-    while (server.uploads() or server.service._open) and time.monotonic() < deadline:
+    while (server.uploads() or server.service._open or own_threads() - threads) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not server.uploads()
     assert not server.service._open
     assert [entry.name for entry in temporary.iterdir()] == [server.folder.name]
     assert server.folder.stat().st_mode & 0o777 == 0o700
-    assert threading.active_count() <= max(threads, 50), "the pool of asyncio has a limit"
+    assert own_threads() <= threads
 
 
 def post(server: Served, headers: dict[str, str], **rest: object) -> httpx.Response:
@@ -86,6 +98,15 @@ def test_the_key(server: Served) -> None:
     assert (page.text, page.headers["content-security-policy"]) == ("a page", "default-src 'self'")
 
 
+@pytest.mark.parametrize("key", ["schl\u00fcssel", "\u5bc6\u94a5", "voil\u00e0", "\u2026"])
+def test_a_key_of_any_letters_arrives_as_utf_8(key: str) -> None:
+    """The last bytes of the last two would be white space or control characters in Latin-1."""
+    for sent in ((b"authorization", b"Bearer " + key.encode()), (b"x-api-key", key.encode() + b" ")):
+        Guard(key).refuse_without_key(Headers(raw=[sent]))
+    with pytest.raises(Problem):
+        Guard(key).refuse_without_key(Headers(raw=[(b"x-api-key", key.encode()[:-1])]))
+
+
 def test_hosts(server: Served) -> None:
     port = server.address.rpartition(":")[2]
     known = [
@@ -95,6 +116,7 @@ def test_hosts(server: Served) -> None:
         "192.168.1.5",
         "speech.example",
         "Speech.Example.",
+        "other.example",
         socket.gethostname(),
     ]
     for host in known:
@@ -151,6 +173,56 @@ def test_too_large(server: Served) -> None:
         assert answer.status_code == 413
         assert f"{2 * MB:,}" in answer.json()["error"]["message"]
     assert server.post(headers=WITH_KEY, json={"file": "A" * (3 * MB)}).status_code == 413
+
+
+def test_too_many_fields(server: Served) -> None:
+    fields = {f"x{number}": "" for number in range(201)}
+    file = {"file": ("a", CLIP)}
+    base64 = {"file": b64encode(CLIP).decode()}
+    assert server.post(headers=WITH_KEY, files=file, data=fields).status_code == 400
+    assert server.post(headers=WITH_KEY, json=base64 | fields).status_code == 400
+    del fields["x0"]
+    assert server.post(headers=WITH_KEY, files=file, data=fields).status_code == 200
+    assert server.post(headers=WITH_KEY, json=base64 | fields).status_code == 200
+
+
+def test_forms_take_little_memory_besides_their_file(server: Served) -> None:
+    file = {"file": ("a", CLIP)}
+    assert server.post(headers=WITH_KEY, files=file, data={"x": "a" * 65_000}).status_code == 200
+    assert server.post(headers=WITH_KEY, files=file, data={"x": "a" * 66_000}).status_code == 400
+    others = {f"x{number}": ("a", b"") for number in range(2)}
+    assert server.post(headers=WITH_KEY, files=file | others).status_code == 400
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "application/octet-stream", ""])
+def test_bodies_of_other_kinds_are_not_read(server: Served, kind: str) -> None:
+    """Not even their first byte."""
+    answer = send_raw(server, head(server, MB, kind))
+    assert b" 400 " in answer.partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize("place", ["app.wanted", "uploads._read_json"])
+def test_others_are_answered_while_fields_are_read(
+    server: Served, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Neither JSON nor fields are read in the thread that moves bytes."""
+    reading, go_on = threading.Event(), threading.Event()
+    read = attrgetter(place)(server_package)
+
+    def slow(*given: object, **more: object) -> object:
+        reading.set()
+        assert go_on.wait(20)
+        return read(*given, **more)
+
+    monkeypatch.setattr(f"funasr_cli.server.{place}", slow)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.post, headers=WITH_KEY, json={"file": b64encode(CLIP).decode()})
+        try:
+            assert reading.wait(20)
+            assert httpx.get(f"{server.address}/health", timeout=5).status_code == 200
+        finally:
+            go_on.set()
+        assert answer.result().status_code == 200
 
 
 def test_a_full_disk(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +290,32 @@ def test_an_upload_that_stalls(server: Served, monkeypatch: pytest.MonkeyPatch) 
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         connection.sendall(head(server, 1000) + form()[:100])
         assert b" 408 " in connection.recv(1 << 16)
+
+
+def test_an_upload_that_is_slow(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some bytes arrive all the time, but never enough. Many bytes earn more time."""
+    monkeypatch.setattr(uploads, "STALL_S", 1.0)
+    monkeypatch.setattr(uploads, "LEAST_BYTES_A_SECOND", 1000)
+    body = form()
+    assert len(body) > 20_000
+    host, port = server.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=0.1) as connection:
+        connection.sendall(head(server, len(body)) + body[:100])
+        answer = b""
+        for number in range(100, 200):
+            try:
+                answer = connection.recv(1 << 16)
+                break
+            except TimeoutError:
+                connection.sendall(body[number : number + 1])
+        assert b" 408 " in answer
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(head(server, len(body)) + body[:10_000])
+        for number in range(10_000, 10_015):
+            time.sleep(0.1)
+            connection.sendall(body[number : number + 1])
+        connection.sendall(body[10_015:])
+        assert b" 200 " in connection.recv(1 << 16)
 
 
 @st.composite

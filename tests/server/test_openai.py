@@ -37,8 +37,8 @@ def client(server: Served) -> openai.OpenAI:
     return openai.OpenAI(base_url=server.v1, api_key="none", max_retries=0)
 
 
-def by_command_line(audio: Path, format: str) -> str:
-    result = invoke("transcribe", "-m", "demo", "-q", "-f", format, audio)
+def by_command_line(audio: Path, format: str, *options: str) -> str:
+    result = invoke("transcribe", "-m", "demo", "-q", "-f", format, *options, audio)
     assert result.exit_code == 0
     return str(result.stdout)
 
@@ -126,11 +126,22 @@ def test_log_probabilities(client: openai.OpenAI) -> None:
     assert [one.token for one in done.logprobs] == [one.token for one in answer.logprobs]
 
 
-def test_hotwords_and_chunking_are_accepted_and_used(client: openai.OpenAI) -> None:
-    plain = ask(client).text
-    chunking = {"type": "server_vad", "threshold": 0.4, "silence_duration_ms": 300}
-    assert ask(client, chunking_strategy="auto").text == plain
-    assert ask(client, chunking_strategy=chunking, extra_body={"keywords": ["Sarah", "hospital"]}).text
+def test_hotwords_and_chunking_are_accepted_and_used(client: openai.OpenAI, joined: Path) -> None:
+    """Each changes the answer, to that of the command line."""
+    plain = ask(client, joined, response_format="verbose_json")
+    assert ask(client, joined, chunking_strategy="auto").text == plain.text
+    chunking = {"type": "server_vad", "threshold": 0.9, "silence_duration_ms": 2000}
+    words = {"keywords": ["Sarah", "hospital"]}
+    chunked = ask(client, joined, response_format="verbose_json", chunking_strategy=chunking)
+    primed = ask(client, joined, response_format="verbose_json", extra_body=words)
+    for answer, options in (
+        (chunked, ["--vad-threshold", "0.9", "--min-pause", "2"]),
+        (primed, ["--hotword", "Sarah", "--hotword", "hospital"]),
+    ):
+        expected = json.loads(by_command_line(joined, "json", *options))
+        assert answer.text == expected["text"] != plain.text
+        assert len(answer.segments) == len(expected["segments"])
+    assert len(chunked.segments) < len(plain.segments) == len(primed.segments)
     with pytest.raises(openai.BadRequestError) as refused:
         ask(client, model="sense", extra_body={"keywords": ["Sarah"]})
     assert (refused.value.param, refused.value.code) == ("keywords", "unsupported_value")

@@ -8,14 +8,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import openai
 import pytest
+from support.errors import refused
 from support.serving import Served, load, serving
 from support.speaking import SAID, SpeakingModel, SpeakingSession
 
@@ -25,9 +27,13 @@ from funasr_cli.families.registry import DEFAULT_ALIAS
 from funasr_cli.hubs.find import ALIASES
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
-from funasr_cli.server import app
+from funasr_cli.scheduling import engine
+from funasr_cli.server import app, run
+from funasr_cli.server.app import make_app
 from funasr_cli.server.fields import Wanted
+from funasr_cli.server.guard import Guard
 from funasr_cli.server.problems import Problem
+from funasr_cli.server.service import Transcriptions
 from funasr_cli.server.shelf import Shelf
 from funasr_cli.server.sse import Stream
 from funasr_cli.speech_model import SegmentRequest, Update
@@ -114,6 +120,28 @@ def test_more_requests_than_places(server: Served, model: Held, pool: ThreadPool
     model.released.set()
     assert [answer.result().status_code for answer in served] == [200] * 3
     assert server.transcribe(CLIP).status_code == 200
+
+
+def test_more_temperatures_than_sessions(
+    model: Held, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One more is refused after a while."""
+    monkeypatch.setattr(engine, "LONGEST_WAIT_S", 0.2)
+    model.capabilities = replace(model.capabilities, sampling=True)
+    with serving({"held": demo.MODEL}, load=lambda _: Recognizer(model)) as server:
+        temperatures = [str(0.1 * number) for number in range(1, 1 + engine.MOST_LANES)]
+        held = [pool.submit(server.transcribe, CLIP, temperature=each) for each in temperatures]
+        wait_for(lambda: len(server.service._engine._lanes) == engine.MOST_LANES)
+        refused = server.transcribe(CLIP)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert int(refused.headers["retry-after"]) > 0
+        model.released.set()
+        assert [answer.result().status_code for answer in held] == [200] * 4
+
+
+def test_the_wait_for_a_session_ends_before_an_answer_begins() -> None:
+    """So that the status can say it."""
+    assert engine.LONGEST_WAIT_S < app.SILENCE_S
 
 
 @pytest.mark.parametrize("stream", ["true", "false"])
@@ -217,6 +245,27 @@ def test_the_end_of_the_server_finishes_what_is_open(model: Held, pool: ThreadPo
         wait_for(lambda: server.service.closing)
         model.released.set()
         assert answer.result().status_code == 200
+
+
+def test_a_bug_in_the_engine_ends_the_server_with_an_error(model: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a supervisor starts it again. What is open is refused."""
+    service = Transcriptions(Shelf({"held": demo.MODEL}, lambda _: Recognizer(model), 60.0))  # type: ignore[arg-type]
+    listener = run.listening("127.0.0.1", 0)
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}/v1/audio/transcriptions"
+    with ThreadPoolExecutor(1) as pool:
+        answers: list[Future[httpx.Response]] = []
+
+        def crash_later() -> None:
+            answers.append(pool.submit(httpx.post, address, files={"file": ("a", CLIP.read_bytes())}, timeout=60))
+            threading.Thread(target=crash).start()
+
+        def crash() -> None:
+            wait_for(lambda: model.rows)
+            monkeypatch.setattr(service._engine, "housekeeping", Mock(side_effect=ValueError(SECRET)))
+
+        with listener, refused("unexpected"):
+            run.run(make_app(service, Guard(), 1 << 20), service, listener, crash_later)
+        assert answers[0].result().status_code == 503
 
 
 @dataclass

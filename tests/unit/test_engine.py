@@ -293,6 +293,56 @@ def test_callers_without_a_lane_wait_at_the_door() -> None:
     assert sorted(finished_in_order(callers)) == list(range(MOST_LANES + 2))
 
 
+def test_those_who_have_a_lane_pass_those_who_have_none() -> None:
+    """Who waits gets the next free lane, in order of arrival."""
+    options = [replace(OPTIONS, temperature=0.1 * (1 + number)) for number in range(MOST_LANES + 2)]
+    long = [Visit(talk(source, *[3.0] * 9), each) for source, each in enumerate(options[:MOST_LANES])]
+    waiting = [Visit(talk(MOST_LANES + number, 1.0), options[MOST_LANES + number]) for number in (0, 1)]
+    passing = Visit(talk(MOST_LANES + 2, 1.0), options[0])
+    order = finished_in_order(heard([*long, *waiting, passing]))
+    assert order[0] == MOST_LANES + 2
+    assert [source for source in order if source in (MOST_LANES, MOST_LANES + 1)] == [MOST_LANES, MOST_LANES + 1]
+    assert sorted(order) == list(range(MOST_LANES + 3))
+
+
+def test_nobody_waits_for_a_lane_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "LONGEST_WAIT_S", 0.0)
+    options = [replace(OPTIONS, temperature=0.1 * (1 + number)) for number in range(MOST_LANES + 1)]
+    callers = heard([Visit(talk(source, 3.0, 3.0), each) for source, each in enumerate(options)])
+    assert sorted(finished_in_order(callers)) == list(range(MOST_LANES))
+    assert {source: error.code for source, error in failures_of(callers.events).items()} == {
+        MOST_LANES: "lanes-taken"
+    }
+
+
+def test_the_wait_for_a_lane_ends_while_nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that have a lane are still being read."""
+    monkeypatch.setattr(engine_module, "LONGEST_WAIT_S", 0.05)
+    model, refusal, engine = Model(always("eos"), OPTIONS), threading.Event(), Engine()
+    heard: list[tuple[Event, bool]] = []
+
+    def opener() -> Any:
+        early.append(refusal.wait(20))
+        raise AudioError("broke off")
+
+    def hear(event: Event) -> None:
+        heard.append((event, refusal.is_set()))
+        refusal.set()
+        if len(heard) == MOST_LANES + 1:
+            engine.stop()
+
+    early: list[bool] = []
+    for number in range(MOST_LANES + 1):
+        options = suited(replace(OPTIONS, temperature=0.1 * (1 + number)), model)  # type: ignore[arg-type]
+        engine.submit(lambda source, options=options: (model, Job(source, opener, options)), hear)  # type: ignore[misc,arg-type,return-value]
+    with model.in_place([]):
+        engine.run()
+    first, late = heard[0]
+    assert isinstance(first, Failed)
+    assert (first.error.code, late) == ("lanes-taken", False)
+    assert early == [True] * MOST_LANES
+
+
 def test_an_error_while_a_recording_is_prepared_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[Event] = []
     engine = Engine()
