@@ -23,6 +23,7 @@ class Capabilities:
         prompt: takes a prompt in words.
         hotwords: takes words to expect.
         previous_text: takes the text that precedes a recording.
+        context_text: takes any text before a recording as a hint at style and spelling, and does not repeat it.
         sampling: samples tokens at a temperature.
         decoder: writes text token by token, so that drafts can save time.
         token_limit: stops after a given number of tokens.
@@ -45,6 +46,7 @@ class Capabilities:
     prompt: bool = False
     hotwords: bool = False
     previous_text: bool = False
+    context_text: bool = False
     sampling: bool = False
     decoder: bool = False
     token_limit: bool = False

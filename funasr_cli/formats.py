@@ -82,6 +82,8 @@ def as_dict(transcript: Transcript, times: Timestamps = Timestamps.WORD) -> dict
         row["state"] = segment.state
         if times is Timestamps.NONE:
             row["pieces"] = []
+            if row["translation"]:
+                row["translation"]["pieces"] = []
         sentences = sentences_of(segment) if times is not Timestamps.NONE else []
         row["sentences"] = list(map(dataclasses.asdict, sentences))
     data["timings"]["passes"] = transcript.timings.passes

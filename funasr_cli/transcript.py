@@ -112,10 +112,18 @@ class TimedText:
 
 @dataclass(frozen=True)
 class Translation:
-    """The text of a segment in another language."""
+    """The text of a segment in another language.
+
+    Attributes:
+        language: ISO code.
+        pieces: parts of the text with times, as those of `Segment`.
+        mean_logprob: mean log-probability of its tokens; None if there are none.
+    """
 
     text: str
-    language: str  # ISO code
+    language: str
+    pieces: tuple[TimedText, ...] = ()
+    mean_logprob: float | None = None
 
 
 @dataclass(frozen=True)
@@ -181,6 +189,16 @@ class Segment:
     def duration_s(self) -> float:
         """Length in seconds."""
         return self.end_s - self.start_s
+
+    @property
+    def translated(self) -> "Segment":
+        """The translation as a segment, without what is known only of the spoken text; the segment without one."""
+        if not (own := self.translation):
+            return self
+        return replace(
+            self, text=own.text, language=own.language, pieces=own.pieces, mean_logprob=own.mean_logprob,
+            thinking="", ctc_text=None, scores=(), words=(), disagreement=None, translation=None,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -261,6 +279,12 @@ class Transcript:
     def times(self) -> str:
         """The finest unit that has times: "word" if any segment has words, else "segment"."""
         return "word" if any(segment.words for segment in self.segments) else "segment"
+
+    @property
+    def translated(self) -> "Transcript":
+        """The translation as a transcript."""
+        segments = tuple(segment.translated for segment in self.segments)
+        return replace(self, segments=segments, language=None)
 
     def without_words(self) -> "Transcript":
         """Return a copy without word times."""

@@ -90,7 +90,7 @@ def serve(
             parameters.LANGUAGE,
             "--prompt-as-text",
             "Take a client's prompt as the text that precedes its recording. Otherwise a list of terms counts as "
-            "hotwords, and prose has no effect.",
+            "hotwords, and most models ignore prose.",
         ),
     ] = False,
     quiet: parameters.Quiet = False,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
 
-from funasr_cli.capabilities import Capabilities, refuse_missing
+from funasr_cli.capabilities import Capabilities
 from funasr_cli.errors import UsageError
 from funasr_cli.languages import AUTO
 from funasr_cli.options import DEFAULTS, TranscribeOptions
@@ -47,7 +47,8 @@ class Wanted:
         spelled: fields of the request, by field of `TranscribeOptions`, for messages.
         words: whether `verbose_json` has words.
         logprobs: whether the answer has log-probabilities.
-        translate: whether to translate to English.
+        segments: whether `verbose_json` divides segments as finely as the model can.
+        translated: whether the answer is the translation, not the transcript.
         prompt: the client's prompt.
         notes: what the answer says about fields that have no effect.
     """
@@ -59,27 +60,25 @@ class Wanted:
     spelled: Mapping[str, str] = field(default_factory=dict)
     words: bool = False
     logprobs: bool = False
-    translate: bool = False
+    segments: bool = False
+    translated: bool = False
     prompt: str = ""
     notes: tuple[str, ...] = ()
 
-    def suited(self, able: Capabilities, model: str, *, continues: bool) -> "Wanted":
+    def suited(self, able: Capabilities, *, continues: bool) -> "Wanted":
         """Return what is wanted of a model with these capabilities.
 
         Args:
             able: its capabilities.
-            model: its name.
-            continues: whether a prompt is the text that precedes a recording, not a list of terms.
-
-        Raises:
-            UsageError: the model cannot translate.
+            continues: whether a prompt is the text that precedes a recording, even if it is a list of terms.
         """
-        if self.translate:  # no family translates yet; one that does needs an option for it here
-            refuse_missing("translate", "translation", able, model)
-        options, notes = self.options, list(self.notes)
-        if self.format in (SRT, VTT) and able.word_times:
+        options, notes, subtitles = self.options, list(self.notes), self.format in (SRT, VTT)
+        if subtitles and able.word_times and not self.translated:
             options = replace(options, word_times=True)  # as the command line does
-        if self.prompt and continues and able.previous_text:
+        if self.segments or (subtitles and self.translated):  # a translation has no word times
+            options = replace(options, segment_times=True)
+        prose = able.context_text and not terms_in(self.prompt)
+        if self.prompt and (continues or prose) and able.previous_text:
             options = replace(options, prev_text=self.prompt)
         elif self.prompt and (terms := terms_in(self.prompt)) and able.hotwords:
             options = replace(options, hotwords=tuple(dict.fromkeys((*options.hotwords, *terms))))
@@ -200,7 +199,7 @@ def wanted(fields: Fields, model: str | None = None, *, translate: bool = False)
     Args:
         fields: of the request.
         model: from the path; None takes the field.
-        translate: whether it asks for a translation, by its path.
+        translate: whether it asks for a translation instead of a transcript, by its path.
 
     Raises:
         Problem: a value cannot be right, regardless of the model.
@@ -231,13 +230,27 @@ def wanted(fields: Fields, model: str | None = None, *, translate: bool = False)
     options, spelled, notes = _options(fields)
     if include:
         options, spelled["confidence"] = _set(options, "include", confidence=True), "include"
+    if translate or fields.truth("translate", default=False):
+        options, spelled["translate"] = replace(options, translate=True), "translate"
+        _refuse_with_translation(format, translated=translate, words=WORD in granularities, logprobs=bool(include))
     if WORD in granularities:
         options = _set(options, "timestamp_granularities", word_times=True)
         spelled["word_times"] = "timestamp_granularities"
     return Wanted(
         model or fields.text("model"), format, stream, options, spelled, WORD in granularities, bool(include),
-        translate or fields.truth("translate", default=False), fields.text("prompt") or "", tuple(notes),
+        format == VERBOSE and granularities != (WORD,), translate, fields.text("prompt") or "", tuple(notes),
     )  # fmt: skip
+
+
+def _refuse_with_translation(format: str, *, translated: bool, words: bool, logprobs: bool) -> None:
+    """Raise a `Problem` for what a translation does not have, or for a format without a place for it."""
+    if translated and (words or logprobs):
+        name = "timestamp_granularities" if words else "include"
+        missing = "a translation has neither word times nor log-probabilities"
+        raise invalid(name, f"{name!r}: {missing}", "unsupported_value")
+    if not translated and format not in (JSON, VERBOSE):
+        there = "'translate' works with json and verbose_json; the endpoint of translations has the other formats"
+        raise invalid("translate", there, "unsupported_value")
 
 
 def _options(fields: Fields) -> tuple[TranscribeOptions, dict[str, str], list[str]]:

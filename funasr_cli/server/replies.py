@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from funasr_cli.server.fields import DIARIZED, SRT, TEXT, VERBOSE, VTT, Wanted
-from funasr_cli.transcript import Segment, Transcript, join_texts
+from funasr_cli.transcript import Segment, TimedText, Transcript, join_texts
 from funasr_cli.writers import WRITERS
 
 JSON_TYPE = "application/json"
 TYPES = {
     TEXT: "text/plain; charset=utf-8", SRT: "text/plain; charset=utf-8", VTT: "text/vtt; charset=utf-8",
 }  # fmt: skip
+ENGLISH = "en"  # the language of translations
 UNKNOWN = "unknown"  # the language, if it was neither requested nor detected
 FRAMES_A_SECOND = 100  # of `seek`
 
@@ -56,8 +57,14 @@ def usage(transcript: Transcript) -> dict[str, Any]:
 
 def plain(transcript: Transcript, wanted: Wanted) -> dict[str, Any]:
     """Return the answer in the format json."""
-    always = {"text": transcript.text, "usage": usage(transcript)}
+    always = {"text": transcript.text, **translation(transcript, wanted), "usage": usage(transcript)}
     return always | logprobs(transcript, wanted) | warnings([transcript], wanted)
+
+
+def translation(transcript: Transcript, wanted: Wanted) -> dict[str, Any]:
+    """Return the translation, if it is wanted in addition to the transcript."""
+    both = wanted.options.translate and not wanted.translated
+    return {"translation": transcript.translated.text} if both else {}
 
 
 def notes(transcripts: Sequence[Transcript], wanted: Wanted) -> list[str]:
@@ -89,12 +96,14 @@ def verbose(transcript: Transcript, wanted: Wanted) -> dict[str, Any]:
         for segment in transcript.segments
         for word in segment.words
     ]
+    parts = [(segment, part) for segment in transcript.segments for part in segment.pieces or (segment,)]
     return {
-        "task": "transcribe",
-        "language": language_of(transcript),
+        "task": "translate" if wanted.translated else "transcribe",
+        "language": ENGLISH if wanted.translated else language_of(transcript),
         "duration": round(transcript.duration_s, 3),
         "text": transcript.text,
-        "segments": [_segment(number, segment, wanted) for number, segment in enumerate(transcript.segments)],
+        **translation(transcript, wanted),
+        "segments": [_segment(number, *each, wanted) for number, each in enumerate(parts)],
         **({"words": words} if wanted.words else {}),
         "usage": usage(transcript),
         "ledger": dataclasses.asdict(transcript.ledger),
@@ -109,14 +118,15 @@ def language_of(transcript: Transcript) -> str:
     return transcript.language or next((code for code, _ in found.most_common(1)), UNKNOWN)
 
 
-def _segment(number: int, segment: Segment, wanted: Wanted) -> dict[str, Any]:
+def _segment(number: int, segment: Segment, part: Segment | TimedText, wanted: Wanted) -> dict[str, Any]:
+    """Return a part of a segment. As in OpenAI's answers, the figures are those of the whole segment."""
     text = segment.text.encode("utf-8", "replace")
     return {
         "id": number,
         "seek": round(segment.start_s * FRAMES_A_SECOND),
-        "start": round(segment.start_s, 3),
-        "end": round(segment.end_s, 3),
-        "text": segment.text,
+        "start": round(part.start_s, 3),
+        "end": round(part.end_s, 3),
+        "text": part.text,
         "tokens": [],
         "temperature": wanted.options.temperature,
         "avg_logprob": segment.mean_logprob or 0.0,
@@ -138,7 +148,7 @@ def diarized(transcripts: Sequence[Transcript], wanted: Wanted) -> dict[str, Any
     )
     longest = max(transcripts, key=lambda one: one.duration_s)
     return {
-        "task": "transcribe",
+        "task": "translate" if wanted.translated else "transcribe",
         "duration": round(longest.duration_s, 3),
         "text": join_texts(segment.text for _, segment in parts),
         "segments": [spoken(f"seg_{number}", *part) for number, part in enumerate(parts)],

@@ -106,7 +106,7 @@ class Transcriptions:
                     if isinstance(event.error, UnexpectedError):
                         log.error("a bug: %s", where(event.error.__cause__ or event.error))
                     raise event.error
-                yield channel, event
+                yield channel, _translated(event) if wanted.translated else event
                 left -= isinstance(event, Finished)
         finally:
             for source in sources:
@@ -117,7 +117,7 @@ class Transcriptions:
     ) -> tuple[SpeechModel, Job]:
         """Load the model if necessary, in the thread that computes."""
         recognizer = self.shelf.recognizer(offer, self._engine.models_in_use)
-        wanted = wanted.suited(recognizer.capabilities, recognizer.model.name, continues=self.continues)
+        wanted = wanted.suited(recognizer.capabilities, continues=self.continues)
         opener = partial(_opened, input, recognizer.sample_rate_hz)
         job = recognizer.job(source, opener, wanted.options, wanted.spelled)
         prompt = recognizer.model.prompt(wanted.options)
@@ -141,6 +141,13 @@ class Transcriptions:
                 log.error("a bug: %s", where(error))
                 self.closing = True
                 raise
+
+
+def _translated(event: Event) -> Event:
+    """Return the event with the translation in place of the transcript."""
+    if isinstance(event, SegmentFinished):
+        return replace(event, segment=event.segment.translated)
+    return replace(event, transcript=event.transcript.translated) if isinstance(event, Finished) else event
 
 
 def _opened(input: Input, rate_hz: int) -> Source:

@@ -39,7 +39,8 @@ class Stream:
         """Return the last lines."""
         longest = max(transcripts, key=lambda one: one.duration_s)
         last = {"type": "transcript.text.done", "text": self.text, "usage": replies.usage(longest)}
-        last |= replies.logprobs(transcripts[0], wanted) | replies.warnings(transcripts, wanted)
+        last |= replies.translation(transcripts[0], wanted) | replies.logprobs(transcripts[0], wanted)
+        last |= replies.warnings(transcripts, wanted)
         return line(replies.written(last)) + line("[DONE]")
 
 

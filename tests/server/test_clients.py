@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,11 +154,14 @@ def test_languages_and_booleans() -> None:
 def test_which_prompts_are_lists_of_terms(prompt: str, terms: tuple[str, ...]) -> None:
     assert terms_in(prompt) == terms
     able = Capabilities(("en",), hotwords=True, previous_text=True)
-    found = parsed(("prompt", prompt)).suited(able, "m", continues=False)
+    found = parsed(("prompt", prompt)).suited(able, continues=False)
     assert found.options.hotwords == terms
     assert bool(found.notes) == bool(prompt and not terms)
-    assert parsed(("prompt", prompt)).suited(able, "m", continues=True).options.prev_text == (prompt or None)
-    unable = parsed(("prompt", prompt)).suited(Capabilities(("en",)), "m", continues=True)
+    hinted = parsed(("prompt", prompt)).suited(replace(able, context_text=True), continues=False)
+    prose = prompt if prompt and not terms else None
+    assert (hinted.options.hotwords, hinted.options.prev_text, hinted.notes) == (terms, prose, ())
+    assert parsed(("prompt", prompt)).suited(able, continues=True).options.prev_text == (prompt or None)
+    unable = parsed(("prompt", prompt)).suited(Capabilities(("en",)), continues=True)
     assert (unable.options.hotwords, bool(unable.notes)) == ((), bool(prompt))
 
 

@@ -207,7 +207,7 @@ def test_models(client: openai.OpenAI, server: Served) -> None:
         ({"chunking_strategy": {"type": "server_vad", "threshold": 2}}, "chunking_strategy"),
         ({"known_speaker_names": ["Ann"]}, "known_speaker_names"), ({"extra_body": {"spk": "true"}}, "spk"),
         ({"extra_body": {"spk": "false", "vad": "x"}}, "vad"), ({"extra_body": {"itn": "maybe"}}, "itn"),
-        ({"extra_body": {"langauge": "en"}}, "langauge"), ({"extra_body": {"translate": "true"}}, None),
+        ({"extra_body": {"langauge": "en"}}, "langauge"), ({"extra_body": {"translate": "true"}}, "translate"),
     ],
 )  # fmt: skip
 def test_wrong_values_are_refused_by_name(
@@ -220,10 +220,10 @@ def test_wrong_values_are_refused_by_name(
     assert refused.value.body["message"]  # type: ignore[index]
 
 
-def test_no_family_translates(client: openai.OpenAI) -> None:
+def test_a_model_that_cannot_translate(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         client.audio.translations.create(model="demo", file=CLIP)
-    assert refused.value.code == "unsupported_value"
+    assert (refused.value.code, refused.value.param) == ("unsupported_value", "translate")
 
 
 def test_a_file_that_is_not_audio_is_the_clients_mistake(client: openai.OpenAI, tmp_path: Path) -> None:

@@ -36,7 +36,9 @@ from funasr_cli.families.whisper.model import WhisperModel
 from funasr_cli.hubs.repository import wanted
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
+from funasr_cli.scheduling.scheduler import of_session
 from funasr_cli.speech_model import SegmentRequest
+from funasr_cli.subtitles import pieces_of
 from funasr_cli.transcript import Segment
 
 RNG = np.random.default_rng(0)
@@ -93,6 +95,20 @@ def decode(model: WhisperModel, options: TranscribeOptions, *clips: np.ndarray) 
     while len(found) < len(clips):
         found |= {update.row: update.hypothesis.segment for update in session.step() if update.hypothesis}
     return [found[number] for number in numbers]
+
+
+def assert_same(one: Segment, other: Segment) -> None:
+    """Compare everything but the last bits of probabilities."""
+
+    def exact(segment: Segment) -> Any:
+        translation = segment.translation and dataclasses.replace(segment.translation, mean_logprob=None)
+        words = [(word.text, word.start_s, word.end_s) for word in segment.words]
+        scores = [score.text for score in segment.scores]
+        return (segment.text, segment.language, segment.pieces, segment.tokens, segment.stop_reason, translation,
+                words, scores)  # fmt: skip
+
+    assert exact(one) == exact(other)
+    assert one.mean_logprob == pytest.approx(other.mean_logprob, abs=1e-4)
 
 
 def writes(model: WhisperModel, monkeypatch: pytest.MonkeyPatch, *texts: list[int | str]) -> None:
@@ -369,10 +385,39 @@ def test_languages_of_an_english_model(tmp_path: Path) -> None:
 def test_a_text_does_not_depend_on_its_batch(shared: WhisperModel, options: TranscribeOptions) -> None:
     together = decode(shared, options, *CLIPS)
     for samples, segment in zip(CLIPS, together, strict=True):
-        [alone] = decode(shared, options, samples)
-        for name in ("text", "language", "pieces", "translation", "tokens"):
-            assert getattr(alone, name) == getattr(segment, name), name
-        assert alone.mean_logprob == pytest.approx(segment.mean_logprob, abs=1e-4)
+        assert_same(*decode(shared, options, samples), segment)
+
+
+OWN = [
+    {}, {"language": "de"}, {"language": "en", "translate": True}, {"translate": True, "segment_times": True},
+    {"hotwords": ("Kasan", "Ufa")}, {"prev_text": "We met at ten."}, {"word_times": True, "confidence": True},
+    {"max_tokens": 2}, {"exact_tokens": 9}, {"segment_times": True, "word_times": True},
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_rows_have_options_of_their_own(shared: WhisperModel) -> None:
+    """Rows that join one session write what they write alone. They ignore the options of it and of other rows."""
+    other = TranscribeOptions(language="fr", translate=True, segment_times=True, word_times=True, max_tokens=3)
+    session, found, owners = shared.session(other), dict[int, Segment](), dict[int, int]()
+    own = [TranscribeOptions(**({"max_tokens": 6} | each)) for each in OWN]
+    for index, options in enumerate(own):
+        joins = dataclasses.replace(request(CLIPS[index % 3]), options=options)
+        [number] = session.add([joins])
+        owners[number] = index
+        for update in session.step():
+            if update.hypothesis:
+                found[owners[update.row]] = update.hypothesis.segment
+    while len(found) < len(own):
+        found |= {owners[each.row]: each.hypothesis.segment for each in session.step() if each.hypothesis}
+    for index, options in enumerate(own):
+        assert_same(*decode(shared, options, CLIPS[index % 3]), found[index])
+    assert len({of_session(options, shared) for options in own}) == 1
+
+
+def test_hotwords_that_are_too_long_are_refused_before_their_row_joins_others(shared: WhisperModel) -> None:
+    with refused("prompt-too-long", 223):
+        shared.prompt(TranscribeOptions(hotwords=("word",) * 224))
 
 
 @pytest.mark.slow
@@ -430,15 +475,39 @@ def test_pieces(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
     assert decode(model, TranscribeOptions(segment_times=True), CLIPS[1])[0].pieces[0].end_s == 3.0
 
 
+def test_a_loop_is_not_divided(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its text lacks most of what the model wrote, so its pieces would not be parts of the text."""
+    one, two = model.vocabulary.encode(" One."), model.vocabulary.encode(" no")
+    writes(model, monkeypatch, ["0.00", *one, "0.20", "0.20", *two * 60])
+    for options in (TranscribeOptions(segment_times=True), TranscribeOptions(word_times=True)):
+        [segment] = decode(model, options, CLIPS[1])
+        assert segment.stop_reason == "loop"
+        assert [piece.text for piece in pieces_of(segment)] == [segment.text]
+
+
 def test_translations(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
     hallo, hello = model.vocabulary.encode(" Hallo"), model.vocabulary.encode(" Hello there")
     writes(model, monkeypatch, hallo, hello)
     [segment] = decode(model, TranscribeOptions(language="de", translate=True), CLIPS[0])
     assert (segment.text, segment.translation.text, segment.translation.language) == ("Hallo", "Hello there", "en")
     assert segment.tokens == len(hallo) + len(hello) + 2
+    assert segment.translation.mean_logprob == pytest.approx(0.0, abs=1e-3)
+    assert (segment.translated.text, segment.translated.language) == ("Hello there", "en")
     [english] = decode(model, TranscribeOptions(language="en", translate=True), CLIPS[0])
     assert english.translation.text == english.text == "Hallo"
     assert decode(model, TranscribeOptions(language="de"), CLIPS[0])[0].translation is None
+
+
+def test_pieces_of_a_translation(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have times of their own, and are the segment's if the translation takes its place."""
+    spoken, one, two = (model.vocabulary.encode(text) for text in (" Eins zwei", " One.", " Two"))
+    writes(model, monkeypatch, ["0.00", *spoken, "1.80"], ["0.02", *one, "0.80", "1.20", *two])
+    [segment] = decode(model, TranscribeOptions(language="de", segment_times=True, translate=True), CLIPS[1])
+    assert [piece.text for piece in segment.pieces] == ["Eins zwei"]
+    times = [(piece.text, piece.start_s, piece.end_s) for piece in segment.translation.pieces]
+    assert times == [("One.", pytest.approx(0.52), pytest.approx(1.3)), ("Two", pytest.approx(1.7), 3.0)]
+    assert segment.translated.pieces == segment.translation.pieces
+    assert not segment.translated.translated.words
 
 
 def test_a_translation_that_does_not_end(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -531,7 +600,9 @@ def test_the_number_of_rows_depends_on_memory(shared: WhisperModel, monkeypatch:
     assert shared.session(TranscribeOptions()).max_rows == 16
     monkeypatch.setattr(module, lambda: 1 << 27)
     rows = shared.session(TranscribeOptions()).max_rows
-    assert 1 < shared.session(TranscribeOptions(translate=True)).max_rows < rows < 16
+    able = shared.capabilities
+    monkeypatch.setattr(shared, "capabilities", dataclasses.replace(able, translation=False))
+    assert 1 < rows < shared.session(TranscribeOptions()).max_rows < 16  # no row can have a second text
     monkeypatch.setattr(module, lambda: 0)
     assert shared.session(TranscribeOptions()).max_rows == 1
 

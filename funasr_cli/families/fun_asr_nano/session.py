@@ -31,7 +31,7 @@ MOST_ROWS = 16  # more rows gain little on the machines measured
 # The prompt, and what is done with the text. All rows share the sampling and the longest segment.
 ROW_OPTIONS: tuple[str, ...] = (
     "language", "hotwords", "prev_text", "itn", "max_tokens", "exact_tokens", "confidence", "ctc", "draft",
-    "second_opinion", "word_times",
+    "second_opinion", "word_times", "segment_times",
 )  # fmt: skip
 
 

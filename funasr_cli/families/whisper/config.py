@@ -103,6 +103,7 @@ def capabilities(config: WhisperConfig) -> Capabilities:
         languages=config.languages,
         hotwords=True,
         previous_text=True,
+        context_text=True,
         sampling=True,
         decoder=True,
         token_limit=True,

@@ -21,7 +21,7 @@ from funasr_cli.errors import AudioError, ModelError, UsageError
 from funasr_cli.families.family import LoadedModel
 from funasr_cli.families.whisper import tokens
 from funasr_cli.families.whisper.config import TOKEN_OF
-from funasr_cli.families.whisper.session import WhisperSession
+from funasr_cli.families.whisper.session import ROW_OPTIONS, WhisperSession
 from funasr_cli.features.log_mel import WINDOW_S, LogMel
 from funasr_cli.languages import resolve_language
 from funasr_cli.models.cache import Memory
@@ -45,7 +45,7 @@ class WhisperModel:
     sample_rate_hz = SAMPLE_RATE_HZ
     best_segment_s = longest_segment_s = float(WINDOW_S)
     window_s: float | None = float(WINDOW_S)
-    row_options: tuple[str, ...] = ()
+    row_options = ROW_OPTIONS
 
     def __init__(self, loaded: LoadedModel):
         self.name, self.weights_type, self.engine = loaded.name, loaded.weights_type, loaded.engine
@@ -92,7 +92,12 @@ class WhisperModel:
         )
 
     def prompt(self, options: TranscribeOptions, *, first: bool = True) -> None:
-        """Return None: the prompt consists of special tokens, and text before the recording."""
+        """Return None: the prompt consists of special tokens, and text before the recording.
+
+        Raises:
+            UsageError: the hotwords are too long.
+        """
+        self.text_before(options, first=first)
 
     @property
     def most_tokens(self) -> int:

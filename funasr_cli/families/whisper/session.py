@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from funasr_cli.capabilities import BEST_EFFORT
 from funasr_cli.compute.backend import mx
 from funasr_cli.compute.memory import available_bytes
 from funasr_cli.decoding.batch import Token
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE = 4  # joining together: enough to use the processor fully, without delaying the other rows
 MOST_ROWS = 16  # more rows gain little
+# The prompt, and what is done with the text. All rows share the sampling and the longest segment.
+ROW_OPTIONS: tuple[str, ...] = (
+    "language", "hotwords", "prev_text", "translate", "word_times", "confidence", "max_tokens", "exact_tokens",
+    *BEST_EFFORT,
+)  # fmt: skip
 ENGLISH = "en"  # the language of all translations
 # Upstream's thresholds: of a text that repeats itself, and of a window without speech.
 MOST_COMPRESSION, SILENT, UNLIKELY = 2.4, 0.6, -1.0
@@ -67,6 +73,7 @@ class Row:
     """A segment that is being decoded."""
 
     request: SegmentRequest
+    options: TranscribeOptions
     encoded: mx.array  # (1,500, width)
     witness: "Witness"
     parts: dict[int, Part]  # by row of the decoder: the transcript, then perhaps the translation
@@ -97,23 +104,20 @@ class WhisperSession:
     def _new_decoder(self) -> BatchDecoder:
         return BatchDecoder(self._model.network.decoder, make_sampler(self._options))
 
-    def _timed_options(self, request: SegmentRequest) -> TranscribeOptions:
-        """Return the options of a segment, whose text has time tokens if they are requested or if it is joined.
-
-        Without time tokens, the model skips some sentences after a pause in its window.
-        """
-        return replace(self._options, segment_times=self._options.segment_times or request.audio.joined)
-
     @property
     def max_rows(self) -> int:
-        """Number of rows, at most `MOST_ROWS`, whose keys and values fit into half the free memory."""
-        config = self._model.config
-        row_bytes = self._model.network.decoder.row_bytes(config.encoder.positions) * (1 + self._options.translate)
+        """Number of rows, at most `MOST_ROWS`, whose keys and values fit into half the free memory.
+
+        Any row may be translated, if the model can do so, and then has two texts.
+        """
+        model, texts = self._model, 1 + self._model.capabilities.translation
+        row_bytes = model.network.decoder.row_bytes(model.config.encoder.positions) * texts
         return max(1, min(MOST_ROWS, available_bytes() // 2 // row_bytes))
 
     def add(self, requests: Sequence[SegmentRequest]) -> list[int]:
         """Encode segments, find their languages, and prefill their prompts; return the row numbers."""
-        model, options, decoder = self._model, self._options, self._model.network.decoder
+        model, options = self._model, requests[0].options or self._options
+        decoder = model.network.decoder
         with self._timed("features"):
             features = np.stack([model.features(request.audio.samples) for request in requests])
         with self._timed("encoder"):
@@ -129,7 +133,11 @@ class WhisperSession:
                 texts += [(index, tokens.TRANSLATE) for index in foreign]
                 owners = mx.array([index for index, _ in texts])
                 memory = [(keys[owners], values[owners]) for keys, values in memory]
-            timed = [self._timed_options(request) for request in requests]
+            # Without time tokens, the model skips some sentences after a pause in its window.
+            timed = [
+                replace(options, segment_times=options.segment_times or request.audio.joined)
+                for request in requests
+            ]
             prompts = [
                 model.prompt_ids(timed[index], languages[index], first=requests[index].first, task=task)
                 for index, task in texts
@@ -137,17 +145,21 @@ class WhisperSession:
             embedded = [decoder.embed(mx.array(prompt)) for prompt in prompts]
             rules = [self._rules[timed[index].segment_times] for index, _ in texts]
             numbers = self._decoder.add(embedded, memory=memory, rules=rules)
-        rows = [Row(*row, {}) for row in zip(requests, encoded, witnesses, strict=True)]
+        rows = [
+            Row(request, options, hidden, witness, {})
+            for request, hidden, witness in zip(requests, encoded, witnesses, strict=True)
+        ]
         own = [next(self._numbers) for _ in rows]
         for number, prompt, (index, _) in zip(numbers, prompts, texts, strict=True):
-            rows[index].parts[number] = Part(TextStream(model.vocabulary.decode), self._stopping(len(prompt)))
+            stopping = self._stopping(options, len(prompt))
+            rows[index].parts[number] = Part(TextStream(model.vocabulary.decode), stopping)
             self._owners[number] = own[index]
         self._rows.update(zip(own, rows, strict=True))
         return own
 
-    def _stopping(self, prompt_tokens: int) -> StoppingCriteria:
+    def _stopping(self, options: TranscribeOptions, prompt_tokens: int) -> StoppingCriteria:
         """Return when a text ends at the latest: the decoder has a limited number of positions."""
-        options, vocabulary = self._options, self._model.vocabulary
+        vocabulary = self._model.vocabulary
         most = min(self._model.most_tokens, self._model.config.decoder.positions - prompt_tokens)
         if options.exact_tokens is not None:
             return Quota(min(options.exact_tokens, most))
@@ -182,7 +194,7 @@ class WhisperSession:
         return Update(number, None if text == settled else text, counts=counts)
 
     def _hypothesis(self, row: Row) -> Hypothesis:
-        audio, options, model = row.request.audio, self._options, self._model
+        audio, options, model = row.request.audio, row.options, self._model
         part, *others = row.texts
         reasons = [each.reason or StopReason.EOS for each in row.texts]
         # A translation that did not end is as incomplete as a transcript.
@@ -192,8 +204,13 @@ class WhisperSession:
         text = "" if is_silent else part.text
         translation = None
         if options.translate:
-            english = "" if is_silent else others[0].text if others else text
-            translation = Translation(english, ENGLISH)
+            english = others[0] if others else part  # English speech is copied
+            translation = Translation(
+                "" if is_silent else english.text,
+                ENGLISH,
+                self._pieces(row, english) if options.segment_times and not is_silent else (),
+                english.mean_logprob,
+            )
         segment = Segment(
             start_s=audio.start_s,
             end_s=audio.end_s,
@@ -207,14 +224,16 @@ class WhisperSession:
             words=self._words(row) if options.word_times and text else (),
             language=row.witness.language if model.detects(options) and not is_silent else None,
             no_speech_probability=no_speech,
-            pieces=self._pieces(row) if options.segment_times and not options.word_times and text else (),
+            pieces=self._pieces(row, part) if options.segment_times and text else (),
             translation=translation,
             doubtful=not text and no_speech <= SILENT and audio.duration_s >= HAS_WORDS_S,
         )
         return Hypothesis(segment, retry_may_help=part.stopping.worth_retrying(reason))
 
     def _words(self, row: Row) -> tuple[Word, ...]:
-        """Measure the times of the words of a transcript."""
+        """Measure the times of the words of a transcript; none of a loop, whose text lacks most of its tokens."""
+        if row.texts[0].reason == StopReason.LOOP:
+            return ()
         model, audio, part = self._model, row.request.audio, row.texts[0]
         pairs = [
             pair
@@ -228,11 +247,13 @@ class WhisperSession:
         scores = [math.exp(min(0.0, logprob)) for _, logprob in pairs]
         return place_words(raw, sources, begins_s, scores, audio.start_s, audio.end_s)
 
-    def _pieces(self, row: Row) -> tuple[TimedText, ...]:
-        """Divide a transcript at its time tokens."""
+    def _pieces(self, row: Row, part: Part) -> tuple[TimedText, ...]:
+        """Divide a transcript or a translation at its time tokens; a loop is not divided, as in `_words`."""
+        if part.reason == StopReason.LOOP:
+            return ()
         vocabulary, audio = self._model.vocabulary, row.request.audio
         pieces, ids, begun_s = list[TimedText](), list[int](), audio.start_s
-        for token_id in [*row.texts[0].stream.token_ids, None]:
+        for token_id in [*part.stream.token_ids, None]:
             if token_id is not None and token_id < vocabulary.first_time:
                 ids.append(token_id)
                 continue
