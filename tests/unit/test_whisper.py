@@ -40,6 +40,7 @@ from funasr_cli.scheduling.scheduler import of_session
 from funasr_cli.speech_model import SegmentRequest
 from funasr_cli.subtitles import pieces_of
 from funasr_cli.transcript import Segment
+from funasr_cli.writers import WRITERS
 
 RNG = np.random.default_rng(0)
 CLIPS = [RNG.normal(0, 0.1, int(seconds * 16000)).astype(np.float32) for seconds in (1, 2.5, 30, 0.2)]
@@ -475,14 +476,45 @@ def test_pieces(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
     assert decode(model, TranscribeOptions(segment_times=True), CLIPS[1])[0].pieces[0].end_s == 3.0
 
 
-def test_a_loop_is_not_divided(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its text lacks most of what the model wrote, so its pieces would not be parts of the text."""
-    one, two = model.vocabulary.encode(" One."), model.vocabulary.encode(" no")
-    writes(model, monkeypatch, ["0.00", *one, "0.20", "0.20", *two * 60])
-    for options in (TranscribeOptions(segment_times=True), TranscribeOptions(word_times=True)):
-        [segment] = decode(model, options, CLIPS[1])
-        assert segment.stop_reason == "loop"
-        assert [piece.text for piece in pieces_of(segment)] == [segment.text]
+ROUNDS = [each for step in range(20, 60) for each in (f"{step / 50:.2f}", " no")]
+LOOPS = {"tokens": ["0.00", " One.", "0.20", "0.20", *[" no"] * 60], "rounds": ["0.00", " One.", "0.20", *ROUNDS]}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("translate", [False, True])
+@pytest.mark.parametrize("kind", ["segment_times", "word_times"])
+def test_a_loop_is_divided_as_far_as_its_text_goes(
+    model: WhisperModel, monkeypatch: pytest.MonkeyPatch, loop: str, translate: bool, kind: str
+) -> None:
+    """Words and pieces are parts of the text, which lacks most of what the model wrote, also in files."""
+    looping = [
+        token for each in LOOPS[loop] for token in (model.vocabulary.encode(each) if each[0] == " " else [each])
+    ]
+    writes(model, monkeypatch, looping, *[["0.02", *looping]] * translate)
+    options = TranscribeOptions(language="de", translate=translate, vad=False, **{kind: True})
+    [segment] = decode(model, options, CLIPS[1])
+    assert (segment.text, segment.stop_reason) == ("One. no", "loop")
+    parts = segment.words if options.word_times else segment.pieces
+    assert [part.text for part in parts] == ["One.", "no"]
+    assert 0.5 <= parts[0].start_s <= parts[0].end_s <= parts[1].start_s <= parts[1].end_s <= 3.0
+    if translate:
+        assert segment.translation.text == "One. no"
+        pieces = [piece.text for piece in segment.translation.pieces]
+        assert pieces == ([] if options.word_times else ["One.", "no"])
+    transcript = Recognizer(model).transcribe(CLIPS[1], options, sample_rate_hz=16000)
+    for each in (transcript, transcript.translated):
+        for name in ("srt", "json"):
+            assert "One." in WRITERS[name](each)
+
+
+def test_a_time_inside_a_character(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The character belongs to the piece that it begins in."""
+    first, *rest = next(ids for ids in map(model.vocabulary.encode, "龘鬱䯂") if len(ids) >= 2)
+    writes(model, monkeypatch, ["0.00", first, "0.80", "0.80", *rest, *model.vocabulary.encode(" b"), "1.20"])
+    [segment] = decode(model, TranscribeOptions(segment_times=True), CLIPS[1])
+    assert [piece.text for piece in segment.pieces] == segment.text.split()
+    assert len(segment.pieces) == 2
+    assert "".join(piece.text for piece in pieces_of(segment)) == segment.text
 
 
 def test_translations(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
