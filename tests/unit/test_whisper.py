@@ -6,7 +6,9 @@ Numerical results: tests/parity/test_whisper_parity.py, and with real weights te
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from support.whisper import (
 )
 
 from funasr_cli.audio.segment import AudioSegment
+from funasr_cli.checkpoints.npz import open_npz
 from funasr_cli.compute.backend import mx
 from funasr_cli.families import registry
 from funasr_cli.families.load import load_model
@@ -194,6 +197,43 @@ def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
     (folder / "weights.npz").write_bytes(b"PK\x03\x04 not an archive")
     with refused("model-damaged"):
         open_model(folder)
+
+
+def npy(shape: tuple[int, ...], kind: str = "<f4", values: bytes = bytes(8)) -> bytes:
+    """Return a file of NumPy's whose header states a shape and a type, whatever its values are."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": kind})
+    return file.getvalue() + values
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [npy((2,), "|O", bytes(16)), npy((1 << 40, 1 << 40)), npy((3,)), npy((1,)), npy((-1, -2)), npy((-2,))],
+    ids=["objects", "absurd", "too short", "too long", "negative", "negative size"],
+)
+def test_an_array_of_another_size_than_it_states_is_refused_on_opening(tmp_path: Path, entry: bytes) -> None:
+    path = tmp_path / "weights.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("good.npy", npy((2,)))
+    assert open_npz(path)["good"].shape == (2,)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("bad.npy", entry)
+    with refused("model-damaged"):
+        open_npz(path)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2, 2, 2)])
+@pytest.mark.parametrize(
+    "name",
+    ["encoder.conv1.weight", "encoder.positional_embedding", "decoder.positional_embedding",
+     "decoder.token_embedding.weight"],
+)  # fmt: skip
+def test_tensors_with_another_number_of_axes_are_refused(
+    tmp_path: Path, name: str, shape: tuple[int, ...]
+) -> None:
+    folder = write_openai(tmp_path / "other", random_tensors() | {name: np.zeros(shape, np.float16)})
+    with refused("model-misfit"):
+        open_checkpoint(folder, "other")
 
 
 def test_an_untied_head_is_refused(tmp_path: Path) -> None:
