@@ -502,6 +502,14 @@ def test_a_segment(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None
     assert given.words == given.scores == given.pieces == ()
 
 
+@pytest.mark.parametrize("text", ["Say either/silver and gold", "no <think> me</think> now", "an end/si"])
+def test_marks_of_other_models_are_words(model: WhisperModel, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    writes(model, monkeypatch, model.vocabulary.encode(f" {text}"))
+    [segment] = decode(model, TranscribeOptions(word_times=True, confidence=True), CLIPS[1])
+    assert segment.text == "".join(piece.text for piece in pieces_of(segment)) == text
+    assert "".join(score.text for score in segment.scores) == text
+
+
 def test_pieces(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are within the segment; a last piece with no end time lasts until the end of the segment."""
     one, two = model.vocabulary.encode(" One."), model.vocabulary.encode(" Two")

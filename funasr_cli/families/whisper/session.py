@@ -66,7 +66,7 @@ class Part:
     @property
     def text(self) -> str:
         """Its text."""
-        return clean_text(self.raw)
+        return clean_text(self.raw, has_marks=False)
 
     def end(self, reason: StopReason) -> None:
         """End it. A text that can be compressed too well repeats itself, perhaps in long rounds."""
@@ -159,7 +159,7 @@ class WhisperSession:
         own = [next(self._numbers) for _ in rows]
         for number, prompt, (index, _) in zip(numbers, prompts, texts, strict=True):
             stopping = self._stopping(options, len(prompt))
-            rows[index].parts[number] = Part(TextStream(model.vocabulary.decode), stopping)
+            rows[index].parts[number] = Part(TextStream(model.vocabulary.decode, has_marks=False), stopping)
             self._owners[number] = own[index]
         self._rows.update(zip(own, rows, strict=True))
         return own
@@ -266,7 +266,7 @@ class WhisperSession:
             steps = None if token_id is None else token_id - vocabulary.first_time
             time_s = audio.end_s if steps is None else min(audio.start_s + steps * tokens.TIME_STEP_S, audio.end_s)
             end = bisect_left(origins, index)
-            if text := clean_text(raw[begun:end]):
+            if text := clean_text(raw[begun:end], has_marks=False):
                 pieces.append(TimedText(text, begun_s, time_s))
             begun, begun_s = end, time_s
         return tuple(pieces)
