@@ -147,8 +147,8 @@ bench-peers: install $(PEERS)/torch/.installed $(PEERS)/mlx-audio/.installed $(P
 		$(PEERS)/convert-funasr-to-gguf.py
 	$(BIN)/python -m tools.peers --state "$(PEERS)" --out docs/reports/benchmarks.md $(PEERS_OPTIONS)
 
-# The same for Whisper with its true weights, compared with openai-whisper and faster-whisper; writes
-# docs/reports/whisper-peers.md. Needs `make real-data`.
+# The same for Whisper with its true weights, compared with openai-whisper and faster-whisper; writes a report. Needs
+# `make real-data`.
 $(PEERS)/whisper/.installed: tools/peers/requirements-whisper.txt
 	$(PYTHON) -m venv "$(PEERS)/whisper"
 	"$(PEERS)/whisper/bin/pip" install $(PIP_FLAGS) '$(TORCH)'

@@ -1,5 +1,6 @@
 """Read NumPy archives (``.npz``) of tensors: type and shape of each array first, its values when needed."""
 
+import math
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from funasr_cli.checkpoints.tensors import Tensor, presentable
-from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, open_file, unreadable
+from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, open_file, quoted, unreadable
 from funasr_cli.compute.backend import mx
 from funasr_cli.errors import ModelError
 
@@ -19,7 +20,7 @@ def open_npz(path: Path) -> dict[str, Tensor]:
     """Return the tensors of an archive by name. Nothing is unpickled, and compressed entries are refused.
 
     Raises:
-        ModelError: the file is missing, damaged, or compressed.
+        ModelError: the file is missing, damaged, or compressed, or an entry's size is not that of its shape.
     """
     found: dict[str, Tensor] = {}
     try:
@@ -39,6 +40,11 @@ def open_npz(path: Path) -> dict[str, Tensor]:
                         else np.lib.format.read_array_header_2_0
                     )
                     shape, _, dtype = read(stream, max_header_size=LONGEST_HEADER)
+                    header_bytes = stream.tell()
+                if dtype.hasobject or min(shape, default=0) < 0:
+                    raise ValueError(f"{quoted(entry.filename)} is not an array of numbers")
+                if header_bytes + math.prod(shape) * dtype.itemsize != entry.file_size:
+                    raise ValueError(f"{quoted(entry.filename)} does not have the size that it states")
                 name = entry.filename.removesuffix(SUFFIX)
                 found[name] = Tensor(str(dtype), tuple(shape), partial(_values, path, entry.filename))
     except ModelError:

@@ -111,7 +111,7 @@ def place_words(
         ended_s = _border(text, sources, begins_s, spoken[-1], after=True)
         begun_s, ended_s = (min(start_s + time_s, end_s) for time_s in (begun_s, max(begun_s, ended_s)))
         score = min(probabilities[sources[spoken[0]][0] : sources[spoken[-1]][1] + 1])
-        words.append(Word(clean_text(text[first:last]), begun_s, ended_s, score))
+        words.append(Word(clean_text(text[first:last], has_marks=False), begun_s, ended_s, score))
     return tuple(words)
 
 

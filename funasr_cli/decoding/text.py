@@ -16,9 +16,12 @@ WHITE_SPACE = re.compile(r"\s+")
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # a character whose last bytes have not been decoded yet
 
 
-def clean_text(raw: str) -> str:
-    """Convert the decoder's complete raw output to the final text."""
-    return WHITE_SPACE.sub(" ", THINK.sub("", raw).replace(SILENCE_MARK, " ")).strip()
+def clean_text(raw: str, *, has_marks: bool = True) -> str:
+    """Convert the decoder's complete raw output to the final text.
+
+    Without marks, as in Whisper's output, ``<think>`` and ``/sil`` are words like any others.
+    """
+    return WHITE_SPACE.sub(" ", THINK.sub("", raw).replace(SILENCE_MARK, " ") if has_marks else raw).strip()
 
 
 def thinking(raw: str) -> str:
@@ -26,8 +29,10 @@ def thinking(raw: str) -> str:
     return "\n".join(block.strip() for block in THINK.findall(raw) if block.strip())
 
 
-def settled_text(raw: str) -> str:
+def settled_text(raw: str, *, has_marks: bool = True) -> str:
     """Return the part of `clean_text` that no further token can change."""
+    if not has_marks:
+        return clean_text(raw.rstrip(UNFINISHED), has_marks=False)
     raw = _without_unfinished_mark(raw.rstrip(UNFINISHED), "<think>")
     return clean_text(_without_unfinished_mark(THINK.sub("", raw), SILENCE_MARK))
 
@@ -46,14 +51,15 @@ class TextStream:
     Args:
         spell: token ids -> raw text, without special tokens.
         earlier: text that precedes the first token and is part of the text.
+        has_marks: as for `clean_text`.
     """
 
-    def __init__(self, spell: Callable[[list[int]], str], earlier: str = ""):
+    def __init__(self, spell: Callable[[list[int]], str], earlier: str = "", *, has_marks: bool = True):
         self.spell = (lambda token_ids: earlier + spell(token_ids)) if earlier else spell
-        self.earlier = earlier
+        self.earlier, self._has_marks = earlier, has_marks
         self.token_ids: list[int] = []
         self.raw = earlier  # everything decoded so far, as the tokenizer spells it
-        self.settled = settled_text(earlier)
+        self.settled = settled_text(earlier, has_marks=has_marks)
         # For each extension of `settled`: its new length, and the lowest log-probability of the tokens added.
         self._settled_by: list[tuple[int, float]] = [(len(self.settled), 0.0)]
         self._lowest = 0.0  # lowest log-probability since the last extension
@@ -62,7 +68,7 @@ class TextStream:
         """Add a token."""
         self.token_ids.append(token_id)
         self.raw = self.spell(self.token_ids)
-        before, self.settled = len(self.settled), settled_text(self.raw)
+        before, self.settled = len(self.settled), settled_text(self.raw, has_marks=self._has_marks)
         self._lowest = min(self._lowest, logprob)
         if len(self.settled) > before:
             self._settled_by.append((len(self.settled), self._lowest))

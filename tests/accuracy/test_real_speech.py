@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from support.real_data import real_part
+from support.real_data import JFK, real_part
 
 import funasr_cli
 from funasr_cli.benchmarks.scoring import ErrorRate
 from funasr_cli.pipeline import Recognizer
-from tools.accuracy.real_speech import Phrase, read_long, read_phrases, transcribe_alone
+from tools.accuracy.real_speech import read_long, read_phrases, transcribe_alone
 from tools.accuracy.texts import text_rates
 from tools.accuracy.truth import Findings, compare, read_truth
 from tools.real_data.cache import LONG, SPEECH, WHISPER
@@ -21,10 +21,10 @@ from tools.real_data.cache import LONG, SPEECH, WHISPER
 pytest.importorskip("whisper_normalizer", reason="`make install` adds whisper-normalizer")
 pytestmark = pytest.mark.slow
 
-JFK = "And so my fellow Americans, ask not what your country can do for you, ask what you can do for your country."
 BATCH = 16
+# English: openai-whisper makes 4.78 %. The limits of Spanish and French are guesses, not measurements: they only
+# tell a text from nonsense, so they apply to one phrase each.
 MOST_ERRORS_PERCENT = {"en": 4.9, "es": 30.0, "fr": 40.0}
-EVERY = {"en": 1, "es": 4, "fr": 4}
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +32,6 @@ def recognizer(tmp_path_factory: pytest.TempPathFactory) -> Recognizer:
     source, folder = real_part(f"{WHISPER}-hf"), tmp_path_factory.mktemp("whisper") / "base"
     funasr_cli.convert(source, folder, dtype="float32", verify="off")
     return funasr_cli.load(folder, "float32")
-
-
-def rates(recognizer: Recognizer, phrases: list[Phrase], language: str) -> ErrorRate:
-    paths, wanted = [phrase.path for phrase in phrases], [phrase.text for phrase in phrases]
-    found = transcribe_alone(recognizer, paths, language=language, batch_size=BATCH)
-    return text_rates(zip(wanted, found, strict=True), language)[0]
 
 
 def test_the_published_sentence(recognizer: Recognizer, en_flac: Path) -> None:
@@ -83,15 +77,17 @@ def test_other_languages_are_found_and_written(recognizer: Recognizer, language:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("language", EVERY)
-def test_all_phrases(recognizer: Recognizer, language: str) -> None:
-    assert phrase_errors(recognizer, language).percent <= MOST_ERRORS_PERCENT[language]
+def test_all_phrases(recognizer: Recognizer) -> None:
+    assert phrase_errors(recognizer).percent <= MOST_ERRORS_PERCENT["en"]
 
 
 @cache
-def phrase_errors(recognizer: Recognizer, language: str) -> ErrorRate:
-    real_part(f"{SPEECH}/{language}")
-    return rates(recognizer, read_phrases(language, EVERY[language]), language)
+def phrase_errors(recognizer: Recognizer) -> ErrorRate:
+    real_part(f"{SPEECH}/en")
+    phrases = read_phrases("en")
+    paths, wanted = [phrase.path for phrase in phrases], [phrase.text for phrase in phrases]
+    found = transcribe_alone(recognizer, paths, language="en", batch_size=BATCH)
+    return text_rates(zip(wanted, found, strict=True), "en")[0]
 
 
 @cache
@@ -103,7 +99,7 @@ def long_findings(recognizer: Recognizer) -> Findings:
 
 @pytest.mark.full
 def test_a_long_recording_reads_as_well_as_its_phrases(recognizer: Recognizer) -> None:
-    alone, found = phrase_errors(recognizer, "en"), long_findings(recognizer)
+    alone, found = phrase_errors(recognizer), long_findings(recognizer)
     assert found.errors.percent <= alone.percent + 1.0
     assert share(found.errors) <= share(alone) + 0.5
     assert found.coverage.recall > 0.999

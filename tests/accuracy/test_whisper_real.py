@@ -5,12 +5,12 @@ The weights are in the cache that `make real-data` fills; without them, the test
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.real_data import JFK, real_part
 
 from funasr_cli.audio.decode import load_audio
 from funasr_cli.audio.segment import AudioSegment
@@ -19,11 +19,10 @@ from funasr_cli.families.open import open_checkpoint
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.speech_model import SegmentRequest
 from funasr_cli.transcript import Segment
+from tools.real_data.cache import WHISPER
 
 pytestmark = pytest.mark.slow
 
-CACHE = Path(os.environ.get("FUNASR_REAL_DATA") or Path.home() / ".cache/funasr-cli-real-data")
-JFK = "And so my fellow Americans, ask not what your country can do for you, ask what you can do for your country."
 # Tokens of whisper.decode, greedy, in float32, with and without times, and words of whisper.timing.find_alignment.
 TOKENS = {
     "en": [400, 370, 452, 7177, 6280, 11, 1029, 406, 437, 428, 1941, 393, 360, 337, 291, 11, 1029, 437, 291, 393,
@@ -40,9 +39,7 @@ ENDS_S = [*STARTS_S[1:5], 2.1, *STARTS_S[6:14], 7.34, *STARTS_S[15:], 10.36]
 
 
 def load(layout: str) -> Any:
-    folder = CACHE / f"weights/whisper-base-{layout}"
-    if not folder.is_dir():
-        pytest.skip(f"no real weights: {folder} does not exist; `make real-data` fetches them")
+    folder = real_part(f"{WHISPER}-{layout}")
     return load_checkpoint(open_checkpoint(folder, folder.name), folder, "float32")
 
 
@@ -94,10 +91,11 @@ def test_a_translation(model: Any, clips: dict[str, np.ndarray]) -> None:
     assert segment.translation.text == TRANSLATION
 
 
-def test_silence_and_noise_have_no_text(model: Any) -> None:
+def test_silence_hum_and_noise_have_no_text(model: Any) -> None:
     """Voice activity detection comes first."""
     from funasr_cli.pipeline import Recognizer
 
     hum = 0.05 * np.sin(2 * np.pi * 50 * np.arange(5 * 16000) / 16000)
-    for samples in (np.zeros(5 * 16000, np.float32), hum.astype(np.float32)):
-        assert Recognizer(model).transcribe(samples, sample_rate_hz=16000).text == ""
+    noise = np.random.default_rng(0).normal(0, 0.05, 5 * 16000)
+    for samples in (np.zeros(5 * 16000), hum, noise):
+        assert Recognizer(model).transcribe(samples.astype(np.float32), sample_rate_hz=16000).text == ""

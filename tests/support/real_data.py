@@ -9,6 +9,9 @@ import pytest
 
 from tools.real_data.__main__ import PARTS
 
+# What openai-whisper writes for the clip of J. F. Kennedy, with the weights of base.
+JFK = "And so my fellow Americans, ask not what your country can do for you, ask what you can do for your country."
+
 
 def real_part(name: str) -> Path:
     """Return the folder of a part, such as `weights/whisper-base-hf`; skip the test if it is not complete."""

@@ -6,7 +6,9 @@ Numerical results: tests/parity/test_whisper_parity.py, and with real weights te
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from support.whisper import (
 )
 
 from funasr_cli.audio.segment import AudioSegment
+from funasr_cli.checkpoints.npz import open_npz
 from funasr_cli.compute.backend import mx
 from funasr_cli.families import registry
 from funasr_cli.families.load import load_model
@@ -40,6 +43,7 @@ from funasr_cli.scheduling.scheduler import of_session
 from funasr_cli.speech_model import SegmentRequest
 from funasr_cli.subtitles import pieces_of
 from funasr_cli.transcript import Segment
+from funasr_cli.writers import WRITERS
 
 RNG = np.random.default_rng(0)
 CLIPS = [RNG.normal(0, 0.1, int(seconds * 16000)).astype(np.float32) for seconds in (1, 2.5, 30, 0.2)]
@@ -193,6 +197,43 @@ def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
     (folder / "weights.npz").write_bytes(b"PK\x03\x04 not an archive")
     with refused("model-damaged"):
         open_model(folder)
+
+
+def npy(shape: tuple[int, ...], kind: str = "<f4", values: bytes = bytes(8)) -> bytes:
+    """Return a file of NumPy's whose header states a shape and a type, whatever its values are."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": kind})
+    return file.getvalue() + values
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [npy((2,), "|O", bytes(16)), npy((1 << 40, 1 << 40)), npy((3,)), npy((1,)), npy((-1, -2)), npy((-2,))],
+    ids=["objects", "absurd", "too short", "too long", "negative", "negative size"],
+)
+def test_an_array_of_another_size_than_it_states_is_refused_on_opening(tmp_path: Path, entry: bytes) -> None:
+    path = tmp_path / "weights.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("good.npy", npy((2,)))
+    assert open_npz(path)["good"].shape == (2,)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("bad.npy", entry)
+    with refused("model-damaged"):
+        open_npz(path)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2, 2, 2)])
+@pytest.mark.parametrize(
+    "name",
+    ["encoder.conv1.weight", "encoder.positional_embedding", "decoder.positional_embedding",
+     "decoder.token_embedding.weight"],
+)  # fmt: skip
+def test_tensors_with_another_number_of_axes_are_refused(
+    tmp_path: Path, name: str, shape: tuple[int, ...]
+) -> None:
+    folder = write_openai(tmp_path / "other", random_tensors() | {name: np.zeros(shape, np.float16)})
+    with refused("model-misfit"):
+        open_checkpoint(folder, "other")
 
 
 def test_an_untied_head_is_refused(tmp_path: Path) -> None:
@@ -461,6 +502,14 @@ def test_a_segment(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None
     assert given.words == given.scores == given.pieces == ()
 
 
+@pytest.mark.parametrize("text", ["Say either/silver and gold", "no <think> me</think> now", "an end/si"])
+def test_marks_of_other_models_are_words(model: WhisperModel, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    writes(model, monkeypatch, model.vocabulary.encode(f" {text}"))
+    [segment] = decode(model, TranscribeOptions(word_times=True, confidence=True), CLIPS[1])
+    assert segment.text == "".join(piece.text for piece in pieces_of(segment)) == text
+    assert "".join(score.text for score in segment.scores) == text
+
+
 def test_pieces(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Times are within the segment; a last piece with no end time lasts until the end of the segment."""
     one, two = model.vocabulary.encode(" One."), model.vocabulary.encode(" Two")
@@ -475,14 +524,45 @@ def test_pieces(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
     assert decode(model, TranscribeOptions(segment_times=True), CLIPS[1])[0].pieces[0].end_s == 3.0
 
 
-def test_a_loop_is_not_divided(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its text lacks most of what the model wrote, so its pieces would not be parts of the text."""
-    one, two = model.vocabulary.encode(" One."), model.vocabulary.encode(" no")
-    writes(model, monkeypatch, ["0.00", *one, "0.20", "0.20", *two * 60])
-    for options in (TranscribeOptions(segment_times=True), TranscribeOptions(word_times=True)):
-        [segment] = decode(model, options, CLIPS[1])
-        assert segment.stop_reason == "loop"
-        assert [piece.text for piece in pieces_of(segment)] == [segment.text]
+ROUNDS = [each for step in range(20, 60) for each in (f"{step / 50:.2f}", " no")]
+LOOPS = {"tokens": ["0.00", " One.", "0.20", "0.20", *[" no"] * 60], "rounds": ["0.00", " One.", "0.20", *ROUNDS]}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("translate", [False, True])
+@pytest.mark.parametrize("kind", ["segment_times", "word_times"])
+def test_a_loop_is_divided_as_far_as_its_text_goes(
+    model: WhisperModel, monkeypatch: pytest.MonkeyPatch, loop: str, translate: bool, kind: str
+) -> None:
+    """Words and pieces are parts of the text, which lacks most of what the model wrote, also in files."""
+    looping = [
+        token for each in LOOPS[loop] for token in (model.vocabulary.encode(each) if each[0] == " " else [each])
+    ]
+    writes(model, monkeypatch, looping, *[["0.02", *looping]] * translate)
+    options = TranscribeOptions(language="de", translate=translate, vad=False, **{kind: True})
+    [segment] = decode(model, options, CLIPS[1])
+    assert (segment.text, segment.stop_reason) == ("One. no", "loop")
+    parts = segment.words if options.word_times else segment.pieces
+    assert [part.text for part in parts] == ["One.", "no"]
+    assert 0.5 <= parts[0].start_s <= parts[0].end_s <= parts[1].start_s <= parts[1].end_s <= 3.0
+    if translate:
+        assert segment.translation.text == "One. no"
+        pieces = [piece.text for piece in segment.translation.pieces]
+        assert pieces == ([] if options.word_times else ["One.", "no"])
+    transcript = Recognizer(model).transcribe(CLIPS[1], options, sample_rate_hz=16000)
+    for each in (transcript, transcript.translated):
+        for name in ("srt", "json"):
+            assert "One." in WRITERS[name](each)
+
+
+def test_a_time_inside_a_character(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The character belongs to the piece that it begins in."""
+    first, *rest = next(ids for ids in map(model.vocabulary.encode, "龘鬱䯂") if len(ids) >= 2)
+    writes(model, monkeypatch, ["0.00", first, "0.80", "0.80", *rest, *model.vocabulary.encode(" b"), "1.20"])
+    [segment] = decode(model, TranscribeOptions(segment_times=True), CLIPS[1])
+    assert [piece.text for piece in segment.pieces] == segment.text.split()
+    assert len(segment.pieces) == 2
+    assert "".join(piece.text for piece in pieces_of(segment)) == segment.text
 
 
 def test_translations(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:

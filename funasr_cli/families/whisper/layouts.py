@@ -6,6 +6,7 @@ what the tensors do not say: alignment heads, and in Transformers' layout, the v
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints import funasr, keymap, quantize
@@ -26,6 +27,7 @@ from funasr_cli.families.whisper.config import (
     misfits,
     usual_heads,
 )
+from funasr_cli.features.log_mel import FRAMES
 from funasr_cli.models.sanm import sinusoidal_positions
 from funasr_cli.models.whisper_decoder import WhisperDecoderConfig
 from funasr_cli.models.whisper_encoder import WhisperEncoderConfig
@@ -140,19 +142,18 @@ def _checkpoint(
 ) -> Checkpoint:
     """Derive the configuration from the tensors; `heads` are pairs of a layer and a head, if they are known."""
     try:
-        bins, width = tensors["encoder.conv1.weight"].shape[2], tensors["encoder.conv1.weight"].shape[0]
-        vocab_size, (text_positions, _) = (
-            tensors[EMBEDDING].shape[0],
-            tensors["decoder.positional_embedding"].shape,
-        )
-    except (KeyError, IndexError, ValueError) as error:
-        raise ModelError(f"{weights[0]}: not a Whisper model: {error} is missing", code="model-misfit") from error
+        width, _, bins = tensors["encoder.conv1.weight"].shape
+        positions, _ = tensors[POSITIONS].shape if POSITIONS in tensors else (FRAMES // 2, width)
+        vocab_size, _ = tensors[EMBEDDING].shape
+        text_positions, _ = tensors["decoder.positional_embedding"].shape
+    except (KeyError, ValueError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else "a tensor has another number of axes"
+        raise ModelError(f"{weights[0]}: not a Whisper model: {what}", code="model-misfit") from error
     layers = [
         len({key.split(".")[2] for key in tensors if key.startswith(f"{side}.blocks.")})
         for side in ("encoder", "decoder")
     ]
     count = max(1, width // HEAD_WIDTH)
-    positions = tensors[POSITIONS].shape[0] if POSITIONS in tensors else 1500
     encoder = WhisperEncoderConfig(bins, positions, width, count, layers[0])
     decoder = WhisperDecoderConfig(vocab_size, text_positions, width, count, layers[1])
     if POSITIONS not in tensors:
@@ -161,7 +162,8 @@ def _checkpoint(
         )
     known = vocabulary or tokens.bundled(vocab_size)
     with stated_in(str(where)):
-        chosen = tuple(int(layer) * count + int(head) for layer, head in heads) if heads else ()  # type: ignore[attr-defined]
+        pairs: Any = heads or ()
+        chosen = tuple(int(layer) * count + int(head) for layer, head in pairs)
     chosen = chosen or usual_heads(encoder, decoder, name)
     config = WhisperConfig(encoder, decoder, languages_of(vocab_size, known[1]), chosen)
     check_config(config, str(where), misfits)

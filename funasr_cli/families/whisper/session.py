@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -57,9 +58,15 @@ class Part:
         return sum(self.logprobs) / len(self.logprobs) if self.logprobs else None
 
     @property
+    def raw(self) -> str:
+        """What the tokenizer spells, up to the end of the first round of a loop."""
+        kept = len(without_loop(self.stream)) if self.reason == StopReason.LOOP else None
+        return self.stream.raw[:kept]
+
+    @property
     def text(self) -> str:
-        """Its text, without the rounds of a loop after the first."""
-        return clean_text(without_loop(self.stream) if self.reason == StopReason.LOOP else self.stream.raw)
+        """Its text."""
+        return clean_text(self.raw, has_marks=False)
 
     def end(self, reason: StopReason) -> None:
         """End it. A text that can be compressed too well repeats itself, perhaps in long rounds."""
@@ -152,7 +159,7 @@ class WhisperSession:
         own = [next(self._numbers) for _ in rows]
         for number, prompt, (index, _) in zip(numbers, prompts, texts, strict=True):
             stopping = self._stopping(options, len(prompt))
-            rows[index].parts[number] = Part(TextStream(model.vocabulary.decode), stopping)
+            rows[index].parts[number] = Part(TextStream(model.vocabulary.decode, has_marks=False), stopping)
             self._owners[number] = own[index]
         self._rows.update(zip(own, rows, strict=True))
         return own
@@ -231,37 +238,37 @@ class WhisperSession:
         return Hypothesis(segment, retry_may_help=part.stopping.worth_retrying(reason))
 
     def _words(self, row: Row) -> tuple[Word, ...]:
-        """Measure the times of the words of a transcript; none of a loop, whose text lacks most of its tokens."""
-        if row.texts[0].reason == StopReason.LOOP:
-            return ()
+        """Measure the times of the words of a transcript, from the tokens that its text keeps."""
         model, audio, part = self._model, row.request.audio, row.texts[0]
         pairs = [
             pair
             for pair in zip(part.stream.token_ids, part.logprobs, strict=False)
             if pair[0] < model.vocabulary.end
         ]
-        ids, rows = [token_id for token_id, _ in pairs], model.rows_of(audio.samples)
-        raw, sources = model.vocabulary.spell(ids)
+        raw = part.raw
+        sources = model.vocabulary.spell([token_id for token_id, _ in pairs])[1][: len(raw)]
+        del pairs[sources[-1][1] + 1 :]
+        rows = model.rows_of(audio.samples)
         with self._timed("decode"):
-            begins_s = model.token_times(row.encoded, row.witness.language, ids, rows)
+            begins_s = model.token_times(row.encoded, row.witness.language, [pair[0] for pair in pairs], rows)
         scores = [math.exp(min(0.0, logprob)) for _, logprob in pairs]
         return place_words(raw, sources, begins_s, scores, audio.start_s, audio.end_s)
 
     def _pieces(self, row: Row, part: Part) -> tuple[TimedText, ...]:
-        """Divide a transcript or a translation at its time tokens; a loop is not divided, as in `_words`."""
-        if part.reason == StopReason.LOOP:
-            return ()
-        vocabulary, audio = self._model.vocabulary, row.request.audio
-        pieces, ids, begun_s = list[TimedText](), list[int](), audio.start_s
-        for token_id in [*part.stream.token_ids, None]:
+        """Divide a transcript or a translation at its time tokens; a character belongs to its first token."""
+        vocabulary, audio, raw = self._model.vocabulary, row.request.audio, part.raw
+        token_ids = part.stream.token_ids
+        origins = [first for first, _ in vocabulary.spell(token_ids)[1]]  # of each character, ascending
+        pieces, begun, begun_s = list[TimedText](), 0, audio.start_s
+        for index, token_id in [*enumerate(token_ids), (len(token_ids), None)]:
             if token_id is not None and token_id < vocabulary.first_time:
-                ids.append(token_id)
                 continue
             steps = None if token_id is None else token_id - vocabulary.first_time
             time_s = audio.end_s if steps is None else min(audio.start_s + steps * tokens.TIME_STEP_S, audio.end_s)
-            if text := clean_text(vocabulary.decode(ids)):
+            end = bisect_left(origins, index)
+            if text := clean_text(raw[begun:end], has_marks=False):
                 pieces.append(TimedText(text, begun_s, time_s))
-            ids, begun_s = [], time_s
+            begun, begun_s = end, time_s
         return tuple(pieces)
 
     def drop(self, row: int) -> None:
