@@ -50,7 +50,7 @@ def parts_of(segment: Segment, times: Timestamps) -> Iterator[tuple[str, Piece]]
         yield f"[{precise_clock(piece.start_s)}-{precise_clock(piece.end_s)}] ", piece
 
 
-def _translated(segment: Segment) -> Iterator[tuple[str, Piece]]:
+def translated(segment: Segment) -> Iterator[tuple[str, Piece]]:
     """Yield the translation of a segment, if it has one, with its language as the prefix."""
     if translation := segment.translation:
         yield f"[{translation.language}] ", Piece(translation.text, segment.start_s, segment.end_s)
@@ -61,7 +61,7 @@ def as_lines(segments: Iterable[Segment], prefix: str = "", times: Timestamps = 
 
     A translation is on a separate line, after those of its segment.
     """
-    parts = (part for segment in segments for part in (*parts_of(segment, times), *_translated(segment)))
+    parts = (part for segment in segments for part in (*parts_of(segment, times), *translated(segment)))
     return "".join(f"{prefix}{head}{text}\n" for head, piece in parts if (text := one_line(piece.text)))
 
 

@@ -17,7 +17,7 @@ from funasr_cli.cli import console
 from funasr_cli.cli.names import display_name
 from funasr_cli.cli.resume import NOTES, Notes
 from funasr_cli.errors import OutputError, UsageError
-from funasr_cli.formats import as_lines, parts_of
+from funasr_cli.formats import as_lines, parts_of, translated
 from funasr_cli.inputs import Input
 from funasr_cli.languages import AUTO, language_code
 from funasr_cli.options import Timestamps
@@ -316,7 +316,7 @@ def tinted_lines(segments: Iterable[Segment], prefix: str = "", times: Timestamp
     lines = Text()
     for segment in segments:
         probabilities = [score.probability for score in segment.scores for _ in printable(score.text)]
-        for head, piece in parts_of(segment, times):
+        for head, piece in (*parts_of(segment, times), *translated(segment)):
             text = printable(piece.text)
             own, probabilities = probabilities[: len(text)], probabilities[len(text) :]
             if one_line(text):

@@ -35,7 +35,7 @@ def test_json(small_model: Path, zh_wav: Path, short_wav: Path) -> None:
     assert (data["format"], data["format_version"], data["mode"]) == ("funasr-bench", 1, "rtf")
     assert data["settings"] == {
         "language": "auto", "max_tokens": 4, "exact_tokens": None, "itn": True, "drafts": ["auto"],
-        "device": None, "dtype": None, "engine": "auto", "trials": 3,
+        "device": None, "dtype": "auto", "engine": "auto", "trials": 3,
     }  # fmt: skip
     assert {"python", "funasr-cli", "mlx", "numpy"} <= data["versions"].keys()
     assert data["machine"].keys() == {"system", "processor", "cores", "memory_bytes", "gpu", "blas", "threads"}
@@ -86,7 +86,7 @@ def test_tables(
     shutil.copyfile(DIGITS.path, "a.flac")
     Path("refs.tsv").write_text(f"a.flac\t{DIGITS.written} 5\n", encoding="utf-8")
     trials = [] if "memory" in mode else ["--trials", 1]
-    result = invoke("bench", *mode.split(), "-m", "demo", "a.flac", *trials)
+    result = invoke("bench", *mode.split(), "-m", "demo", "a.flac", *trials, "--engine", "mlx")
     assert (result.exit_code, result.stderr) == (0, ""), result
     lines = [" ".join(line.split()) for line in result.stdout.splitlines() if line.strip()]
     assert lines[0].endswith("." if "memory" in mode else ": one run after a warm-up.")
@@ -121,7 +121,7 @@ def test_every_combination_is_measured(small_model: Path, tmp_path: Path, short_
 def test_memory_of_a_case_leaves_other_models_out(small_model: Path, short_wav: Path) -> None:
     """The demo model takes 14 MB, the small one half a megabyte."""
     load_once.cache_clear()
-    options = (short_wav, "--trials", 1, "--exact-tokens", 1)
+    options = (short_wav, "--trials", 1, "--exact-tokens", 1, "--engine", "mlx")
     alone = measured("--rtf", "-m", small_model, *options)["cases"][0]["peak_mlx_bytes"]
     together = measured("--rtf", "-m", small_model, "-m", MODEL, *options)["cases"]
     assert [case["model"] for case in together] == ["Small-Nano", "demo"]

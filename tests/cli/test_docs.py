@@ -85,6 +85,7 @@ def test_our_options_in_the_comparison_exist() -> None:
 def test_variables_in_the_settings_exist() -> None:
     known = {parameter.envvar for command in COMMANDS.values() for parameter in command.params}
     without_option = {
+        "FUNASR_API_KEY",
         "FUNASR_CONFIG",
         "FUNASR_HOME",
         "FUNASR_BLAS",

@@ -178,7 +178,7 @@ TRANSFORMERS: list[Row] = [
     ),
     *rows(
         "model-unsupported",
-        ("Whisper", put(CONFIG, b'{"model_type": "whisper", "d_model": 384}'), "'whisper'"),
+        ("another model", put(CONFIG, b'{"model_type": "wav2vec2", "d_model": 384}'), "'wav2vec2'"),
         ("no configuration", remove(CONFIG)),
         ("quantized", state(quantization_config={"quant_method": "bitsandbytes"}), CONFIG),
         ("another activation", state(audio_config__hidden_act="gelu"), "'gelu'"),

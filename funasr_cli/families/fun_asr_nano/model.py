@@ -46,7 +46,7 @@ class NanoModel(FilterBankModel):
         """Run the encoder over (samples,) at `sample_rate_hz`; raise an `AudioError` if they are too few."""
         encoded = self.encoded([self.features(samples)])
         [frames], [embeddings] = encoded, self.network.audio_embeddings(encoded)
-        mx.eval(embeddings)
+        mx.eval(embeddings := mx.array(embeddings))
         return EncodedAudio(mx.array(frames), embeddings, self.config.frontend.row_duration_s)
 
     def read_ctc(self, samples: np.ndarray, options: TranscribeOptions = DEFAULTS) -> CTCReading:
