@@ -117,7 +117,7 @@ def serve(
         if not HOST_NAME.fullmatch(name):
             raise UsageError(f"--allowed-host {name!r} is not a name of a host",
                              "such as speech.example.com, without port; all addresses and ports are allowed",
-                             code="host-name-wrong")  # fmt: skip
+                             code="option-value")  # fmt: skip
     if key is None and host not in LOCAL_HOSTS and not no_api_key:
         hint = f"set {KEY_VARIABLE} or --api-key-file; or allow everyone with --no-api-key"
         raise UsageError(
@@ -174,7 +174,7 @@ def _key(file: Path | None) -> str | None:
     key = text.strip()
     if not key or len(text) > MOST_KEY_BYTES or not key.isprintable():
         raise UsageError(
-            f"{place}: does not contain a key", hint, code="file-unreadable" if file else "key-missing"
+            f"{place}: does not contain a key", hint, code="file-unreadable" if file else "variable-value"
         )
     return key
 
