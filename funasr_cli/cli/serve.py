@@ -111,13 +111,13 @@ def serve(
         )
     key = _key(api_key_file)
     if no_api_key and key is not None:
-        hint = "leave out one of the two, or unset the variable"
-        raise UsageError(f"cannot combine --no-api-key with a key from --api-key-file or {KEY_VARIABLE}", hint,
-                         code="options-conflict")  # fmt: skip
+        raise UsageError(f"cannot combine --no-api-key with a key from --api-key-file or {KEY_VARIABLE}",
+                         "leave out one of the two, or unset the variable", code="options-conflict")  # fmt: skip
     for name in allowed_host or ():
         if not HOST_NAME.fullmatch(name):
-            hint = "give a name only, such as speech.example.com; addresses and ports of all kinds are allowed"
-            raise UsageError(f"--allowed-host {name!r} is not a name of a host", hint, code="host-name-wrong")
+            raise UsageError(f"--allowed-host {name!r} is not a name of a host",
+                             "such as speech.example.com, without port; all addresses and ports are allowed",
+                             code="option-value")  # fmt: skip
     if key is None and host not in LOCAL_HOSTS and not no_api_key:
         hint = f"set {KEY_VARIABLE} or --api-key-file; or allow everyone with --no-api-key"
         raise UsageError(
@@ -174,7 +174,7 @@ def _key(file: Path | None) -> str | None:
     key = text.strip()
     if not key or len(text) > MOST_KEY_BYTES or not key.isprintable():
         raise UsageError(
-            f"{place}: does not contain a key", hint, code="file-unreadable" if file else "key-missing"
+            f"{place}: does not contain a key", hint, code="file-unreadable" if file else "variable-value"
         )
     return key
 

@@ -27,7 +27,7 @@ from funasr_cli.scheduling.scheduler import Scheduler, of_session
 from funasr_cli.speech_model import SegmentRequest, SpeechModel
 
 READ_AHEAD = 4  # segments of each recording that are read in advance: enough to join together
-MOST_LANES = 4  # sessions at the same time; each may take half of the memory that was free when it began
+MOST_LANES = 4  # sessions at the same time, one of them without sampling; each may take half of the free memory
 LONGEST_WAIT_S = 15.0  # for a lane
 
 Prepare = Callable[[int], tuple[SpeechModel, Job]]  # takes the recording's number; raises FunASRError
@@ -174,7 +174,7 @@ class Engine:
             reading.lane.scheduler.leave(source)
 
     def _admit_readings(self) -> None:
-        """Begin to read recordings, in order, as far as there are lanes for them."""
+        """Begin to read those recordings that have a lane; new lanes are given in order of arrival."""
         for source, caller in list(self._door.items()):
             try:
                 if not caller.ready:
@@ -186,7 +186,7 @@ class Engine:
                     self._readings[source] = Reading(lane, ahead, caller.listener)
                     del self._door[source]
                 elif time.monotonic() >= caller.fails_at:
-                    what = f"{MOST_LANES} other models or temperatures are in use"
+                    what = "too many other models or temperatures are in use"
                     raise SetupError(what, "try again later", code="lanes-taken")
             except Exception as error:
                 self._fail(source, error)
@@ -202,7 +202,9 @@ class Engine:
         for lane in self._lanes:
             if lane.model is model and lane.options == common:
                 return lane
-        if len(self._lanes) >= MOST_LANES:
+        temperatures = [lane.options.temperature for lane in self._lanes]
+        keep_one = options.temperature and all(temperatures)  # for recordings without sampling, as most are
+        if len(self._lanes) + bool(keep_one) >= MOST_LANES:
             return None
         lane = Lane(model, common, Scheduler(model, options))
         self._lanes.append(lane)

@@ -24,8 +24,8 @@ from funasr_cli.server.problems import RETRY, Problem, invalid
 
 JSON, FORM = "application/json", "multipart/form-data"
 MOST_JSON_BYTES = 16 << 20  # a body of JSON has to be in memory as a whole
-MOST_FIELDS = 200  # besides the file
-MOST_FIELD_BYTES = 64 << 10  # of a form, which has to be in memory but for its file
+MOST_FIELDS = 200  # in addition to the file
+MOST_FIELD_BYTES = 64 << 10  # of a form, in memory; its file is on disk
 STALL_S = 60.0  # longest pause within an upload
 LEAST_BYTES_A_SECOND = 8_000  # on the average, after `STALL_S`: others wait for the place
 
@@ -124,7 +124,7 @@ def _read_json(body: bytes, file: BinaryIO) -> list[tuple[str, Any]]:
     except (ValueError, RecursionError) as error:
         raise invalid(None, "the body is not a JSON object") from error
     if len(fields) > MOST_FIELDS + 1:
-        raise invalid(None, f"the JSON object has more than {MOST_FIELDS} fields besides the file")
+        raise invalid(None, f"the JSON object has more than {MOST_FIELDS} fields in addition to the file")
     content = fields.get("file")
     if not isinstance(content, str):
         raise invalid("file", "'file' must be the recording in base64", "missing_required_parameter")

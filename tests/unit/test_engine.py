@@ -286,7 +286,7 @@ def test_segments_that_are_due_first_start_first() -> None:
 
 def test_callers_without_a_lane_wait_at_the_door() -> None:
     """Each temperature needs a lane. Those who come later wait, and are served in the end."""
-    options = [replace(OPTIONS, temperature=0.1 * (1 + number)) for number in range(MOST_LANES + 3)]
+    options = [replace(OPTIONS, temperature=0.1 * number) for number in range(MOST_LANES + 3)]
     visits = [Visit(talk(source, 1.0, 1.0), each) for source, each in enumerate(options)]
     visits[-1].leaves_after = 3
     callers = heard(visits)
@@ -295,7 +295,7 @@ def test_callers_without_a_lane_wait_at_the_door() -> None:
 
 def test_those_who_have_a_lane_pass_those_who_have_none() -> None:
     """Who waits gets the next free lane, in order of arrival."""
-    options = [replace(OPTIONS, temperature=0.1 * (1 + number)) for number in range(MOST_LANES + 2)]
+    options = [replace(OPTIONS, temperature=0.1 * number) for number in range(MOST_LANES + 2)]
     long = [Visit(talk(source, *[3.0] * 9), each) for source, each in enumerate(options[:MOST_LANES])]
     waiting = [Visit(talk(MOST_LANES + number, 1.0), options[MOST_LANES + number]) for number in (0, 1)]
     passing = Visit(talk(MOST_LANES + 2, 1.0), options[0])
@@ -305,9 +305,18 @@ def test_those_who_have_a_lane_pass_those_who_have_none() -> None:
     assert sorted(order) == list(range(MOST_LANES + 3))
 
 
+def test_a_lane_is_kept_for_recordings_without_sampling() -> None:
+    """However many temperatures others ask for, the usual one is served at once."""
+    options = [replace(OPTIONS, temperature=0.1 * (1 + number)) for number in range(MOST_LANES + 1)]
+    long = [Visit(talk(source, *[3.0] * 9), each) for source, each in enumerate(options)]
+    order = finished_in_order(heard([*long, Visit(talk(MOST_LANES + 1, 1.0))]))
+    assert order[0] == MOST_LANES + 1
+    assert sorted(order) == list(range(MOST_LANES + 2))
+
+
 def test_nobody_waits_for_a_lane_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "LONGEST_WAIT_S", 0.0)
-    options = [replace(OPTIONS, temperature=0.1 * (1 + number)) for number in range(MOST_LANES + 1)]
+    options = [replace(OPTIONS, temperature=0.1 * number) for number in range(MOST_LANES + 1)]
     callers = heard([Visit(talk(source, 3.0, 3.0), each) for source, each in enumerate(options)])
     assert sorted(finished_in_order(callers)) == list(range(MOST_LANES))
     assert {source: error.code for source, error in failures_of(callers.events).items()} == {
@@ -333,7 +342,7 @@ def test_the_wait_for_a_lane_ends_while_nothing_is_computed(monkeypatch: pytest.
 
     early: list[bool] = []
     for number in range(MOST_LANES + 1):
-        options = suited(replace(OPTIONS, temperature=0.1 * (1 + number)), model)  # type: ignore[arg-type]
+        options = suited(replace(OPTIONS, temperature=0.1 * number), model)  # type: ignore[arg-type]
         engine.submit(lambda source, options=options: (model, Job(source, opener, options)), hear)  # type: ignore[misc,arg-type,return-value]
     with model.in_place([]):
         engine.run()
