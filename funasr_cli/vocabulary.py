@@ -22,6 +22,11 @@ SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # represents a space in SentencePiece's pi
 TAG = re.compile(r"<\|(.*)\|>", re.DOTALL)  # a piece that is not text, such as <|zh|>
 BYTE = re.compile("<0x([0-9A-F]{2})>")  # a piece that is one byte of a character
 NO_TEXT = ("<unk>", "<s>", "</s>")
+# GPT-2's alphabet: a character for each byte, its own if it is printable.
+_PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
+CHARACTERS = {byte: chr(byte) for byte in _PRINTABLE} | {byte: chr(256 + n) for n, byte in enumerate(_OTHERS)}
+BYTES = {character: byte for byte, character in CHARACTERS.items()}
 
 
 class CTCVocabulary:

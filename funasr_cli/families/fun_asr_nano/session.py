@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,9 @@ from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.continuous import BatchDecoder
 from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.draft import CTCDraft, SpellingMemory
+from funasr_cli.decoding.row_text import RowText
 from funasr_cli.decoding.sampling import make_sampler
-from funasr_cli.decoding.stopping import Quota, StoppingCriteria, StopReason, token_budget, without_loop
+from funasr_cli.decoding.stopping import Quota, StoppingCriteria, StopReason, token_budget
 from funasr_cli.decoding.text import TextStream, clean_text, thinking
 from funasr_cli.decoding.words import time_words
 from funasr_cli.families.fun_asr_nano.prompt import prompt_token_ids
@@ -41,11 +42,9 @@ class Row:
 
     request: SegmentRequest
     options: TranscribeOptions
-    stream: TextStream
-    stopping: StoppingCriteria
+    text: RowText
     ctc: CTCReading | None
     draft: CTCDraft | None
-    logprobs: list[float] = field(default_factory=list)
 
 
 class NanoSession:
@@ -108,7 +107,7 @@ class NanoSession:
             if options.exact_tokens is None
             else Quota(options.exact_tokens)
         )
-        return Row(request, options, stream, stopping, reading, draft)
+        return Row(request, options, RowText(stream, stopping), reading, draft)
 
     def step(self) -> list[Update]:
         """Decode one or more tokens of every row."""
@@ -130,20 +129,18 @@ class NanoSession:
         """Append a token to its row's text; end the row if a stopping criterion applies."""
         row = self._rows[token.row]
         counts = {"decoder_calls": decoder_calls, "tokens": 1, "accepted": int(token.drafted)}
-        if token.finite:
-            row.logprobs.append(token.logprob)
-        settled = row.stream.settled
-        if reason := row.stopping.push(token, row.stream):
+        settled = row.text.stream.settled
+        if reason := row.text.push(token):
             counts["drafted"] = row.draft.proposed if row.draft else 0
             return Update(token.row, hypothesis=self._hypothesis(row, reason), counts=counts)
-        text = row.stream.settled
+        text = row.text.stream.settled
         return Update(token.row, None if text == settled else text, counts=counts)
 
     def _hypothesis(self, row: Row, reason: StopReason) -> Hypothesis:
         audio, options = row.request.audio, row.options
-        raw = without_loop(row.stream) if reason == StopReason.LOOP else row.stream.raw
+        raw, stream = row.text.raw, row.text.stream
         text = clean_text(raw)
-        before = spoken_before(text, clean_text(row.stream.earlier), row.ctc.text) if row.ctc else ""
+        before = spoken_before(text, clean_text(stream.earlier), row.ctc.text) if row.ctc else ""
         agreement = None
         if row.ctc and _compares(options):
             agreement = compare(text.removeprefix(before), row.ctc.text)
@@ -160,15 +157,15 @@ class NanoSession:
             thinking=thinking(raw),
             stop_reason=str(reason),
             retries=row.request.retries,
-            tokens=len(row.logprobs),
-            mean_logprob=sum(row.logprobs) / len(row.logprobs) if row.logprobs else None,
+            tokens=len(row.text.logprobs),
+            mean_logprob=row.text.mean_logprob,
             ctc_text=row.ctc.text if row.ctc and options.ctc else None,
-            scores=row.stream.scores(text) if options.confidence else (),
+            scores=stream.scores(text) if options.confidence else (),
             words=words,
             disagreement=agreement.disagreement if agreement else None,
             doubtful=doubtful,
         )
-        return Hypothesis(segment, agreement, row.stopping.worth_retrying(reason, doubtful))
+        return Hypothesis(segment, agreement, row.text.stopping.worth_retrying(reason, doubtful))
 
     def drop(self, row: int) -> None:
         """Remove a row."""

@@ -1,11 +1,10 @@
 """A run of Whisper: windows that are decoded together, with times, translation and checks of the text."""
 
 import math
-import zlib
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -17,8 +16,9 @@ from funasr_cli.compute.memory import available_bytes
 from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.continuous import BatchDecoder
 from funasr_cli.decoding.cross_attention import place_words
+from funasr_cli.decoding.row_text import RowText
 from funasr_cli.decoding.sampling import make_sampler
-from funasr_cli.decoding.stopping import Quota, StoppingCriteria, StopReason, without_loop
+from funasr_cli.decoding.stopping import Quota, StoppingCriteria, StopReason
 from funasr_cli.decoding.text import TextStream, clean_text
 from funasr_cli.families.whisper import tokens
 from funasr_cli.languages import resolve_language
@@ -44,38 +44,6 @@ HAS_WORDS_S = 1.0  # speech of this duration should have words, so an empty text
 
 
 @dataclass
-class Part:
-    """A text that is being decoded: a segment's transcript, or its translation."""
-
-    stream: TextStream
-    stopping: StoppingCriteria
-    logprobs: list[float] = field(default_factory=list)
-    reason: StopReason | None = None  # once it has ended
-
-    @property
-    def mean_logprob(self) -> float | None:
-        """Mean log-probability of its tokens, the end included."""
-        return sum(self.logprobs) / len(self.logprobs) if self.logprobs else None
-
-    @property
-    def raw(self) -> str:
-        """What the tokenizer spells, up to the end of the first round of a loop."""
-        kept = len(without_loop(self.stream)) if self.reason == StopReason.LOOP else None
-        return self.stream.raw[:kept]
-
-    @property
-    def text(self) -> str:
-        """Its text."""
-        return clean_text(self.raw, has_marks=False)
-
-    def end(self, reason: StopReason) -> None:
-        """End it. A text that can be compressed too well repeats itself, perhaps in long rounds."""
-        raw = self.stream.raw.encode(errors="replace")
-        loops = reason == StopReason.EOS and bool(raw) and len(raw) / len(zlib.compress(raw)) > MOST_COMPRESSION
-        self.reason = StopReason.LOOP if loops else reason
-
-
-@dataclass
 class Row:
     """A segment that is being decoded."""
 
@@ -83,10 +51,10 @@ class Row:
     options: TranscribeOptions
     encoded: mx.array  # (1,500, width)
     witness: "Witness"
-    parts: dict[int, Part]  # by row of the decoder: the transcript, then perhaps the translation
+    parts: dict[int, RowText]  # by row of the decoder: the transcript, then perhaps the translation
 
     @property
-    def texts(self) -> list[Part]:
+    def texts(self) -> list[RowText]:
         """The parts in order."""
         return list(self.parts.values())
 
@@ -159,7 +127,8 @@ class WhisperSession:
         own = [next(self._numbers) for _ in rows]
         for number, prompt, (index, _) in zip(numbers, prompts, texts, strict=True):
             stopping = self._stopping(options, len(prompt))
-            rows[index].parts[number] = Part(TextStream(model.vocabulary.decode, has_marks=False), stopping)
+            stream = TextStream(model.vocabulary.decode, has_marks=False)
+            rows[index].parts[number] = RowText(stream, stopping, MOST_COMPRESSION)
             self._owners[number] = own[index]
         self._rows.update(zip(own, rows, strict=True))
         return own
@@ -189,11 +158,8 @@ class WhisperSession:
         row = self._rows[number]
         part, transcript = row.parts[token.row], row.texts[0]
         counts = {"decoder_calls": 1, "tokens": 1}
-        if token.finite:
-            part.logprobs.append(token.logprob)
         settled = transcript.stream.settled
-        if reason := part.stopping.push(token, part.stream):
-            part.end(reason)
+        if part.push(token):
             self._decoder.end(token.row)
             if all(each.reason for each in row.texts):
                 return Update(number, hypothesis=self._hypothesis(row), counts=counts)
@@ -208,12 +174,12 @@ class WhisperSession:
         reason = next((each for each in reasons if each != StopReason.EOS), StopReason.EOS)
         mean, no_speech = part.mean_logprob, row.witness.no_speech
         is_silent = no_speech > SILENT and mean is not None and mean < UNLIKELY
-        text = "" if is_silent else part.text
+        text = "" if is_silent else clean_text(part.raw, has_marks=False)
         translation = None
         if options.translate:
             english = others[0] if others else part  # English speech is copied
             translation = Translation(
-                "" if is_silent else english.text,
+                "" if is_silent else clean_text(english.raw, has_marks=False),
                 ENGLISH,
                 self._pieces(row, english) if options.segment_times and not is_silent else (),
                 english.mean_logprob,
@@ -254,7 +220,7 @@ class WhisperSession:
         scores = [math.exp(min(0.0, logprob)) for _, logprob in pairs]
         return place_words(raw, sources, begins_s, scores, audio.start_s, audio.end_s)
 
-    def _pieces(self, row: Row, part: Part) -> tuple[TimedText, ...]:
+    def _pieces(self, row: Row, part: RowText) -> tuple[TimedText, ...]:
         """Divide a transcript or a translation at its time tokens; a character belongs to its first token."""
         vocabulary, audio, raw = self._model.vocabulary, row.request.audio, part.raw
         token_ids = part.stream.token_ids

@@ -17,7 +17,7 @@ from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, read_json, unreadable
 from funasr_cli.checkpoints.vocabularies import TOKENIZER_LIMIT_BYTES, VOCABULARY_HINT
 from funasr_cli.errors import ModelError
 from funasr_cli.families.whisper.config import ENGLISH_VOCABULARY, LANGUAGE_TOKENS, TOKEN_OF
-from funasr_cli.vocabulary import TAG, CTCVocabulary
+from funasr_cli.vocabulary import BYTES, CHARACTERS, TAG, CTCVocabulary
 
 TOKENS_FILE = "whisper_tokens.json"  # in a converted model
 TIME_STEP_S, TIMES = 0.02, 1501
@@ -32,11 +32,6 @@ SYMBOLS = (
     *"<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪".split(),
 )
 NOTES = "♩♪♫♬♭♮♯"  # spelled with several tokens, of which the first is excluded
-# GPT-2's alphabet: a character for each byte, its own if it is printable.
-_PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
-CHARACTERS = {byte: chr(byte) for byte in _PRINTABLE} | {byte: chr(256 + n) for n, byte in enumerate(_OTHERS)}
-BYTES = {character: byte for byte, character in CHARACTERS.items()}
 
 
 class WhisperVocabulary(CTCVocabulary):
