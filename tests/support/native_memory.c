@@ -105,7 +105,7 @@ static int encoder_life(int weights, const struct fn_block *block, const struct 
 
 static void try_encoder(int weights) {
     static float expected[LONGEST * WIDTH], hidden[LONGEST * WIDTH];
-    struct fn_norm normed = {norm, norm, 1e-5f, FN_LAYER_NORM};
+    struct fn_norm normed = {norm, norm, 1e-5f, FN_LAYER_NORM, WIDTH};
     struct fn_block block = {.attention_norm = normed, .cross_norm = normed, .feed_forward_norm = normed,
                              .qkv = {packed(3 * WIDTH, WIDTH, weights), NULL}, .output = {packed(WIDTH, WIDTH, weights), norm},
                              .up = {packed(2 * FEED_FORWARD, WIDTH, weights), NULL},

@@ -111,7 +111,7 @@ def stopping_model(
 def small_sense_voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small SenseVoice of tests/data, converted. It understands the demo model's clips."""
     source = Path(__file__).parents[1] / "data/sense_voice_small"
-    return once(tmp_path_factory, "sense-voice", lambda folder: convert(source, folder))
+    return once(tmp_path_factory, "converted-sense-voice", lambda folder: convert(source, folder))
 
 
 @pytest.fixture
