@@ -57,7 +57,7 @@ def _complete_sources(incomplete: str) -> list[str]:
 
 _source = typer.Argument(
     metavar="SOURCE",
-    help="What to convert: a short name (nano, mlt-nano, sensevoice), a hub id, or a local folder.",
+    help="What to convert: a short name (nano, sensevoice, whisper-base, ...), a hub id, or a local folder.",
     autocompletion=_complete_sources,
     show_default=False,
 )
