@@ -292,6 +292,7 @@ def test_an_upload_that_stalls(server: Served, monkeypatch: pytest.MonkeyPatch) 
         assert b" 408 " in connection.recv(1 << 16)
 
 
+@pytest.mark.slow
 def test_an_upload_that_is_slow(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some bytes arrive all the time, but never enough. Many bytes earn more time."""
     monkeypatch.setattr(uploads, "STALL_S", 1.0)

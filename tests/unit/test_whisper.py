@@ -528,6 +528,7 @@ ROUNDS = [each for step in range(20, 60) for each in (f"{step / 50:.2f}", " no")
 LOOPS = {"tokens": ["0.00", " One.", "0.20", "0.20", *[" no"] * 60], "rounds": ["0.00", " One.", "0.20", *ROUNDS]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("translate", [False, True])
 @pytest.mark.parametrize("kind", ["segment_times", "word_times"])
@@ -632,6 +633,7 @@ def test_a_text_that_repeats_itself_in_long_rounds(model: WhisperModel, monkeypa
     assert (hypotheses[0].segment.stop_reason, hypotheses[0].retry_may_help) == ("loop", True)
 
 
+@pytest.mark.slow
 def test_the_longest_text(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has 224 tokens, fewer after a long prompt, and is decoded again in parts."""
     numbers = [
