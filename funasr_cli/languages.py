@@ -122,6 +122,13 @@ LANGUAGES = {
 
 NANO_LANGUAGES = ("zh", "en", "ja")
 MLT_LANGUAGES = tuple(code for code, language in LANGUAGES.items() if language.prompt_name)
+# Whisper's language tokens in order, the last one only in large-v3 and turbo. Two differ from our codes.
+WHISPER_TOKENS = (
+    "en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur hr bg lt la "
+    "mi ml cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr pa si km sn yo so af oc ka be "
+    "tg sd gu am yi lo uz fo ht ps tk nn mt sa lb my bo tl mg as tt haw ln ha ba jw su yue"
+).split()
+WHISPER_TOKEN_OF = {{"tl": "fil", "jw": "jv"}.get(token, token): token for token in WHISPER_TOKENS}
 AUTO = "auto"
 MOST_NAMED = 40  # a message lists more languages by their codes alone
 
