@@ -1,6 +1,7 @@
 """The languages of all models, and their names for users and in the prompts of the Fun-ASR models."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from funasr_cli.errors import UsageError
@@ -130,7 +131,7 @@ WHISPER_TOKENS = (
 ).split()
 WHISPER_TOKEN_OF = {{"tl": "fil", "jw": "jv"}.get(token, token): token for token in WHISPER_TOKENS}
 AUTO = "auto"
-MOST_NAMED = 40  # a message lists more languages by their codes alone
+MOST_LISTED, FIRST_LISTED = 40, 8  # of more languages than this, only the first ones are shown
 
 
 def language_code(name: str) -> str | None:
@@ -156,7 +157,14 @@ def resolve_language(name: str | None, supported: tuple[str, ...], model: str = 
     code = language_code(name)
     if code in supported:
         return code
-    named = len(supported) <= MOST_NAMED
-    known = ", ".join(f"{code} ({LANGUAGES[code].english_name})" if named else code for code in supported)
+    known = listed([f"{code} ({LANGUAGES[code].english_name})" for code in supported])
     hint = f"choose from {known}, or auto"
     raise UsageError(f"{model} does not support the language {name!r}", hint, code="language-unknown")
+
+
+def listed(languages: Sequence[str]) -> str:
+    """List codes or names of a model's languages for people; of many, only the first ones and the number."""
+    if len(languages) <= MOST_LISTED:
+        return ", ".join(languages)
+    more = len(languages) - FIRST_LISTED
+    return f"{', '.join(languages[:FIRST_LISTED])} and {more} others (all: funasr models --json)"

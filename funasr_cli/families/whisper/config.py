@@ -19,6 +19,9 @@ HEADS_FILE = Path(__file__).with_name("alignment_heads.json")
 SIZES = {(4, 4): "tiny", (6, 6): "base", (12, 12): "small", (24, 24): "medium", (32, 4): "turbo"}  # by layers
 
 
+CTC_INSTEAD = "leave it out: the picture shows the CTC output of a model such as sensevoice"
+
+
 @dataclass(frozen=True)
 class WhisperConfig:
     """Configuration of the networks.
@@ -87,7 +90,6 @@ def capabilities(config: WhisperConfig) -> Capabilities:
         previous_text=True,
         context_text=True,
         sampling=True,
-        decoder=True,
         token_limit=True,
         digits=True,
         partial_text=True,
@@ -95,5 +97,5 @@ def capabilities(config: WhisperConfig) -> Capabilities:
         confidence=True,
         language_found=config.multilingual,
         translation=config.translates,
-        hints={"translation": instead},
+        hints={"translation": instead, "alignment": CTC_INSTEAD, "drafts": "leave it out: Whisper has no drafts"},
     )
