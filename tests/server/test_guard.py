@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import socket
 import tempfile
@@ -12,12 +13,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from support.serving import MB, Served, serving
 from support.speaking import SpeakingModel
 
@@ -317,6 +320,36 @@ def test_an_upload_that_is_slow(server: Served, monkeypatch: pytest.MonkeyPatch)
             connection.sendall(body[number : number + 1])
         connection.sendall(body[10_015:])
         assert b" 200 " in connection.recv(1 << 16)
+
+
+@pytest.mark.parametrize(
+    ("bytes_a_second", "longest_s"),
+    [(9_000, 660), (50_000, 1200), (80_000, 3000), (101_000, None), (10_000_000, None)],
+)
+def test_how_long_an_upload_may_take(
+    monkeypatch: pytest.MonkeyPatch, bytes_a_second: int, longest_s: int | None
+) -> None:
+    """Even one that is never too slow for long may not keep its place for hours: by a clock that tests set."""
+    now_s, most_bytes = 0.0, 500 * MB
+    monkeypatch.setattr(uploads, "time", SimpleNamespace(monotonic=lambda: now_s))
+
+    async def receive() -> dict[str, object]:
+        nonlocal now_s
+        now_s += 10.0
+        return {"type": "http.request", "body": bytes(10 * bytes_a_second), "more_body": True}
+
+    async def all_of_it() -> None:
+        scope = {"type": "http", "headers": []}
+        limited = uploads._counted(Request(scope, receive), most_bytes)
+        while True:
+            await limited.receive()
+
+    with pytest.raises(Problem) as refused:
+        asyncio.run(all_of_it())
+    assert refused.value.status == (408 if longest_s else 413)
+    if longest_s:
+        assert refused.value.headers["x-should-retry"] == "false"
+        assert 0.9 * longest_s < now_s < 1.1 * longest_s
 
 
 @st.composite
