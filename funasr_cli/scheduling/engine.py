@@ -7,7 +7,7 @@ a few: who needs one more gets the next that is free, in order of arrival, or fa
 Recordings that have a lane do not wait for those that have none.
 
 Models that do not fit into memory together take turns, too. Who needs one that does not fit waits until those in
-use have finished, and all who come later wait behind, even for a model that is loaded: otherwise, it might stay in
+use have finished, and all who come later wait, too, even for a model that is loaded: otherwise, it might stay in
 use for ever. After `LONGEST_WAIT_S`, those who wait for memory fail, and the others are served.
 
 Within a lane, segments start in the order of a fair queue: each is due when it would be finished if all recordings

@@ -344,7 +344,7 @@ def test_when_memory_is_short_idle_models_make_room(monkeypatch: pytest.MonkeyPa
 def test_models_that_do_not_fit_together_take_turns(
     pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody is refused, and none of them can keep the others from their turn."""
+    """All are served, and none of them can keep the others from their turn."""
     loader = Loader(fit=1)
     with serving({"a": Path("a"), "b": Path("b")}, load=loader) as server:
         unload = server.service.shelf._unload
@@ -362,7 +362,7 @@ def test_models_that_do_not_fit_together_take_turns(
             answers.append(pool.submit(server.transcribe, CLIP, model=name))
             wait_for(lambda place=place: server.service._engine._submitted > place)
         wait_for(lambda: server.service._engine._shortage)
-        assert len(held.rows) == 1, "the other request for it waits behind"
+        assert len(held.rows) == 1, "the other request for it waits after it"
         held.released.set()
         assert [answer.result().json()["text"] for answer in answers] == list("abab")
 

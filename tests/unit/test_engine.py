@@ -370,7 +370,7 @@ def test_models_that_do_not_fit_together_take_turns(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_turn_that_does_not_come_is_not_awaited_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those who wait for memory fail together, and then those behind them are served."""
+    """Those who wait for memory fail together, and then the others are served."""
     monkeypatch.setattr(engine_module, "LONGEST_WAIT_S", 0.0)
     visits = [Visit(talk(0, *[3.0] * 9))]
     visits += [Visit(talk(1 + number, 1.0), model=model) for number, model in enumerate((1, 2, 0))]
