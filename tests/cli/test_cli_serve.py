@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -82,9 +82,9 @@ def test_sigterm_while_a_request_is_open(tmp_path: Path) -> None:
             while not list(tmp_path.glob("funasr-serve-*/*")) and time.monotonic() < deadline:
                 time.sleep(0.01)
             process.send_signal(signal.SIGTERM)
-            with pytest.raises(httpx.TransportError):
-                while time.monotonic() < deadline:
-                    assert ask(address).status_code in (200, 503)
+            with suppress(httpx.TransportError):
+                while ask(address).status_code in (200, 503):
+                    assert time.monotonic() < deadline, "it still answers others"
             connection.sendall(body[99:])
             answer = b""
             while b'"text"' not in answer and (part := connection.recv(1 << 16)):
