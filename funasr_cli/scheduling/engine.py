@@ -2,9 +2,13 @@
 
 A caller's recording is read in a separate thread. Its segments share the rows of a session with those of all
 other recordings whose options allow it (`of_session`); each such session has a `Lane`. A recording of another
-model, or with another sampling temperature, has another lane, and the lanes take turns. There are only a few: who
-needs one more gets the next that is free, in order of arrival, or fails after `LONGEST_WAIT_S`. Recordings that
-have a lane do not wait for those that have none.
+model, or with another sampling temperature, has another lane, and the lanes take turns. Each model has only
+a few: who needs one more gets the next that is free, in order of arrival, or fails after `LONGEST_WAIT_S`.
+Recordings that have a lane do not wait for those that have none.
+
+Models that do not fit into memory together take turns, too. Who needs one that does not fit waits until those in
+use have finished, and all who come later wait, too, even for a model that is loaded: otherwise, it might stay in
+use for ever. After `LONGEST_WAIT_S`, those who wait for memory fail, and the others are served.
 
 Within a lane, segments start in the order of a fair queue: each is due when it would be finished if all recordings
 were served at the same rate. Short recordings are done soon, long ones get their share, and no one waits forever.
@@ -27,8 +31,8 @@ from funasr_cli.scheduling.scheduler import Scheduler, of_session
 from funasr_cli.speech_model import SegmentRequest, SpeechModel
 
 READ_AHEAD = 4  # segments of each recording that are read in advance: enough to join together
-MOST_LANES = 4  # sessions at the same time, one of them without sampling; each may take half of the free memory
-LONGEST_WAIT_S = 15.0  # for a lane
+MOST_LANES = 4  # sessions of a model, one of them without sampling; each may take half of the free memory
+LONGEST_WAIT_S = 15.0  # for a lane, or for memory
 
 Prepare = Callable[[int], tuple[SpeechModel, Job]]  # takes the recording's number; raises FunASRError
 Listener = Callable[[Event], None]  # called in the engine's thread; must return soon, and not raise
@@ -53,6 +57,15 @@ class Caller:
     listener: Listener
     ready: tuple[SpeechModel, Job] | None = None  # once it is prepared
     fails_at: float = 0.0  # as `time.monotonic` counts, once it is prepared
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """Memory was too short for the model of a recording, which waits, while these lanes were open."""
+
+    source: int
+    lanes: list[Lane]
+    ends_at: float  # as `time.monotonic` counts; who still waits then fails
 
 
 @dataclass(eq=False)
@@ -86,6 +99,7 @@ class Engine:
     _lock: threading.Lock = field(default_factory=threading.Lock)  # of the two above
     _door: dict[int, Caller] = field(default_factory=dict)  # in order of arrival
     _lanes: list[Lane] = field(default_factory=list)
+    _shortage: Shortage | None = None  # while those at the door wait for memory
     _readings: dict[int, Reading] = field(default_factory=dict)
 
     @property
@@ -178,33 +192,57 @@ class Engine:
         for source, caller in list(self._door.items()):
             try:
                 if not caller.ready:
+                    if self._is_short_of_memory:
+                        return
                     caller.ready = caller.prepare(source)
                     caller.fails_at = time.monotonic() + LONGEST_WAIT_S
+                    self._shortage = None
                 model, job = caller.ready
                 if lane := self._lane(model, job.options):
                     ahead = Prefetcher(read_sources([job]), READ_AHEAD, self._wake.set)
                     self._readings[source] = Reading(lane, ahead, caller.listener)
                     del self._door[source]
                 elif time.monotonic() >= caller.fails_at:
-                    what = "too many other models or temperatures are in use"
+                    what = "too many other temperatures are in use"
                     raise SetupError(what, "try again later", code="lanes-taken")
             except Exception as error:
+                if self._may_find_memory(source, error):
+                    return
                 self._fail(source, error)
+        self._shortage = None
+
+    @property
+    def _is_short_of_memory(self) -> bool:
+        """Whether to wait before the next model is prepared: until a lane has been closed, but not for ever."""
+        short = self._shortage
+        waits = short and short.source in self._door and short.lanes == self._lanes
+        return bool(short and waits and time.monotonic() < short.ends_at)
+
+    def _may_find_memory(self, source: int, error: Exception) -> bool:
+        """Return whether an error is a lack of memory that may end when a lane is closed; begin to wait for it."""
+        if not (self._lanes and isinstance(error, SetupError) and error.code == "memory-short"):
+            return False
+        ends_at = self._shortage.ends_at if self._shortage else time.monotonic() + LONGEST_WAIT_S
+        self._shortage = Shortage(source, list(self._lanes), ends_at)
+        return time.monotonic() < ends_at
 
     def _waits_s(self) -> list[float]:
         """Return how long each recording at the door can still wait, in seconds."""
         now = time.monotonic()
-        return [max(0.0, caller.fails_at - now) for caller in self._door.values() if caller.ready]
+        ends = [caller.fails_at for caller in self._door.values() if caller.ready]
+        if self._shortage:
+            ends.append(self._shortage.ends_at)
+        return [max(0.0, end - now) for end in ends]
 
     def _lane(self, model: SpeechModel, options: TranscribeOptions) -> Lane | None:
-        """Return the lane for these options, a new one if necessary; None if there are too many."""
-        common = of_session(options, model)
-        for lane in self._lanes:
-            if lane.model is model and lane.options == common:
+        """Return the lane for these options, a new one if necessary; None if the model has too many."""
+        common, own = of_session(options, model), [lane for lane in self._lanes if lane.model is model]
+        for lane in own:
+            if lane.options == common:
                 return lane
-        temperatures = [lane.options.temperature for lane in self._lanes]
+        temperatures = [lane.options.temperature for lane in own]
         keep_one = options.temperature and all(temperatures)  # for recordings without sampling, as most are
-        if len(self._lanes) + bool(keep_one) >= MOST_LANES:
+        if len(own) + bool(keep_one) >= MOST_LANES:
             return None
         lane = Lane(model, common, Scheduler(model, options))
         self._lanes.append(lane)

@@ -20,14 +20,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from funasr_cli.server.problems import RETRY, Problem, invalid
+from funasr_cli.server.problems import NO_RETRY, RETRY, Problem, invalid
 
 JSON, FORM = "application/json", "multipart/form-data"
 MOST_JSON_BYTES = 16 << 20  # a body of JSON has to be in memory as a whole
 MOST_FIELDS = 200  # in addition to the file
 MOST_FIELD_BYTES = 64 << 10  # of a form, in memory; its file is on disk
-STALL_S = 60.0  # longest pause within an upload
-LEAST_BYTES_A_SECOND = 8_000  # on the average, after `STALL_S`: others wait for the place
+# Others wait for the place of an upload. So it may pause for `STALL_S`, and be as slow on the average as the first
+# rate after that time, and as the second one after `LONG_S`: then 500 MB take an hour and a half at most.
+STALL_S, LEAST_BYTES_A_SECOND = 60.0, 8_000
+LONG_S, LEAST_OF_LONG = 600.0, 100_000
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,13 @@ def _counted(request: Request, most_bytes: int) -> Request:
 
     async def receive() -> Message:
         nonlocal count
-        left_s = STALL_S + count / LEAST_BYTES_A_SECOND - (time.monotonic() - began)
+        left_s = min(STALL_S + count / LEAST_BYTES_A_SECOND, LONG_S + count / LEAST_OF_LONG)
         try:
-            message = await asyncio.wait_for(request.receive(), min(STALL_S, left_s))
+            message = await asyncio.wait_for(request.receive(), min(STALL_S, left_s - (time.monotonic() - began)))
         except TimeoutError as error:
-            least = f"less than {LEAST_BYTES_A_SECOND:,} bytes a second, or none for {STALL_S:g} s"
-            raise Problem(408, f"the upload is too slow: {least}", "too_slow") from error
+            least = (f"none for {STALL_S:g} s, or less than {LEAST_BYTES_A_SECOND:,} bytes a second, "
+                     f"after {LONG_S / 60:g} minutes {LEAST_OF_LONG:,}")  # fmt: skip
+            raise Problem(408, f"the upload is too slow: {least}", "too_slow", headers=NO_RETRY) from error
         count += len(message.get("body", b""))
         if count > most_bytes:
             raise too_large

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -62,6 +62,34 @@ def test_a_request_and_the_end(tmp_path: Path) -> None:
         assert answer.json()["text"]
         assert list(tmp_path.glob("funasr*"))
         process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == -signal.SIGTERM
+        assert not list(tmp_path.glob("funasr*"))
+
+
+@pytest.mark.process
+def test_sigterm_while_a_request_is_open(tmp_path: Path) -> None:
+    """It is finished, even its upload; others are refused, and nothing is left."""
+    with served("-m", "demo", environment={"TMPDIR": str(tmp_path)}) as (address, process):
+        host, port = address.removeprefix("http://").split(":")
+        start = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        body = start + CLIP.read_bytes() + b"\r\n--x--\r\n"
+        head = f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(
+                head.encode() + b"Content-Type: multipart/form-data; boundary=x\r\n\r\n" + body[:99]
+            )
+            deadline = time.monotonic() + 30
+            while not list(tmp_path.glob("funasr-serve-*/*")) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            with suppress(httpx.TransportError):
+                while ask(address).status_code in (200, 503):
+                    assert time.monotonic() < deadline, "it still answers others"
+            connection.sendall(body[99:])
+            answer = b""
+            while b'"text"' not in answer and (part := connection.recv(1 << 16)):
+                answer += part
+        assert answer.startswith(b"HTTP/1.1 200 ")
         assert process.wait(30) == -signal.SIGTERM
         assert not list(tmp_path.glob("funasr*"))
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from support.serving import Served, serving
 from funasr_cli import demo
 from funasr_cli.capabilities import Capabilities
 from funasr_cli.server.fields import OWN, Wanted, terms_in, wanted
+from funasr_cli.server.guard import Guard
 from funasr_cli.server.problems import Problem
 
 CLIP = demo.clips()[3].path
@@ -34,32 +36,91 @@ def text(server: Served) -> str:
     return str(server.transcribe(CLIP).json()["text"])
 
 
-@pytest.mark.parametrize(
-    ("name", "file", "fields"),
-    [
-        ("Open WebUI", ("5f0c-8d.opus", "audio/ogg"), [("model", "whisper-1"), ("language", "")]),
-        ("LibreChat", ("audio.webm", "audio/webm"), [("model", "whisper-1"), ("language", "en")]),
-        ("Home Assistant", ("a.wav", "audio/wav"),
-         [("model", "gpt-4o-mini-transcribe"), ("response_format", "json"), ("language", "en"),
-          ("prompt", HOME_ASSISTANT)]),
-        ("n8n", ("data", "application/octet-stream"),
-         [("model", "whisper-1"), ("language", "en"), ("temperature", "0")]),
-        ("Dify", ("temp.mp3", "audio/mpeg"), [("model", "demo")]),
-        ("SillyTavern", ("record.wav", "audio/wav"), [("response_format", "json")]),
-        ("TypeWhisper", ("recording.wav", "audio/wav"), [("model", "demo"), ("language", "auto")]),
-        ("wyoming_openai", ("a.wav", "audio/wav"), [("model", "demo"), ("language", "en"), ("stream", "false")]),
-    ],
-)  # fmt: skip
-def test_clients_that_read_a_text(
-    server: Served, text: str, name: str, file: tuple[str, str], fields: list[tuple[str, str]]
-) -> None:
-    """Whatever they say of the file: its bytes count."""
-    answer = server.post(headers=KEY, files={"file": (file[0], CLIP.read_bytes(), file[1])}, data=dict(fields))
+AUTO = ("", "auto", None)  # languages that stand for none
+
+
+@dataclass
+class Client:
+    """What a program sends: the name and type of its file, and its fields."""
+
+    name: str
+    file: str
+    kind: str
+    fields: dict[str, str | list[str]]
+
+
+# Programs that read `text`. What they say of the file is often wrong: its bytes count.
+CLIENTS = [
+    Client("Open WebUI", "5f0c-8d.opus", "audio/ogg", {"model": "whisper-1", "language": ""}),
+    Client("Open WebUI, earlier", "5f0c-8d.wav", "audio/wav", {"model": "whisper-1"}),
+    Client("LibreChat", "audio.webm", "audio/webm", {"model": "whisper-1", "language": "en"}),
+    Client("Home Assistant", "a.wav", "audio/wav",
+           {"model": "gpt-4o-transcribe", "response_format": "json", "language": "en", "prompt": HOME_ASSISTANT}),
+    Client("Home Assistant", "a.ogg", "audio/ogg",
+           {"model": "whisper-1", "response_format": "json", "language": "zh", "prompt": HOME_ASSISTANT}),
+    Client("wyoming_openai", "a.wav", "audio/wav", {"model": "demo", "language": "en", "stream": "false"}),
+    Client("n8n, set up", "data", "application/octet-stream",
+           {"model": "whisper-1", "language": "en", "temperature": "0"}),
+    Client("n8n", "data", "application/octet-stream", {"model": "whisper-1"}),
+    Client("Dify", "temp.mp3", "audio/mpeg", {"model": "demo"}),
+    Client("Dify, set up", "temp.mp3", "audio/mpeg", {"model": "demo", "language": "en", "prompt": "Sarah, Emma"}),
+    Client("SillyTavern", "record.wav", "audio/wav", {"response_format": "json"}),
+    Client("TypeWhisper", "recording.wav", "audio/wav", {"model": "demo", "language": "auto"}),
+    Client("Handy's kin", "audio.wav", "audio/wav", {"model": "demo", "response_format": "json"}),
+    Client("FreeFlow", "a.wav", "audio/wav", {"model": "demo", "language": "en-US", "temperature": "0.0"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+def test_clients_that_read_a_text(server: Served, text: str, client: Client) -> None:
+    files = {"file": (client.file, CLIP.read_bytes(), client.kind)}
+    answer = server.post(headers=KEY, files=files, data=client.fields)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
     assert answer.json()["text"]
-    if not dict(fields).get("language") or dict(fields)["language"] == "auto":
+    if client.fields.get("language") in AUTO and "prompt" not in client.fields:
         assert answer.json()["text"] == text
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+def test_clients_show_what_is_wrong(server: Served, client: Client) -> None:
+    """Open WebUI shows `error.message`; others show the status, or hang on anything that is not JSON."""
+    answer = server.post(headers=KEY, files={"file": (client.file, b"no audio", client.kind)}, data=client.fields)
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/json"
+    assert isinstance(answer.json()["error"]["message"], str)
+
+
+def test_a_bridge_that_reads_events(server: Served, text: str) -> None:
+    """As `wyoming_openai` does."""
+    fields = {"model": "demo", "response_format": "json", "stream": "true"}
+    answer = server.post(headers=KEY, files={"file": ("a.wav", CLIP.read_bytes(), "audio/wav")}, data=fields)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    *events, done, last = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
+    assert last == "[DONE]"
+    assert "".join(json.loads(event)["delta"] for event in events) == json.loads(done)["text"] == text
+
+
+def test_a_dictation_program_takes_its_model_from_the_list(server: Served, text: str) -> None:
+    for base in (server.v1, server.address):  # some want the address without `/v1`
+        [model] = httpx.get(f"{base}/models", headers=KEY).json()["data"]
+        files = {"file": ("audio.wav", CLIP.read_bytes(), "audio/wav")}
+        answer = httpx.post(f"{base}/audio/transcriptions", headers=KEY, files=files, data={"model": model["id"]})
+        assert answer.json()["text"] == text
+
+
+def test_a_page_with_headers_of_its_own() -> None:
+    """SillyTavern runs in a browser, which asks before it sends such headers."""
+    origin = "http://localhost:8001"
+    with serving({"demo": demo.MODEL}, Guard(origins=(origin,))) as server:
+        path = f"{server.v1}/audio/transcriptions"
+        asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-csrf-token"}
+        before = httpx.options(path, headers={"Origin": origin, **asked})
+        assert (before.status_code, before.headers["access-control-allow-origin"]) == (200, origin)
+        assert "x-csrf-token" in before.headers["access-control-allow-headers"]
+        headers = {"Origin": origin, "X-CSRF-Token": "a"}
+        answer = server.post(headers=headers, files={"file": ("record.wav", CLIP.read_bytes())})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, origin)
 
 
 def test_a_prompt_in_prose_is_not_for_the_model(server: Served, text: str) -> None:
@@ -72,13 +133,25 @@ def test_a_prompt_in_prose_is_not_for_the_model(server: Served, text: str) -> No
     assert "warnings" not in server.transcribe(CLIP, prompt="Sarah, Emma").json()
 
 
-@pytest.mark.parametrize("client", ["Subtitle Edit", "Speakr"])
-def test_clients_that_read_segments(server: Served, joined: Path, client: str) -> None:
-    fields = {"Subtitle Edit": {"timestamp_granularities[]": ["word", "segment"]}, "Speakr": {"language": "auto"}}
-    answer = server.transcribe(joined, response_format="verbose_json", **fields[client]).json()
-    assert len(answer["segments"]) > 3
-    assert [one["id"] for one in answer["segments"]] == list(range(len(answer["segments"])))
-    assert ("words" in answer) == (client == "Subtitle Edit")
+@pytest.mark.parametrize(
+    ("client", "fields"),
+    [
+        (
+            "Subtitle Edit",
+            {"model": "whisper-1", "timestamp_granularities[]": ["word", "segment"], "language": "en"},
+        ),
+        ("Speakr", {"model": "demo", "language": "auto"}),
+        ("Scriberr", {"model": "whisper-1", "timestamp_granularities[]": ["segment", "word"], "prompt": ""}),
+    ],
+)
+def test_clients_that_read_segments(server: Served, joined: Path, client: str, fields: dict[str, Any]) -> None:
+    """One large segment would be of no use to them."""
+    answer = server.transcribe(joined, response_format="verbose_json", **fields).json()
+    segments = answer["segments"]
+    assert len(segments) > 3
+    assert [one["id"] for one in segments] == list(range(len(segments)))
+    assert all(one["start"] < one["end"] <= answer["duration"] for one in segments)
+    assert ("words" in answer) == ("timestamp_granularities[]" in fields)
 
 
 def test_the_order_of_the_parts_does_not_matter(server: Served, text: str) -> None:

@@ -341,6 +341,32 @@ def test_when_memory_is_short_idle_models_make_room(monkeypatch: pytest.MonkeyPa
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "memory-short")
 
 
+def test_models_that_do_not_fit_together_take_turns(
+    pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are served, and none of them can keep the others from their turn."""
+    loader = Loader(fit=1)
+    with serving({"a": Path("a"), "b": Path("b")}, load=loader) as server:
+        unload = server.service.shelf._unload
+
+        def unloaded(offer: Any) -> None:
+            loader.models.pop(offer.name)
+            unload(offer)
+
+        monkeypatch.setattr(server.service.shelf, "_unload", unloaded)
+        wait_for(lambda: "a" in loader.models)
+        held = loader.models["a"]
+        held.released.clear()
+        answers = []
+        for place, name in enumerate("abab"):
+            answers.append(pool.submit(server.transcribe, CLIP, model=name))
+            wait_for(lambda place=place: server.service._engine._submitted > place)
+        wait_for(lambda: server.service._engine._shortage)
+        assert len(held.rows) == 1, "the other request for it waits after it"
+        held.released.set()
+        assert [answer.result().json()["text"] for answer in answers] == list("abab")
+
+
 def test_eight_clients_at_once_get_the_texts_of_one_after_another(small_sense_voice: Path) -> None:
     """Of two models and with options of their own; `/health` answers meanwhile."""
     clips = [clip.path for clip in demo.clips()]

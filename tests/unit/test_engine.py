@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -29,7 +30,7 @@ from support.scheduled import (
 )
 
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
-from funasr_cli.errors import AudioError, ModelError
+from funasr_cli.errors import AudioError, ModelError, SetupError
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling import engine as engine_module
 from funasr_cli.scheduling import segments
@@ -310,6 +311,140 @@ def test_a_lane_is_kept_for_recordings_without_sampling() -> None:
     order = finished_in_order(heard([*long, Visit(talk(MOST_LANES + 1, 1.0))]))
     assert order[0] == MOST_LANES + 1
     assert sorted(order) == list(range(MOST_LANES + 2))
+
+
+def test_another_model_is_served_however_many_lanes_the_first_has() -> None:
+    """Whatever its temperature: each model has as many lanes."""
+    options = [replace(OPTIONS, temperature=0.1 * number) for number in range(MOST_LANES)]
+    long = [Visit(talk(source, *[3.0] * 9), each) for source, each in enumerate(options)]
+    others = [Visit(talk(MOST_LANES + number, 1.0), options[number], model=1) for number in (0, 1)]
+    models = [Model(always("eos"), OPTIONS), Model(always("eos"), OPTIONS)]
+    order = finished_in_order(heard([*long, *others], models))
+    assert set(order[:2]) == {MOST_LANES, MOST_LANES + 1}
+    assert sorted(order) == list(range(MOST_LANES + 2))
+
+
+@dataclass
+class Roomy:
+    """Memory for some of the models: preparing another one fails while those are in use."""
+
+    callers: Callers
+    fits: int = 1
+    tries: Counter[int] = field(default_factory=Counter)
+
+    def __call__(self, source: int) -> tuple[Any, Job]:
+        [index] = [index for index, number in self.callers._numbers.items() if number == source]
+        visit = self.callers.visits[index]
+        model = self.callers.models[visit.model]
+        self.tries[index] += 1
+        in_use = {id(used) for used in self.callers.engine.models_in_use} | {id(model)}
+        if len(in_use) > self.fits:
+            raise SetupError("needs 9 GB of memory", code="memory-short")
+        return model, Job(source, lambda: visit.recording, suited(visit.options, model))  # type: ignore[arg-type,return-value]
+
+
+def with_little_memory(visits: Sequence[Visit], monkeypatch: pytest.MonkeyPatch, fits: int = 1) -> Roomy:
+    """Run callers whose models do not fit into memory together."""
+    callers = Callers([Model(always("eos"), OPTIONS) for _ in range(3)], visits, patient=True)
+    memory = Roomy(callers, fits)
+    submit = callers.engine.submit
+    monkeypatch.setattr(callers.engine, "submit", lambda _, listener: submit(memory, listener))
+    callers.run()
+    return memory
+
+
+def test_models_that_do_not_fit_together_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes later waits for its turn, even with a model that is loaded; or the first would never be free."""
+    turns = [(0, 0), (0, 2), (1, 4), (0, 6), (1, 7), (2, 8), (0, 9)]
+    visits = [
+        Visit(talk(source, *[3.0] * 3), model=model, comes_after=after)
+        for source, (model, after) in enumerate(turns)
+    ]
+    memory = with_little_memory(visits, monkeypatch)
+    order = finished_in_order(memory.callers)
+    assert sorted(order) == list(range(len(turns)))
+    assert [turns[source][0] for source in order] == [0, 0, 1, 0, 1, 2, 0]
+    assert sum(memory.tries.values()) < 25, "it is not tried in each step"
+
+
+def test_a_turn_that_does_not_come_is_not_awaited_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who wait for memory fail together, and then the others are served."""
+    monkeypatch.setattr(engine_module, "LONGEST_WAIT_S", 0.0)
+    visits = [Visit(talk(0, *[3.0] * 9))]
+    visits += [Visit(talk(1 + number, 1.0), model=model) for number, model in enumerate((1, 2, 0))]
+    memory = with_little_memory(visits, monkeypatch)
+    assert finished_in_order(memory.callers) == [3, 0]
+    failed = failures_of(memory.callers.events)
+    assert {source: error.code for source, error in failed.items()} == {1: "memory-short", 2: "memory-short"}
+
+
+def test_the_wait_for_memory_begins_anew_after_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    visits = [Visit(talk(source, *[3.0] * 3), model=source) for source in range(3)]
+    now_s = 0.0
+    monkeypatch.setattr(engine_module, "time", SimpleNamespace(monotonic=lambda: now_s))
+    callers = Callers([Model(always("eos"), OPTIONS) for _ in visits], visits, patient=True)
+    memory, submit, advance = Roomy(callers), callers.engine.submit, callers.engine._advance
+
+    def advance_the_clock(lane: Any) -> None:
+        nonlocal now_s
+        if now_s == 0.0 and len(callers.events) > 3:
+            now_s = 10.0  # while the second waits for its turn
+        elif callers.of(1):
+            now_s = 20.0  # after the second has begun
+        advance(lane)
+
+    monkeypatch.setattr(callers.engine, "_advance", advance_the_clock)
+    monkeypatch.setattr(callers.engine, "submit", lambda _, listener: submit(memory, listener))
+    callers.run()
+    assert finished_in_order(callers) == [0, 1, 2]
+
+
+def test_who_waits_for_memory_may_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    visits = [Visit(talk(0, *[3.0] * 9)), Visit(talk(1, 1.0), model=1), Visit(talk(2, 1.0), comes_after=3)]
+    callers = Callers([Model(always("eos"), OPTIONS) for _ in range(2)], visits, patient=True)
+    memory, submit = Roomy(callers), callers.engine.submit
+    monkeypatch.setattr(callers.engine, "submit", lambda _, listener: submit(memory, listener))
+    advance = callers.engine._advance
+
+    def leave_later(lane: Any) -> None:
+        if len(callers.events) > 6 and 1 not in callers.left:
+            callers.engine.leave(callers._numbers[1])
+            callers.left.add(1)
+            callers._open.remove(1)
+        advance(lane)
+
+    monkeypatch.setattr(callers.engine, "_advance", leave_later)
+    callers.run()
+    assert finished_in_order(callers) == [2, 0]
+
+
+def test_memory_that_is_short_while_nothing_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing could free it: the request fails at once."""
+    memory = with_little_memory([Visit(talk(0, 1.0)), Visit(talk(1, 1.0))], monkeypatch, fits=0)
+    assert {error.code for error in failures_of(memory.callers.events).values()} == {"memory-short"}
+    assert set(memory.tries.values()) == {1}
+
+
+def test_each_wait_for_memory_has_its_own_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After those who waited first have failed."""
+    monkeypatch.setattr(engine_module, "LONGEST_WAIT_S", 0.0)
+    visits = [
+        Visit(talk(0, *[3.0] * 9)),
+        Visit(talk(1, 1.0), model=1),
+        Visit(talk(2, 1.0), model=1, comes_after=9),
+    ]
+    callers = Callers([Model(always("eos"), OPTIONS) for _ in range(2)], visits, patient=True)
+    memory, submit, leave = Roomy(callers), callers.engine.submit, callers.engine._fail
+
+    def fail(source: int, error: Exception) -> None:
+        monkeypatch.setattr(engine_module, "LONGEST_WAIT_S", 60.0)
+        leave(source, error)
+
+    monkeypatch.setattr(callers.engine, "submit", lambda _, listener: submit(memory, listener))
+    monkeypatch.setattr(callers.engine, "_fail", fail)
+    callers.run()
+    assert finished_in_order(callers) == [0, 2]
+    assert list(failures_of(callers.events)) == [1]
 
 
 def test_nobody_waits_for_a_lane_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
