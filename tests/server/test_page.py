@@ -307,7 +307,7 @@ def test_texts_and_names_are_never_html(browser: Browser, tmp_path: Path) -> Non
             assert browser.text("#title") == file.name
             assert HOSTILE in browser.text(".said")
             assert "This text is not complete" in browser.text(".segment.failed")
-            assert "repeated itself" in browser.text("#account .hole")
+            assert "repeats itself" in browser.text("#account li")
             assert "not complete" in browser.text(".entry")
             edit(browser, 0, f"corrected {HOSTILE}")
             browser.click("#title")

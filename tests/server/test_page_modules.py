@@ -179,11 +179,16 @@ def test_holes(modules: Path) -> None:
     failed = replace(SAID, start_s=4.0, end_s=6.0, text="", stop_reason="loop")
     doubtful = replace(SAID, start_s=0.0, end_s=3.0, doubtful=True)
     timings = Recognizer(SpeakingModel()).transcribe(demo.clips()[0].path).timings
-    transcript = Transcript("a", 12.0, "m", None, (doubtful, failed), timings, 2.0, "cut off", lost=((7.0, 8.0),))
+    transcript = Transcript("a", 12.0, "m", None, (doubtful, failed), timings, 2.0, "cut off", lost=((7.0, 8.0),),
+                            warnings=("quiet", "4.0-6.0 s: it repeats itself", "7.00-8.00 s: damaged", "0.0-3.0 s: doubtful"))
     given = json.loads(WRITERS["json"](transcript))
-    code = "[m.holesOf(given), m.accountOf(given), m.coverage(given)]"
-    holes, account, parts = run(modules, "holes.js", code, given)
+    code = "[m.holesOf(given), m.accountOf(given), m.coverage(given), m.notesOf(given)]"
+    holes, account, parts, notes = run(modules, "holes.js", code, given)
     assert [(hole["start_s"], hole["end_s"]) for hole in holes] == [(4.0, 6.0), (7.0, 8.0), (10.0, 12.0)]
+    assert [hole["why"] for hole in holes] == ["it repeats itself", "damaged", "cut off"]
+    assert [note["why"] for note in notes] == ["quiet", "doubtful", "it repeats itself", "damaged", "cut off"]
+    bare = given | {"warnings": [], "fault": None, "unread_s": 0}
+    assert len(run(modules, "holes.js", "m.notesOf(given)", bare)) == 2  # nothing depends on a warning
     assert sum(hole["end_s"] - hole["start_s"] for hole in holes) == transcript.ledger.failed_s
     assert all(seconds in account for seconds in ("5 s of 8 s", "3 s are doubtful"))
     assert [kind for _, _, kind in parts] == ["doubtful", "hole", "hole", "hole"]

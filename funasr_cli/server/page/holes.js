@@ -2,24 +2,41 @@
 
 import { length } from "./clock.js";
 
-const REASONS = {
-  budget: "the text is cut short: the model reached its limit",
-  loop: "the text is cut short: it repeated itself",
-  nonfinite: "the text is cut short: the model failed",
-};
+const TIMED = /^([\d.]+)-([\d.]+) s: (.*)$/su; // a warning about a part of the recording
+const NEAR_S = 0.06; // warnings have one or two decimals
 
 /** Return the holes of a transcript, in order: times in seconds, and why. */
 export function holesOf(transcript) {
-  const holes = transcript.segments
-    .filter((segment) => segment.state === "failed")
-    .map(({ start_s, end_s, stop_reason }) => ({ start_s, end_s, why: REASONS[stop_reason] ?? "no complete text" }));
-  for (const [start_s, end_s] of transcript.lost) holes.push({ start_s, end_s, why: "damaged audio" });
+  const warnings = transcript.warnings.map((text) => TIMED.exec(text)).filter(Boolean);
+  const why = (start_s, end_s) =>
+    warnings.find((found) => near(found[1], start_s) && near(found[2], end_s))?.[3] ?? "there is no complete text";
+  const failed = transcript.segments.filter((segment) => segment.state === "failed");
+  const spans = [...failed.map(({ start_s, end_s }) => [start_s, end_s]), ...transcript.lost];
+  const holes = spans.map(([start_s, end_s]) => ({ start_s, end_s, why: why(start_s, end_s) }));
   if (transcript.unread_s) {
     const end_s = transcript.start_s + transcript.duration_s;
-    holes.push({ start_s: end_s - transcript.unread_s, end_s, why: "the recording could not be read to its end" });
+    holes.push({ start_s: end_s - transcript.unread_s, end_s, why: transcript.fault ?? "this could not be read" });
   }
   return holes.sort((one, other) => one.start_s - other.start_s);
 }
+
+/** Return all that a reader should know: notes without times first, then holes and other notes by their times. */
+export function notesOf(transcript) {
+  const holes = holesOf(transcript);
+  const notes = [];
+  for (const text of transcript.warnings) {
+    const found = TIMED.exec(text);
+    const [start_s, end_s] = found ? [Number(found[1]), Number(found[2])] : [-1, -1];
+    const known = holes.some((hole) => near(hole.start_s, start_s) && near(hole.end_s, end_s));
+    if (!known) notes.push(found ? { start_s, end_s, why: found[3] } : { why: text });
+  }
+  if (transcript.fault && !transcript.unread_s) notes.push({ why: transcript.fault });
+  const timed = [...holes, ...notes.filter((note) => note.start_s !== undefined)];
+  timed.sort((one, other) => one.start_s - other.start_s);
+  return [...notes.filter((note) => note.start_s === undefined), ...timed];
+}
+
+const near = (one, other) => Math.abs(one - other) < NEAR_S;
 
 /** Return a sentence about what was transcribed, and what was not. */
 export function accountOf(transcript) {

@@ -2,7 +2,7 @@
 
 import { clock } from "./clock.js";
 import { corrected, oneLine } from "./corrections.js";
-import { accountOf, holesOf } from "./holes.js";
+import { accountOf, notesOf } from "./holes.js";
 import { indexAt, tint, unitsOf } from "./words.js";
 
 const MOST_LISTED = 6; // notes and holes that are shown at once
@@ -124,15 +124,12 @@ export class Reader {
 
   #showAccount() {
     if (!this.original) return this.#account.replaceChildren();
-    const holes = holesOf(this.original).map(({ start_s, end_s, why }) => {
+    const items = notesOf(this.original).map(({ start_s, end_s, why }) => {
+      if (start_s === undefined) return element("li", { text: why });
       const span = `${clock(start_s)} – ${clock(end_s)}`;
-      return element("li", { className: "hole" }, seeking(start_s, span, `Play from ${clock(start_s)}`), ` ${why}`);
+      return element("li", {}, seeking(start_s, span, `Play from ${clock(start_s)}`), why);
     });
-    const said = [...this.original.warnings, this.original.fault].filter(Boolean);
-    const notes = said.map((text) => element("li", { text }));
-    const failed = holes.length || this.original.fault || !this.original.complete;
-    this.#account.className = failed ? "account failed" : "account";
-    const items = [...notes, ...holes];
+    this.#account.className = this.original.complete ? "account" : "account failed";
     const rest = items.splice(MOST_LISTED);
     this.#account.replaceChildren(element("p", { text: accountOf(this.original) }));
     if (items.length) this.#account.append(element("ul", {}, ...items));
