@@ -262,7 +262,9 @@ def _refuse_with_translation(format: str, *, translated: bool, words: bool, logp
         missing = "a translation has neither word times nor log-probabilities"
         raise invalid(name, f"{name!r}: {missing}", "unsupported_value")
     if not translated and format not in (JSON, VERBOSE, FULL):
-        there = "'translate' works with json, verbose_json and full_json; the endpoint of translations has the other formats"
+        there = (
+            "'translate' works with json, verbose_json and full_json; for others use the endpoint of translations"
+        )
         raise invalid("translate", there, "unsupported_value")
 
 

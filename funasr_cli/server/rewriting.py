@@ -20,17 +20,19 @@ LONGEST_S = 1e6  # of a recording, eleven days
 async def rewritten(request: Request) -> Response:
     """Answer `POST /transcripts/FORMAT`: the body is a transcript, as `full_json` has it.
 
-    Fields that follow from others, such as the text of the whole recording, are computed anew.
+    Fields that follow from others, such as the text of the whole recording, are computed again.
     """
     format = request.path_params["format"]
     if format not in WRITERS:
         raise Problem(404, f"no format {format[:50]!r}; there are {', '.join(WRITERS)}", "not_found")
     try:
         body = await counted(request, MOST_JSON_BYTES).body()
-    except ClientDisconnect:  # nobody reads the answer
+    except ClientDisconnect:  # so no answer is needed
         return Response()
     text = await asyncio.to_thread(_written, body, format)
-    return Response(encodable(text), media_type=TYPES.get(format, JSON_TYPE if format == "json" else TYPES["text"]))
+    return Response(
+        encodable(text), media_type=TYPES.get(format, JSON_TYPE if format == "json" else TYPES["text"])
+    )
 
 
 def _written(body: bytes, format: str) -> str:
@@ -58,5 +60,7 @@ def _refuse_absent(parts: Iterable[Word | TimedText], text: str) -> None:
     place = 0
     for part in parts:
         if (place := text.find(part.text, place)) < 0:
-            raise invalid(None, f"not a transcript: {part.text[:50]!r} is not in its segment's text", "invalid_value")
+            raise invalid(
+                None, f"not a transcript: {part.text[:50]!r} is not in its segment's text", "invalid_value"
+            )
         place += len(part.text)

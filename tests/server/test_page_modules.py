@@ -112,7 +112,9 @@ def test_corrections_keep_the_times_of_words_that_stay(modules: Path) -> None:
     for _ in range(CASES):
         before, after = (draw.choices(LETTERS, k=draw.randrange(9)) for _ in range(2))
         cases.append([msgspec.to_builtins(spoken(before)), " ".join(after)])
-    made = run(modules, "corrections.js", "given.map(([segment, text]) => m.correctedSegment(segment, text))", cases)
+    made = run(
+        modules, "corrections.js", "given.map(([segment, text]) => m.correctedSegment(segment, text))", cases
+    )
     for (given, text), found in zip(cases, made, strict=True):
         segment = msgspec.convert(found, Segment)
         old = msgspec.convert(given, Segment)
@@ -125,7 +127,11 @@ def test_corrections_keep_the_times_of_words_that_stay(modules: Path) -> None:
             continue
         assert [word.text for word in segment.words] == text.split()
         assert "".join(piece.text for piece in pieces_of(segment)) == text
-        times = [segment.start_s, *(t for word in segment.words for t in (word.start_s, word.end_s)), segment.end_s]
+        times = [
+            segment.start_s,
+            *(t for word in segment.words for t in (word.start_s, word.end_s)),
+            segment.end_s,
+        ]
         assert times == sorted(times)
         stay = [word for word in segment.words if not word.estimated]
         assert set(stay) <= set(old.words)
@@ -147,8 +153,8 @@ def test_a_correction_of_one_word_moves_no_other(modules: Path) -> None:
 def test_words_of_scripts_without_spaces(modules: Path) -> None:
     texts = ["打开“车库”的音乐。", "Tokyo タワー is 333m!", "  a - b\n", "", "<img src=x>"]
     assert run(modules, "corrections.js", "given.map(m.wordsIn)", texts) == [
-        ["打", "开", "“车", "库”", "的", "音", "乐。"], ["Tokyo", "タ", "ワー", "is", "333m!"], ["a", "-", "b"], [],
-        ["<img", "src=x>"],
+        ["打", "开", "“车", "库”", "的", "音", "乐。"], ["Tokyo", "タ", "ワー", "is", "333m!"],
+        ["a", "-", "b"], [], ["<img", "src=x>"],
     ]  # fmt: skip
 
 
@@ -161,7 +167,7 @@ def test_units_have_the_whole_text_and_the_least_probability(modules: Path) -> N
         timed,
         replace(timed, scores=(Score(" So", 0.3), *timed.scores[1:])),  # a space that the text does not have
         replace(timed, words=(), pieces=(TimedText("So", 1.0, 1.5), TimedText("hospital.", 2.0, 3.0))),
-        replace(timed, words=(), scores=()), replace(timed, text="So! hospital. Well", words=timed.words[:0], scores=()),
+        replace(timed, words=(), scores=()), replace(timed, text="So! hospital. Well", words=(), scores=()),
         replace(timed, text="Oh, So hospital. Well", scores=()),
     ]  # fmt: skip
     found = run(modules, "words.js", "given.map(m.unitsOf)", msgspec.to_builtins(segments))
@@ -170,7 +176,12 @@ def test_units_have_the_whole_text_and_the_least_probability(modules: Path) -> N
     likely = [[unit["probability"] for unit in units] for units in found]
     assert likely == [[0.9, 0.4], [0.3, 0.4], [0.9, 0.4], [1], [1], [1, 1]]
     assert [unit["isWord"] for unit in (found[0][0], found[2][0], found[3][0])] == [True, False, False]
-    assert run(modules, "words.js", "given.map(m.tint)", [0.49, 0.5, 0.79, 0.8]) == ["doubtful", "unsure", "unsure", ""]
+    assert run(modules, "words.js", "given.map(m.tint)", [0.49, 0.5, 0.79, 0.8]) == [
+        "doubtful",
+        "unsure",
+        "unsure",
+        "",
+    ]
 
 
 @pytest.mark.process
@@ -179,8 +190,18 @@ def test_holes(modules: Path) -> None:
     failed = replace(SAID, start_s=4.0, end_s=6.0, text="", stop_reason="loop")
     doubtful = replace(SAID, start_s=0.0, end_s=3.0, doubtful=True)
     timings = Recognizer(SpeakingModel()).transcribe(demo.clips()[0].path).timings
-    transcript = Transcript("a", 12.0, "m", None, (doubtful, failed), timings, 2.0, "cut off", lost=((7.0, 8.0),),
-                            warnings=("quiet", "4.0-6.0 s: it repeats itself", "7.00-8.00 s: damaged", "0.0-3.0 s: doubtful"))
+    transcript = Transcript(
+        "a",
+        12.0,
+        "m",
+        None,
+        (doubtful, failed),
+        timings,
+        2.0,
+        "cut off",
+        lost=((7.0, 8.0),),
+        warnings=("quiet", "4.0-6.0 s: it repeats itself", "7.00-8.00 s: damaged", "0.0-3.0 s: doubtful"),
+    )
     given = json.loads(WRITERS["json"](transcript))
     code = "[m.holesOf(given), m.accountOf(given), m.coverage(given), m.notesOf(given)]"
     holes, account, parts, notes = run(modules, "holes.js", code, given)

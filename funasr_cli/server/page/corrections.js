@@ -33,7 +33,13 @@ export function correctedSegment(segment, text) {
 /** Return new words with times, from old words that have some. */
 export function retimed(old, texts, segment) {
   const words = [];
-  const pairs = [...kept(old.map((word) => word.text), texts), [old.length, texts.length]];
+  const pairs = [
+    ...kept(
+      old.map((word) => word.text),
+      texts,
+    ),
+    [old.length, texts.length],
+  ];
   let [oldFrom, newFrom] = [0, 0];
   for (const [oldTo, newTo] of pairs) {
     const start_s = oldFrom < oldTo ? old[oldFrom].start_s : (words.at(-1)?.end_s ?? segment.start_s);
@@ -73,7 +79,7 @@ export function kept(before, after) {
     }
   }
   const pairs = Array.from({ length: first }, (_, i) => [i, i]);
-  for (let i = 0, j = 0; i < rows && j < columns; ) {
+  for (let i = 0, j = 0; i < rows && j < columns;) {
     if (before[first + i] === after[first + j]) pairs.push([first + i++, first + j++]);
     else if (lengths[i + 1][j] >= lengths[i][j + 1]) i++;
     else j++;

@@ -1,14 +1,16 @@
-// The page: connects the list of recordings, the reader, the player, the microphone and the dialogs.
+// The page: connects the list of recordings, the reader, the player and the microphone.
 
 import { clock, length } from "./clock.js";
 import { fields, nameOf, offer } from "./options.js";
 import { Player } from "./player.js";
 import { element, Reader } from "./reader.js";
-import { Recording, whyNot } from "./recorder.js";
+import { onRecorded, records } from "./microphone.js";
 import { Recordings } from "./recordings.js";
-import { keepKey, models, onKeyWanted, written } from "./server.js";
+import { models, written } from "./server.js";
 import { keepSetting, setting } from "./store.js";
 import { wordsIn } from "./corrections.js";
+import "./key.js";
+import "./scheme.js";
 
 const byId = (id) => document.getElementById(id);
 const TYPES = { txt: "text/plain", srt: "application/x-subrip", vtt: "text/vtt", json: "application/json" };
@@ -16,7 +18,10 @@ const SAY_MS = 7000; // for which a message stays
 const LOCAL = ["localhost", "127.0.0.1", "[::1]"];
 
 const recordings = new Recordings(changed);
-const reader = new Reader((time_s) => player.go(time_s), (corrections) => recordings.correct(open, corrections));
+const reader = new Reader(
+  (time_s) => player.go(time_s),
+  (corrections) => recordings.correct(open, corrections),
+);
 const player = new Player(reader);
 let open = null; // the entry that is shown
 let shown = 0; // segments of an unfinished entry that are shown
@@ -40,7 +45,12 @@ function rowOf(entry) {
   const state = element("span", { className: "state" });
   const progress = element("progress", { max: 1, ariaLabel: `Progress of ${entry.name}` });
   const button = element("button", { type: "button", className: "open" }, name, state, progress);
-  const remove = element("button", { type: "button", className: "remove quiet", text: "×", ariaLabel: `Remove ${entry.name}` });
+  const remove = element("button", {
+    type: "button",
+    className: "remove quiet",
+    text: "×",
+    ariaLabel: `Remove ${entry.name}`,
+  });
   const again = element("button", { type: "button", className: "again-button", text: "Try again" });
   const node = element("li", { className: "entry" }, button, remove, again);
   button.addEventListener("click", () => show(entry));
@@ -67,7 +77,11 @@ function stateOf(entry) {
     waiting: "Waiting",
     uploading: `Uploading, ${Math.round(100 * (entry.share ?? 0))} %`,
     transcribing: end_s ? `Transcribing, ${clock(end_s)} so far` : "Transcribing",
-    done: entry.transcript && `${length(entry.transcript.duration_s)} · ${new Date(entry.created).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}${entry.transcript.complete ? "" : " · not complete"}`,
+    done: entry.transcript && [
+      length(entry.transcript.duration_s),
+      new Date(entry.created).toLocaleString([], { dateStyle: "medium", timeStyle: "short" }),
+      ...(entry.transcript.complete ? [] : ["not complete"]),
+    ].join(" · "),
     failed: entry.error,
   };
   return states[entry.state] + (entry.note ? ` · ${entry.note}` : "");
@@ -94,7 +108,8 @@ function changed(entry, segment) {
   const was = rowOf(entry).node.dataset.state;
   draw(entry);
   if (was !== entry.state && entry.state === "done") say(`${entry.name} is transcribed.`, entry === open);
-  if (was !== entry.state && entry.state === "failed") say(`${entry.name} could not be transcribed: ${entry.error}`, entry === open);
+  if (was !== entry.state && entry.state === "failed")
+    say(`${entry.name} could not be transcribed: ${entry.error}`, entry === open);
   if (entry !== open) return;
   if (was !== entry.state || !segment) return showText();
   for (; shown < entry.heard.length; shown++) reader.append(entry.heard[shown]);
@@ -103,7 +118,11 @@ function changed(entry, segment) {
 
 async function forget(entry) {
   const busy = entry.state !== "done" && entry.state !== "failed";
-  const what = busy ? "Stop transcribing" : Object.keys(entry.corrections).length ? "Remove the text with its corrections of" : "Remove";
+  const what = busy
+    ? "Stop transcribing"
+    : Object.keys(entry.corrections).length
+      ? "Remove the text with its corrections of"
+      : "Remove";
   if (!confirm(`${what} ${entry.name}?`)) return;
   rowOf(entry).node.remove();
   rows.delete(entry);
@@ -163,7 +182,9 @@ function showFacts() {
   const { transcript, fields, corrections } = open;
   if (!transcript) return byId("facts").replaceChildren();
   const found = new Set(transcript.segments.map((segment) => segment.language).filter(Boolean));
-  const count = wordsIn(reader.original === transcript ? reader.current.segments.map(({ text }) => text).join(" ") : transcript.text).length;
+  const count = wordsIn(
+    reader.original === transcript ? reader.current.segments.map(({ text }) => text).join(" ") : transcript.text,
+  ).length;
   const edits = Object.keys(corrections).length;
   byId("facts").textContent = [
     length(transcript.duration_s),
@@ -171,7 +192,9 @@ function showFacts() {
     nameOf(transcript.language) || [...found].map(nameOf).join(", "),
     transcript.model || Object.fromEntries(fields).model,
     edits ? `${edits} ${edits === 1 ? "paragraph" : "paragraphs"} corrected` : "",
-  ].filter(Boolean).join(" · ");
+  ]
+    .filter(Boolean)
+    .join(" · ");
   const scored = transcript.segments.some((segment) => segment.scores.length);
   byId("tint-choice").hidden = !scored;
 }
@@ -219,7 +242,7 @@ byId("again-file").addEventListener("change", async ({ target }) => {
   target.value = "";
 });
 
-// Files and the microphone
+// Files
 
 async function add(files) {
   const added = [];
@@ -247,85 +270,12 @@ document.addEventListener("drop", (event) => {
   add([...event.dataTransfer.files]);
 });
 
-let recording = null;
-
-function showRecording(on) {
-  byId("recording").hidden = !on;
-  byId("record").hidden = on;
-}
-
-byId("record").addEventListener("click", async () => {
-  try {
-    recording = await Recording.begin((seconds, level) => {
-      byId("level").value = level;
-      if (byId("recorded").value !== clock(seconds)) byId("recorded").value = clock(seconds);
-    });
-    byId("device").textContent = recording.device;
-    showRecording(true);
-    byId("stop").focus();
-  } catch (error) {
-    say(error.name === "NotAllowedError" ? "The browser does not allow the microphone." : `No microphone: ${error.message}`);
-  }
-});
-byId("stop").addEventListener("click", () => endRecording(true));
-byId("discard").addEventListener("click", () => {
-  if (confirm("Discard what has been recorded?")) endRecording(false);
-});
-
-async function endRecording(keeps) {
-  const [ended, now] = [recording, new Date()];
-  if (!ended) return;
-  recording = null;
-  const blob = await ended.end();
-  showRecording(false);
-  byId("record").focus();
-  const two = (number) => String(number).padStart(2, "0");
-  const day = `${now.getFullYear()}-${two(now.getMonth() + 1)}-${two(now.getDate())}`;
-  const name = `Recording ${day} ${two(now.getHours())}.${two(now.getMinutes())}.${/mp4|ogg/.exec(blob.type)?.[0] ?? "webm"}`;
-  if (keeps) await add([new File([blob], name, { type: blob.type })]);
-}
+onRecorded((file) => add([file]), say);
 
 addEventListener("beforeunload", (event) => {
-  if (recording || recordings.busy) event.preventDefault();
+  if (records() || recordings.busy) event.preventDefault();
 });
 
-// Colours and key
-
-const system = matchMedia("(prefers-color-scheme: dark)");
-function paint() {
-  const scheme = setting("scheme", "");
-  document.documentElement.dataset.scheme = scheme;
-  byId("scheme").setAttribute("aria-pressed", String(scheme ? scheme === "dark" : system.matches));
-}
-byId("scheme").addEventListener("click", ({ currentTarget }) => {
-  const wanted = currentTarget.getAttribute("aria-pressed") === "true" ? "light" : "dark";
-  keepSetting("scheme", wanted === (system.matches ? "dark" : "light") ? "" : wanted);
-  paint();
-});
-system.addEventListener("change", paint);
-paint();
-
-let asking = null;
-onKeyWanted((given) => {
-  asking ??= new Promise((resolve) => {
-    const dialog = byId("key-dialog");
-    byId("key-wrong").textContent = given ? "This key is wrong." : "";
-    byId("key").value = "";
-    dialog.showModal();
-    dialog.onclose = () => asking && !dialog.open && dialog.showModal(); // nothing works without a key
-    byId("key-form").onsubmit = () => {
-      keepKey(byId("key").value.trim());
-      asking = null;
-      resolve();
-    };
-  });
-  return asking;
-});
-
-const reason = whyNot();
-byId("record").disabled = Boolean(reason);
-byId("cannot-record").hidden = !reason;
-byId("cannot-record").textContent = reason;
 const here = LOCAL.includes(location.hostname);
 byId("privacy").textContent =
   `Recordings go to ${here ? "the server on this machine" : location.hostname} and nowhere else. ` +

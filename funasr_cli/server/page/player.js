@@ -25,11 +25,14 @@ export class Player {
       keepSetting("speed", target.value);
     });
     for (const name of ["play", "pause", "ended"]) audio.addEventListener(name, () => this.#showState());
-    for (const name of ["timeupdate", "seeked", "loadedmetadata"]) audio.addEventListener(name, () => this.#showTime());
+    for (const name of ["timeupdate", "seeked", "loadedmetadata"])
+      audio.addEventListener(name, () => this.#showTime());
     audio.addEventListener("error", () => {
-      if (audio.getAttribute("src")) this.#ask("This browser cannot play this recording. Choose it in another format to listen.");
+      if (audio.getAttribute("src"))
+        this.#ask("This browser cannot play this recording. Choose it in another format to listen.");
     });
-    for (const name of ["wheel", "touchmove"]) document.addEventListener(name, () => this.#letGo(), { passive: true });
+    for (const name of ["wheel", "touchmove"])
+      document.addEventListener(name, () => this.#letGo(), { passive: true });
     document.addEventListener("keydown", (event) => this.#press(event));
     follow.addEventListener("click", () => {
       this.#follows = true;
@@ -77,7 +80,10 @@ export class Player {
     const percent = (time_s) => `${((100 * time_s) / (transcript.duration_s || 1)).toFixed(3)}%`;
     const stops = coverage(transcript)
       .sort((one, other) => one[0] - other[0])
-      .map(([start, end, kind]) => `transparent ${percent(start)}, ${COLOURS[kind]} ${percent(start)} ${percent(end)}, transparent ${percent(end)}`);
+      .map(([from_s, to_s, kind]) => {
+        const [from, to] = [percent(from_s), percent(to_s)];
+        return `transparent ${from}, ${COLOURS[kind]} ${from} ${to}, transparent ${to}`;
+      });
     byId("coverage").style.background = stops.length ? `linear-gradient(to right, ${stops.join(", ")})` : "";
     this.#showTime();
   }
@@ -141,7 +147,14 @@ export class Player {
 
   #press(event) {
     const { target, key } = event;
-    if (event.ctrlKey || event.altKey || event.metaKey || byId("player").hidden || document.querySelector("dialog[open]")) return;
+    if (
+      event.ctrlKey ||
+      event.altKey ||
+      event.metaKey ||
+      byId("player").hidden ||
+      document.querySelector("dialog[open]")
+    )
+      return;
     if (target.closest("textarea, select, input:not([type=range]):not([type=checkbox])")) return;
     if (key === " " && target.closest("button, input:not([type=range])")) return; // it presses that
     if (target.closest("input[type=range]") && key.startsWith("Arrow")) return;

@@ -100,12 +100,20 @@ export class Reader {
     const said = element("p", { className: "said", dir: "auto" });
     paragraph.units.forEach((unit, number) => said.append(unit.before, paragraph.spans[number]));
     const notes = [];
-    if (segment.state === "failed") notes.push(element("p", { className: "hole", text: "This text is not complete." }));
+    if (segment.state === "failed")
+      notes.push(element("p", { className: "hole", text: "This text is not complete." }));
     if (segment.doubtful) notes.push(element("p", { className: "doubt", text: "This may not be what was said." }));
     if (index in this.corrections) notes.push(element("p", { className: "hint changed", text: "Corrected" }));
     const other = segment.translation;
-    const below = other ? [element("p", { className: "translation", dir: "auto", lang: other.language, text: other.text })] : [];
-    const edit = element("button", { type: "button", className: "edit quiet", text: "Correct", ariaLabel: `Correct the text at ${at}` });
+    const below = other
+      ? [element("p", { className: "translation", dir: "auto", lang: other.language, text: other.text })]
+      : [];
+    const edit = element("button", {
+      type: "button",
+      className: "edit quiet",
+      text: "Correct",
+      ariaLabel: `Correct the text at ${at}`,
+    });
     paragraph.node.classList.toggle("failed", segment.state === "failed");
     paragraph.node.classList.toggle("uncertain", Boolean(segment.doubtful));
     paragraph.node.replaceChildren(
@@ -117,7 +125,11 @@ export class Reader {
 
   #index() {
     this.#units = this.#paragraphs.flatMap((paragraph, index) =>
-      (paragraph?.units ?? []).map((unit, number) => ({ ...unit, span: paragraph.spans[number], paragraph: index })),
+      (paragraph?.units ?? []).map((unit, number) => ({
+        ...unit,
+        span: paragraph.spans[number],
+        paragraph: index,
+      })),
     );
     this.#starts = Float64Array.from(this.#units, (unit) => unit.start_s);
   }
@@ -175,12 +187,23 @@ export class Reader {
     this.#finish();
     this.#editing = index;
     const { text } = this.current.segments[index];
-    const field = element("textarea", { value: text, dir: "auto", rows: Math.max(2, Math.ceil(text.length / 60)),
-      ariaLabel: "Corrected text" });
+    const field = element("textarea", {
+      value: text,
+      dir: "auto",
+      rows: Math.max(2, Math.ceil(text.length / 60)),
+      ariaLabel: "Corrected text",
+    });
     const undo = element("button", { type: "button", className: "undo quiet", text: "Back to the original" });
-    const help = element("p", { className: "hint editing" }, element("kbd", { text: "Enter" }), " keeps it, ",
-      element("kbd", { text: "Esc" }), " does not. ", ...(index in this.corrections ? [undo] : []));
-    undo.addEventListener("pointerdown", (event) => event.preventDefault()); // the field keeps the focus until the click
+    const help = element(
+      "p",
+      { className: "hint editing" },
+      element("kbd", { text: "Enter" }),
+      " keeps it, ",
+      element("kbd", { text: "Esc" }),
+      " does not. ",
+      ...(index in this.corrections ? [undo] : []),
+    );
+    undo.addEventListener("pointerdown", (event) => event.preventDefault()); // the field keeps the focus
     const body = paragraph.node.querySelector(".body");
     body.replaceChildren(field, help);
     paragraph.node.querySelector(".edit").hidden = true;

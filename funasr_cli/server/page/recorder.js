@@ -22,7 +22,9 @@ export class Recording {
   constructor(stream, hear) {
     this.device = stream.getAudioTracks()[0]?.label ?? "";
     this.stream = stream;
-    this.recorder = new MediaRecorder(stream, { mimeType: TYPES.find((type) => MediaRecorder.isTypeSupported(type)) });
+    this.recorder = new MediaRecorder(stream, {
+      mimeType: TYPES.find((type) => MediaRecorder.isTypeSupported(type)),
+    });
     this.recorder.ondataavailable = ({ data }) => this.#chunks.push(data);
     this.ended = new Promise((resolve) => (this.recorder.onstop = resolve));
     this.recorder.start(1000);

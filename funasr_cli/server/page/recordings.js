@@ -8,8 +8,8 @@ const LEFT = "The page was closed before the text was complete.";
 const NO_ROOM = "This browser has no room to keep the recording. Its text is kept.";
 
 /**
- * An entry: {id, name, created, fields, state, error, transcript, corrections}. Its state is "waiting", "uploading",
- * "transcribing", "done" or "failed". While it is open here, also {blob, share, heard, abort}.
+ * An entry: {id, name, created, fields, state, error, transcript, corrections}. Its state is "waiting",
+ * "uploading", "transcribing", "done" or "failed". While the page is open, also {blob, share, heard, abort}.
  */
 export class Recordings {
   #entries = [];
@@ -40,7 +40,15 @@ export class Recordings {
 
   /** Add a recording, and transcribe it. */
   async add(blob, name, fields) {
-    const entry = { name, created: Date.now(), fields, state: "waiting", error: "", transcript: null, corrections: {} };
+    const entry = {
+      name,
+      created: Date.now(),
+      fields,
+      state: "waiting",
+      error: "",
+      transcript: null,
+      corrections: {},
+    };
     // Without storage, it stays for as long as the page is open.
     entry.id = await store.keep(entry).catch(() => `open ${++this.#unkept}`);
     entry.blob = blob;
@@ -109,7 +117,8 @@ export class Recordings {
     Object.assign(entry, { state: "uploading", share: 0, heard: [], abort: new AbortController() });
     this.changed(entry);
     const hear = ({ uploaded, segment }) => {
-      if (uploaded !== undefined) Object.assign(entry, { share: uploaded, state: uploaded < 1 ? "uploading" : "transcribing" });
+      if (uploaded !== undefined)
+        Object.assign(entry, { share: uploaded, state: uploaded < 1 ? "uploading" : "transcribing" });
       if (segment) entry.heard.push(segment);
       this.changed(entry, segment);
     };

@@ -45,9 +45,11 @@ function refusal(status, text) {
 }
 
 async function send(path, options = {}) {
-  const answer = await fetch(path, { ...options, headers: { ...options.headers, ...authorization() } }).catch(() => {
-    throw refusal(0, "");
-  });
+  const answer = await fetch(path, { ...options, headers: { ...options.headers, ...authorization() } }).catch(
+    () => {
+      throw refusal(0, "");
+    },
+  );
   if (!answer.ok) throw refusal(answer.status, await answer.text());
   return answer;
 }
@@ -59,7 +61,9 @@ export const models = () => withKey(async () => (await (await send("v1/models"))
 export const written = (transcript, format) =>
   withKey(async () => {
     const headers = { "Content-Type": "application/json" };
-    return (await send(`v1/transcripts/${format}`, { method: "POST", headers, body: JSON.stringify(transcript) })).text();
+    return (
+      await send(`v1/transcripts/${format}`, { method: "POST", headers, body: JSON.stringify(transcript) })
+    ).text();
   });
 
 /**
@@ -74,7 +78,8 @@ function attempt(blob, fields, hear, signal) {
   const request = new XMLHttpRequest();
   const events = new Events();
   const form = new FormData();
-  for (const [name, value] of [...fields, ["response_format", "full_json"], ["stream", "true"]]) form.append(name, value);
+  for (const [name, value] of [...fields, ["response_format", "full_json"], ["stream", "true"]])
+    form.append(name, value);
   form.append("file", blob, "recording");
   return new Promise((resolve, reject) => {
     let transcript;

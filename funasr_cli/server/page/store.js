@@ -33,7 +33,10 @@ export const keep = (entry) => transact("readwrite", (recordings) => recordings.
 
 /** Keep the recording of an entry; return whether there was room. */
 export const keepAudio = (id, blob) =>
-  transact("readwrite", (_, audio) => audio.put(blob, id)).then(() => true, () => false);
+  transact("readwrite", (_, audio) => audio.put(blob, id)).then(
+    () => true,
+    () => false,
+  );
 
 /** Return the recording of an entry; undefined if it is not kept. */
 export const audioOf = (id) => transact("readonly", (_, audio) => audio.get(id));
