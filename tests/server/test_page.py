@@ -26,7 +26,7 @@ from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.server.guard import Guard
 from funasr_cli.speech_model import SegmentRequest, Update
-from funasr_cli.transcript import Score, Transcript
+from funasr_cli.transcript import Score, Transcript, Translation
 from funasr_cli.writers import WRITERS
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
@@ -139,6 +139,9 @@ def test_from_a_recording_to_corrected_subtitles(page: Browser, recording: Path,
     page.until(lambda: page.text(".spoken") == "Emma")
     page.until(lambda: page.text(".spoken") in ("are", "at", "the", "hospital."))  # it moves with the sound
     page.until(lambda: page.text(".segment.now .said") == TEXTS[1])
+    page.js("document.dispatchEvent(new WheelEvent('wheel'))")  # a reader who scrolls is left alone
+    page.click("#follow")
+    page.until(lambda: not page.all("#follow")[0].is_displayed())
 
     edit(page, 1, "Sara  and Emma are\n")
     page.until(lambda: paragraphs(page)[1] == "Sara and Emma are")
@@ -340,7 +343,8 @@ def test_what_a_model_can_do_is_offered(browser: Browser) -> None:
             asked.append(options)
             return super().session(options)
 
-    models = {"a": Asked("a", able), "b": Asked("b", Capabilities(("en",)))}
+    spoken = replace(SAID, translation=Translation("In English.", "en"))
+    models = {"a": Asked("a", able, spoken), "b": Asked("b", Capabilities(("en",)))}
     folders = {"a": demo.MODEL, "b": demo.MODEL}
     order = itertools.cycle(models.values())
     with serving(folders, load=lambda folder: Recognizer(next(order))) as served:
@@ -358,6 +362,7 @@ def test_what_a_model_can_do_is_offered(browser: Browser) -> None:
         browser.transcribed()
         found = asked[-1]
         assert (found.language, found.hotwords, found.translate) == ("fil", ("Quezon", "Baguio"), True)
+        assert browser.text(".translation") == "In English."
         browser.js("document.getElementById('model').value = 'b'")
         browser.js("document.getElementById('model').dispatchEvent(new Event('change', {bubbles: true}))")
         assert browser.js(languages) == ["Automatic", "English"]
@@ -491,3 +496,7 @@ def test_an_hour_of_words(page: Browser, served: Served) -> None:
         "DOMDebugger.getEventListeners", {"objectId": listeners["result"]["objectId"]}
     )
     assert found["listeners"] == []
+    page.all("#again-file")[0].send_keys(str(CLIPS[1]))
+    page.one("#play")
+    page.js("document.querySelectorAll('.unit')[1].click()")
+    page.until(lambda: page.text(".spoken") == "and")

@@ -236,9 +236,9 @@ byId("text").classList.toggle("plain", !byId("tint").checked);
 byId("again-file").addEventListener("change", async ({ target }) => {
   const [file] = target.files;
   if (!file || !open) return;
-  await recordings.attach(open, file);
   player.load(file);
   if (open.transcript) player.show(open.transcript);
+  await recordings.attach(open, file);
   target.value = "";
 });
 
