@@ -9,6 +9,7 @@ EXTRAS = {  # the extra that installs each package
     "starlette": "serve",
     "uvicorn": "serve",
     "python_multipart": "serve",
+    "msgspec": "serve",
 }
 PAGE = "docs/install.md#optional-features"
 

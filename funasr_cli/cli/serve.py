@@ -105,7 +105,7 @@ def serve(
     The first --model is the default. Without --model, all models on this machine are offered.
     """
     console.set_volume(quiet=quiet, verbose=verbose)
-    if absent := missing("starlette", "uvicorn", "python_multipart"):
+    if absent := missing("starlette", "uvicorn", "python_multipart", "msgspec"):
         raise SetupError(
             "funasr serve needs packages that are not installed", to_add(*absent), code="extra-missing"
         )

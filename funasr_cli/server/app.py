@@ -26,6 +26,7 @@ from funasr_cli.server import replies, sse
 from funasr_cli.server.fields import Wanted, wanted
 from funasr_cli.server.guard import Guard, KeyRequired, Strangers
 from funasr_cli.server.problems import Problem, as_problem, where
+from funasr_cli.server.rewriting import rewritten
 from funasr_cli.server.service import Transcriptions
 from funasr_cli.server.uploads import private_folder, received
 from funasr_cli.transcript import Transcript
@@ -37,7 +38,13 @@ SILENCE_S = 20.0  # after which the answer begins, even if the transcript is not
 BEAT_S = 15.0  # between white space, or comments among events
 NOTES_HEADER, MOST_NOTES = "x-funasr-notes", 1000  # characters, since clients limit the size of headers
 PAGE = Path(__file__).with_name("page")
-PAGE_HEADERS = {"content-security-policy": "default-src 'self'", "x-content-type-options": "nosniff"}
+PAGE_HEADERS = {
+    "content-security-policy": "default-src 'self'; media-src 'self' blob:; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",  # the files change with the package
+}
 Events = AsyncGenerator[tuple[int, Event]]  # each with the number of its channel
 
 
@@ -114,7 +121,8 @@ class Endpoint:
                     continue
                 if lines:
                     await answer.send(lines.encode(), sse.TYPE, sse.HEADERS)
-        await answer.send(stream.done(found, settled[0]).encode(), sse.TYPE, sse.HEADERS, last=True)
+        last = await asyncio.to_thread(stream.done, found, settled[0])
+        await answer.send(last.encode(), sse.TYPE, sse.HEADERS, last=True)
 
 
 class Answer:
@@ -253,6 +261,7 @@ def make_app(service: Transcriptions, guard: Guard, most_bytes: int, page: Path 
         Route("/audio/transcriptions", transcribe, methods=["POST"], middleware=key),
         Route("/audio/transcriptions/{model:path}", transcribe, methods=["POST"], middleware=key),
         Route("/audio/translations", translate, methods=["POST"], middleware=key),
+        Route("/transcripts/{format}", rewritten, methods=["POST"], middleware=key),
         Route("/models", sync(models), middleware=key),
         Route("/models/{id:path}", sync(model), middleware=key),
     ]

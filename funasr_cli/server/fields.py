@@ -18,8 +18,9 @@ from funasr_cli.languages import AUTO
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.server.problems import invalid
 
-JSON, TEXT, SRT, VTT, VERBOSE, DIARIZED = FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json")
-STREAMED = (JSON, TEXT, DIARIZED)
+FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json", "full_json")
+JSON, TEXT, SRT, VTT, VERBOSE, DIARIZED, FULL = FORMATS
+STREAMED = (JSON, TEXT, DIARIZED, FULL)
 GRANULARITIES = WORD, SEGMENT = ("word", "segment")
 OWN = (
     "file", "model", "language", "languages", "keywords", "hotwords", "context", "prompt", "response_format",
@@ -77,8 +78,10 @@ class Wanted:
             continues: whether a prompt is the text that precedes a recording, even if it is a list of terms.
         """
         options, notes, subtitles = self.options, list(self.notes), self.format in (SRT, VTT)
-        if subtitles and able.word_times and not self.translated:
+        if (subtitles or self.format == FULL) and able.word_times and not self.translated:
             options = replace(options, word_times=True)  # as the command line does
+        if self.format == FULL and able.confidence:
+            options = replace(options, confidence=True)
         if self.segments or (subtitles and self.translated):  # a translation has no word times
             options = replace(options, segment_times=True)
         prose = able.context_text and not terms_in(self.prompt)
@@ -258,8 +261,10 @@ def _refuse_with_translation(format: str, *, translated: bool, words: bool, logp
         name = "timestamp_granularities" if words else "include"
         missing = "a translation has neither word times nor log-probabilities"
         raise invalid(name, f"{name!r}: {missing}", "unsupported_value")
-    if not translated and format not in (JSON, VERBOSE):
-        there = "'translate' works with json and verbose_json; the endpoint of translations has the other formats"
+    if not translated and format not in (JSON, VERBOSE, FULL):
+        there = (
+            "'translate' works with json, verbose_json and full_json; for others use the endpoint of translations"
+        )
         raise invalid("translate", there, "unsupported_value")
 
 

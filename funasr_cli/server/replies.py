@@ -6,9 +6,11 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from funasr_cli.server.fields import DIARIZED, SRT, TEXT, VERBOSE, VTT, Wanted
+from funasr_cli.formats import as_json_line
+from funasr_cli.server.fields import DIARIZED, FULL, SRT, TEXT, VERBOSE, VTT, Wanted
 from funasr_cli.transcript import Segment, TimedText, Transcript, join_texts
 from funasr_cli.writers import WRITERS
 
@@ -37,6 +39,8 @@ def body(transcripts: Sequence[Transcript], wanted: Wanted) -> str:
         return written(verbose(transcript, wanted))
     if wanted.format == DIARIZED:
         return written(diarized(transcripts, wanted))
+    if wanted.format == FULL:
+        return full(transcript, wanted)
     return written(plain(transcript, wanted))
 
 
@@ -110,6 +114,11 @@ def verbose(transcript: Transcript, wanted: Wanted) -> dict[str, Any]:
         "complete": transcript.complete,
         "warnings": [*wanted.notes, *transcript.warnings, *filter(None, [transcript.fault])],
     }
+
+
+def full(transcript: Transcript, wanted: Wanted) -> str:
+    """Return the answer in the format full_json, as JSON: everything, as the command line writes it."""
+    return as_json_line(replace(transcript, warnings=(*wanted.notes, *transcript.warnings))).rstrip()
 
 
 def language_of(transcript: Transcript) -> str:

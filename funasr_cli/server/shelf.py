@@ -4,10 +4,15 @@ import gc
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from funasr_cli.capabilities import Capabilities
 from funasr_cli.compute.memory import FREED_BUFFERS
-from funasr_cli.errors import SetupError
+from funasr_cli.errors import FunASRError, SetupError
+from funasr_cli.families import registry
+from funasr_cli.families.converted import read_config
 from funasr_cli.hubs.find import ALIASES, DOWNLOADS
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.server.problems import Problem
@@ -32,11 +37,21 @@ class Offer:
         """When the model was made, in seconds since 1970."""
         return int(self.folder.stat().st_mtime) if self.folder.exists() else 0
 
+    @cached_property
+    def able(self) -> Capabilities:
+        """What the model can do, without loading it; nothing if its configuration cannot be read."""
+        try:
+            return registry.capabilities(read_config(self.folder).config)
+        except (FunASRError, OSError):
+            return Capabilities(languages=())
+
     @property
-    def entry(self) -> dict[str, str | int]:
-        """The entry in the list of models."""
-        owner = self.name.rpartition("/")[0] or "local"
-        return {"id": self.name, "object": "model", "created": self.created, "owned_by": owner}
+    def entry(self) -> dict[str, Any]:
+        """The entry in the list of models: OpenAI's fields, and what the model can do."""
+        owner, recognizer = self.name.rpartition("/")[0] or "local", self.recognizer
+        able = recognizer.capabilities if recognizer else self.able
+        known = {"id": self.name, "object": "model", "created": self.created, "owned_by": owner}
+        return known | {"languages": list(able.languages), "capabilities": list(able.names())}
 
 
 class Shelf:
@@ -61,7 +76,7 @@ class Shelf:
         """The model for requests that name none."""
         return next(iter(self._offers.values()))
 
-    def entries(self) -> list[dict[str, str | int]]:
+    def entries(self) -> list[dict[str, Any]]:
         """Return the list of models."""
         return [offer.entry for offer in self._offers.values()]
 

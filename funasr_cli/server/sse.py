@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from funasr_cli.server import replies
-from funasr_cli.server.fields import DIARIZED, Wanted
+from funasr_cli.server.fields import DIARIZED, FULL, Wanted
 from funasr_cli.transcript import Segment, Transcript, join_texts
 
 TYPE = "text/event-stream; charset=utf-8"
@@ -30,9 +30,11 @@ class Stream:
         before, self.text = self.text, join_texts([self.text, segment.text])
         delta = {"type": "transcript.text.delta", "delta": self.text[len(before) :]}
         name, self._count = f"seg_{self._count}", self._count + 1
-        if wanted.format != DIARIZED:
+        if wanted.format not in (DIARIZED, FULL):
             return line(replies.written(delta))
         spoken = replies.spoken(name, channel, segment)
+        if wanted.format == FULL:
+            del spoken["speaker"]  # unknown
         return line(replies.written(delta | {"segment_id": name})) + line(replies.written(spoken))
 
     def done(self, transcripts: Sequence[Transcript], wanted: Wanted) -> str:
@@ -41,7 +43,10 @@ class Stream:
         last = {"type": "transcript.text.done", "text": self.text, "usage": replies.usage(longest)}
         last |= replies.translation(transcripts[0], wanted) | replies.logprobs(transcripts[0], wanted)
         last |= replies.warnings(transcripts, wanted)
-        return line(replies.written(last)) + line("[DONE]")
+        written = replies.written(last)
+        if wanted.format == FULL:
+            written = f'{written[:-1]}, "transcript": {replies.full(transcripts[0], wanted)}}}'
+        return line(written) + line("[DONE]")
 
 
 def line(data: str) -> str:

@@ -58,7 +58,7 @@ async def received(request: Request, folder: Path, most_bytes: int) -> AsyncIter
         try:
             with open(descriptor, "wb") as file:
                 limit = min(most_bytes, MOST_JSON_BYTES) if is_json else most_bytes
-                fields = await (_from_json if is_json else _from_form)(_counted(request, limit), file)
+                fields = await (_from_json if is_json else _from_form)(counted(request, limit), file)
         except OSError as error:
             full = Problem(503, "the server cannot store the upload", "disk-full", headers=RETRY)
             raise full from error
@@ -67,7 +67,7 @@ async def received(request: Request, folder: Path, most_bytes: int) -> AsyncIter
         path.unlink(missing_ok=True)
 
 
-def _counted(request: Request, most_bytes: int) -> Request:
+def counted(request: Request, most_bytes: int) -> Request:
     """Return the request with a limit on its body."""
     too_large = Problem(413, f"the request is larger than {most_bytes:,} bytes, the limit of this server",
                         "too_large", param="file")  # fmt: skip

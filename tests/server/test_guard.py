@@ -100,7 +100,8 @@ def test_the_key(server: Served) -> None:
         assert httpx.get(server.address + path, headers=WITH_KEY).status_code == 200
     assert httpx.get(f"{server.address}/health").json() == {"status": "ok"}
     page = httpx.get(f"{server.address}/")
-    assert (page.text, page.headers["content-security-policy"]) == ("a page", "default-src 'self'")
+    assert page.text == "a page"
+    assert page.headers["content-security-policy"].startswith("default-src 'self';")
 
 
 @pytest.mark.parametrize("key", ["schl\u00fcssel", "\u5bc6\u94a5", "voil\u00e0", "\u2026"])

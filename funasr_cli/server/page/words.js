@@ -1,0 +1,59 @@
+// The timed units of a transcript: words where their times are known, else the model's own parts, else segments.
+
+export const DOUBTFUL = 0.5; // probabilities below which a word is tinted, as on the command line
+export const UNSURE = 0.8;
+
+/**
+ * Return the units of a segment, in order. Joined, `before` and `text` of all units are the segment's text,
+ * except for white space at its end. `probability` is that of the least likely piece; 1 if it is unknown.
+ */
+export function unitsOf(segment) {
+  const whole = [{ text: segment.text, start_s: segment.start_s, end_s: segment.end_s }];
+  const timed = segment.words.length ? segment.words : segment.pieces.length ? segment.pieces : whole;
+  const likely = probabilitiesOf(segment);
+  const units = [];
+  let place = 0;
+  for (const part of timed) {
+    const found = segment.text.indexOf(part.text, place);
+    if (found < 0 || !part.text) continue;
+    const own = likely.slice(found, found + part.text.length);
+    units.push({
+      before: segment.text.slice(place, found),
+      text: part.text,
+      start_s: part.start_s,
+      end_s: part.end_s,
+      isWord: timed === segment.words,
+      probability: own.reduce((least, each) => Math.min(least, each), 1),
+    });
+    place = found + part.text.length;
+  }
+  if (units.length && segment.text.slice(place).trim()) units.at(-1).text += segment.text.slice(place);
+  return units;
+}
+
+/** Return the probability of each character of a segment's text. */
+function probabilitiesOf(segment) {
+  const likely = [];
+  for (const score of segment.scores) {
+    for (let i = 0; i < score.text.length; i++) likely.push(score.probability);
+  }
+  // The first token may begin with a space that the text does not have.
+  const spelled = segment.scores.map((score) => score.text).join("");
+  return likely.slice(Math.max(0, spelled.length - spelled.trimStart().length));
+}
+
+/** Return the kind of tint of a probability: "doubtful", "unsure" or "". */
+export function tint(probability) {
+  return probability < DOUBTFUL ? "doubtful" : probability < UNSURE ? "unsure" : "";
+}
+
+/** Return the index of the last of these ascending starts that is not after a time; -1 if there is none. */
+export function indexAt(starts, time_s) {
+  let [low, high] = [0, starts.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (starts[middle] <= time_s) low = middle + 1;
+    else high = middle;
+  }
+  return low - 1;
+}
