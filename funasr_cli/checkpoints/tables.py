@@ -1,4 +1,4 @@
-"""Embedding tables that are looked up row by row: from a converted model's file, which is never read as a whole."""
+"""Embedding tables that are looked up row by row, in a converted model's file, which is never read as a whole."""
 
 from collections.abc import Sequence
 

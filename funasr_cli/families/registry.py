@@ -75,6 +75,11 @@ def ctc_on_modelscope() -> tuple[str, ...]:
     return tuple(alias for family in FAMILIES for alias in family.ctc_on_modelscope)
 
 
+def only_on_modelscope() -> tuple[str, ...]:
+    """Return ids of models that Hugging Face does not have."""
+    return tuple(hub_id for family in FAMILIES for hub_id in family.only_on_modelscope)
+
+
 def other_hub_id(hub_id: str) -> str | None:
     """Return a model's id on the other hub; None if both ids are the same."""
     on_modelscope = modelscope_ids()

@@ -1,4 +1,4 @@
-"""CT-Transformer: the punctuation mark behind each token of a text, by a SAN-M encoder without causal mask.
+"""CT-Transformer: the punctuation mark after each token of a text, by a SAN-M encoder without causal mask.
 
 Source: FunASR ``funasr/models/ct_transformer/model.py`` (``CTTransformer.punc_forward``); Chen et al. 2020,
 "Controllable Time-Delay Transformer for Real-Time Punctuation Prediction and Disfluency Detection". What differs:

@@ -118,7 +118,7 @@ class SANMStack(nn.Module):
         self._input_scale = math.sqrt(config.width)
 
     def encode(self, features: mx.array, valid: mx.array | None) -> mx.array:
-        """Encode `features` (batch, frames, input_dim) float32, where `valid`, as (batch, frames, width) float32."""
+        """Encode `features` (batch, frames, input_dim) where `valid`; return (batch, frames, width) float32."""
         _, frames, input_dim = features.shape
         x = features * self._input_scale + sinusoidal_positions(frames, input_dim)
         for layer in self.encoders0 + self.encoders:

@@ -28,10 +28,12 @@ models
 native
 inputs decoding writers checkpoints
 pictures speech_model sources
+punctuation_model
 align
 families
 hubs
 scheduling conversion
+stages
 pipeline
 verification benchmarks alignment_picture server
 funasr_cli

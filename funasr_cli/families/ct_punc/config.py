@@ -14,7 +14,7 @@ from funasr_cli.models.sanm import SANMConfig
 NO_MARK, UNKNOWN_MARK = "_", "<unk>"  # labels that stand for no mark
 COMMA, STOP, QUESTION, ENUMERATION = "，", "。", "？", "、"
 KNOWN_LABELS = (UNKNOWN_MARK, NO_MARK, COMMA, STOP, QUESTION, ENUMERATION)
-ASCII_MARKS = {COMMA: ",", STOP: ".", QUESTION: "?"}  # behind a token in ASCII
+ASCII_MARKS = {COMMA: ",", STOP: ".", QUESTION: "?"}  # after a token in ASCII
 CAPABILITIES = Capabilities(languages=("zh", "yue", "en"))  # Cantonese is written like Chinese
 
 
@@ -24,7 +24,7 @@ class CTPuncConfig:
 
     encoder: SANMConfig
     vocab_size: int
-    labels: tuple[str, ...]  # what the network chooses from behind each token
+    labels: tuple[str, ...]  # what the network chooses from after each token
     words: bool  # whether a token is a Chinese word of the vocabulary, not a character
 
 

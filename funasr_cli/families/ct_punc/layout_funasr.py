@@ -17,7 +17,7 @@ MODEL = "CTTransformer"  # upstream's class
 ENCODER: Options = {"input_layer": "pe", "normalize_before": True, "selfattention_layer_type": "sanm"}
 WORDS_FILE = "jieba_usr_dict"
 WORDS_NOTE = (
-    "this checkpoint reads Chinese words, which FunASR finds with jieba; here they are the longest ones in tokens.json"
+    "FunASR cuts Chinese into words for this checkpoint with jieba; here, they are the longest in tokens.json"
 )
 RULES = (keymap.FSMN, *keymap.SAME)
 

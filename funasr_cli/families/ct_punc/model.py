@@ -8,7 +8,7 @@ import numpy as np
 from funasr_cli.compute.backend import mx
 from funasr_cli.families.batches import on_clips
 from funasr_cli.families.ct_punc.config import CAPABILITIES, CTPuncConfig
-from funasr_cli.families.ct_punc.text import Pieces, Token, at_the_end, mark_behind, tokens_of
+from funasr_cli.families.ct_punc.text import Pieces, Token, at_the_end, mark_after, tokens_of
 from funasr_cli.families.ct_punc.vocabulary import UNKNOWN, converted_vocabulary
 from funasr_cli.families.family import LoadedModel
 from funasr_cli.punctuation_model import Marks, inserted
@@ -44,7 +44,7 @@ class CTPunctuation:
         return [inserted(text, mark) for text, mark in zip(texts, marks, strict=True)]
 
     def labels(self, text: str) -> list[int]:
-        """Return the label behind each token of a whole text."""
+        """Return the label after each token of a whole text."""
         running = Running(self)
         running.put(text)
         return running.ended_labels()
@@ -121,5 +121,5 @@ class Running:
             names = [self._model.label_names[label] for label in labels[: len(tokens)]]
             del labels[: len(tokens)]
             pairs = zip(tokens, names, strict=True)
-            found.append(tuple((token.end, mark) for token, name in pairs if (mark := mark_behind(token, name))))
+            found.append(tuple((token.end, mark) for token, name in pairs if (mark := mark_after(token, name))))
         return found

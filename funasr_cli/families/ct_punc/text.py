@@ -1,10 +1,10 @@
 """Texts as tokens, the pieces in which the network reads them, and the marks that its labels stand for.
 
 Source: FunASR ``funasr/models/ct_transformer/model.py`` (``inference``) and ``utils.py`` (``split_words``,
-``split_to_mini_sentence``). What differs: marks are inserted into the text as it is, which upstream writes anew, with
-capitals and other spaces; no mark is written behind one that is there already. Words are cut by the longest match
-in the vocabulary, where upstream uses the library jieba. A sentence of more than `MOST_CARRIED` tokens without any
-mark is cut off without one, where upstream reads all of it again and again.
+``split_to_mini_sentence``). What differs: marks are inserted into the text as it is, while upstream changes capitals
+and spaces; no mark is written after one that is there already. Words are the longest ones in the vocabulary;
+upstream uses the library jieba. A sentence that is still without any mark after `MOST_CARRIED` tokens is cut off
+without one; upstream reads all of it again every time.
 """
 
 import re
@@ -18,7 +18,7 @@ LONG = 200  # a longer piece may be cut at a comma
 MOST_CARRIED = 1000
 RUN = re.compile(r"[^\s\x80-\U0010ffff]+|[^\s\x00-\x7f]+")  # of ASCII, of other characters
 LONGEST_WORD = 16  # characters
-WRITTEN = frozenset(",.?!:;，。？！：；、…")  # no mark is inserted behind one of these
+WRITTEN = frozenset(",.?!:;，。？！：；、…")  # no mark is inserted after one of these
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Token:
     """A token of a text: a word in ASCII, another character, or a word of the vocabulary."""
 
     text: str
-    end: int  # position in its text behind it
+    end: int  # position in its text after it
 
 
 def tokens_of(text: str, words: Container[str] = ()) -> Iterator[Token]:
@@ -41,8 +41,8 @@ def tokens_of(text: str, words: Container[str] = ()) -> Iterator[Token]:
             start = stop
 
 
-def mark_behind(token: Token, label: str) -> str:
-    """Return the mark to write behind a token; an empty string for none."""
+def mark_after(token: Token, label: str) -> str:
+    """Return the mark to write after a token; an empty string for none."""
     if label in (NO_MARK, UNKNOWN_MARK) or token.text[-1] in WRITTEN:
         return ""
     return ASCII_MARKS.get(label, label) if token.text[-1].isascii() else label
@@ -60,7 +60,7 @@ class Pieces:
     """The tokens of a growing text, as ids, and the labels that are final.
 
     The network reads pieces: what was left over from the piece before, and `STEP` further tokens. What follows the
-    last end of a sentence in a piece is left over, because the tokens behind it may change it.
+    last end of a sentence in a piece is left over, because the tokens after it may change it.
     """
 
     names: Sequence[str]  # of the labels

@@ -108,6 +108,7 @@ def capabilities(config: WhisperConfig) -> Capabilities:
         decoder=True,
         token_limit=True,
         digits=True,
+        punctuation=True,
         partial_text=True,
         word_times=True,
         confidence=True,
