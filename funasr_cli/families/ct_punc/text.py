@@ -1,7 +1,7 @@
 """Texts as tokens, the pieces in which the network reads them, and the marks that its labels stand for.
 
 Source: FunASR ``funasr/models/ct_transformer/model.py`` (``inference``) and ``utils.py`` (``split_words``,
-``split_to_mini_sentence``). What differs: marks are inserted into the text as it is, while upstream changes capitals
+``split_to_mini_sentence``). What differs: marks are inserted into the text as it is; upstream changes capitals
 and spaces; no mark is written after one that is there already. Words are the longest ones in the vocabulary;
 upstream uses the library jieba. A sentence that is still without any mark after `MOST_CARRIED` tokens is cut off
 without one; upstream reads all of it again every time.
