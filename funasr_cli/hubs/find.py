@@ -225,7 +225,7 @@ def _other_kind(name: object, kind: str) -> ModelError:
         hint = "name a speech model with --model, and this one with --punctuation"
     else:
         message, hint = f"{name}: a speech model, not a punctuation model", "use ct-punc"
-    return ModelError(message, hint, code="model-kind")
+    return ModelError(message, hint, code="model-unsupported")
 
 
 def find_model(name: str | None, kind: str | None = SPEECH) -> Path:

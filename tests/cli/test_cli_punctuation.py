@@ -127,8 +127,8 @@ def test_subtitles(with_model: Path) -> None:
         ("ct-punc", "model-missing", "funasr convert ct-punc\n"),
         ("ct-punc-c", "model-missing", "funasr convert ct-punc-c --hub ms\n"),
         ("nosuch", "model-missing", "funasr convert ct-punc\n"),
-        ("demo", "model-kind", "ct-punc"),
-        ("sensevoice", "model-kind", "ct-punc"),
+        ("demo", "model-unsupported", "ct-punc"),
+        ("sensevoice", "model-unsupported", "ct-punc"),
     ],
 )
 def test_unknown_names(home: Path, name: str, code: str, command: str) -> None:
@@ -143,8 +143,8 @@ def test_it_does_not_recognise_speech(home: Path, taught: Path, name: str) -> No
     """Neither as a name, whether the model is there or not, nor as a folder."""
     for model in (name, taught):
         result = invoke("transcribe", "--yes", "-m", model, CLIP)
-        result.assert_error(3, "model-kind", str(model), "--punctuation")
-    transcribe("--align-with", name, "-f", "json").assert_error(3, "model-kind", name)
+        result.assert_error(3, "model-unsupported", str(model), "--punctuation")
+    transcribe("--align-with", name, "-f", "json").assert_error(3, "model-unsupported", name)
     with pytest.raises(funasr_cli.FunASRError, match="not a speech model"):
         funasr_cli.load(taught)
 

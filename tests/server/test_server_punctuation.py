@@ -96,4 +96,4 @@ def test_the_option_of_the_command(name: str, tmp_path: Path) -> None:
     env = {"FUNASR_HOME": str(tmp_path)}
     result = invoke("serve", "--model", "demo", "--port", "0", "--punctuation", name, env=env)
     assert result.exit_code == 3
-    assert [code for code, _ in result.errors] == ["model-kind" if name == "demo" else "model-missing"]
+    assert [code for code, _ in result.errors] == ["model-unsupported" if name == "demo" else "model-missing"]
