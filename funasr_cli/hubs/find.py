@@ -153,7 +153,8 @@ def offered(name: str | None) -> Download | None:
 def short_name(download: Download) -> str | None:
     """Return the short name of the model that a download contains; None if it has none."""
     ids = {download.hub_id, DOWNLOADS.get(download.hub_id, download).hub_id}
-    names = (alias for alias, hub_id in ALIASES.items() if ids & {hub_id, DOWNLOADS[alias].hub_id})
+    known = ((alias, hub_id) for alias, hub_id in ALIASES.items() if alias in DOWNLOADS)
+    names = (alias for alias, hub_id in known if ids & {hub_id, DOWNLOADS[alias].hub_id})
     return next(names, None)
 
 
