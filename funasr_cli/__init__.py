@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from funasr_cli.capabilities import Capabilities
 from funasr_cli.errors import FunASRError
-from funasr_cli.options import AUTO_DTYPE, AUTO_ENGINE, DEFAULT_HUB, TranscribeOptions, known_hub
+from funasr_cli.options import (
+    AUTO_DTYPE,
+    AUTO_ENGINE,
+    AUTO_PUNCTUATION,
+    DEFAULT_HUB,
+    TranscribeOptions,
+    known_hub,
+)
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, Read, SegmentFinished
 from funasr_cli.transcript import (
     Ledger,
@@ -71,6 +78,7 @@ def load(
     *,
     engine: str = AUTO_ENGINE,
     stages: "Sequence[TranscriptStage]" = (),
+    punctuation: str | Path = AUTO_PUNCTUATION,
 ) -> "Recognizer":
     """Load a converted model.
 
@@ -83,21 +91,32 @@ def load(
         engine: what computes the model: "mlx", "native" (this package's C library, on a CPU, in int8 or float32)
             or "auto", which suits the type.
         stages: stages that change each transcript, applied in this order.
+        punctuation: a converted punctuation model for text that the main model writes without marks; "auto": one
+            that is on this machine, if there is one; "none": leave such text as it is.
 
     Raises:
         ModelError: a model has not been converted, or is damaged.
-        UsageError: the `align_with` model has no word times, or the main model needs no help with them; the engine
-            cannot compute this model.
+        UsageError: the `align_with` model has no word times, or the main model needs no help with them, or with
+            punctuation; the engine cannot compute this model.
         SetupError: the native engine is missing, or there is not enough memory.
     """
-    from funasr_cli.families.load import load_aligner, load_model
-    from funasr_cli.hubs.find import find_aligner, find_model
+    from funasr_cli.families.load import load_aligner, load_model, load_punctuation
+    from funasr_cli.hubs.find import find_aligner, find_model, find_punctuation
     from funasr_cli.pipeline import Recognizer
 
     folder = find_model(os.fspath(model) if model is not None else None)
     aligner = find_aligner(os.fspath(align_with)) if align_with is not None else None
+    marks = find_punctuation(name := os.fspath(punctuation))
     loaded = load_model(folder, dtype, engine)
-    return Recognizer(loaded, stages, align_with=load_aligner(aligner, dtype) if aligner else None)
+    if name == AUTO_PUNCTUATION and loaded.capabilities.punctuation:
+        marks = None
+    return Recognizer(
+        loaded,
+        stages,
+        align_with=load_aligner(aligner, dtype) if aligner else None,
+        punctuate_with=load_punctuation(marks) if marks else None,
+        must_punctuate=name != AUTO_PUNCTUATION,
+    )
 
 
 def convert(

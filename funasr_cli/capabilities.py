@@ -1,6 +1,6 @@
 """What a model supports, and the checks that refuse unsupported options. Imports nothing heavy."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from math import inf
 from types import MappingProxyType
@@ -38,6 +38,8 @@ class Capabilities:
         language_found: identifies the spoken language.
         tags: detects emotion and sounds.
         translation: translates.
+        punctuation: writes punctuation.
+        itn_punctuation: writes punctuation only with ITN; matters only without `punctuation`.
         hints: for a capability that is missing, by name: what to do instead. Shown in messages.
     """
 
@@ -60,6 +62,8 @@ class Capabilities:
     language_found: bool = False
     tags: bool = False
     translation: bool = False
+    punctuation: bool = False
+    itn_punctuation: bool = False
     hints: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def with_aligner(self) -> "Capabilities":
@@ -70,6 +74,10 @@ class Capabilities:
         """Return the supported capabilities in words, without the languages."""
         supported = [field.name for field in fields(self) if getattr(self, field.name) is True]
         return tuple(map(in_words, supported))
+
+    def writes_marks(self, options: TranscribeOptions) -> bool:
+        """Return whether the model itself writes punctuation."""
+        return self.punctuation or (self.itn_punctuation and options.itn)
 
 
 def in_words(capability: str) -> str:
@@ -219,3 +227,26 @@ def refuse_unaligned_language(options: TranscribeOptions, aligner: Able) -> None
         message = f"--align-with {aligner.name}: this model does not support the language {options.language!r}"
         hint = f"it measures word times in {', '.join(aligner.capabilities.languages)}"
         raise UsageError(message, hint, code="language-unknown")
+
+
+def punctuation_problem(
+    options: TranscribeOptions, able: Capabilities, model: str, punctuation: str, languages: Collection[str]
+) -> UsageError | None:
+    """Return why a punctuation model has no work; None if it has.
+
+    Args:
+        options: how to transcribe.
+        able: capabilities of the speech model.
+        model: name of the speech model.
+        punctuation: name of the punctuation model.
+        languages: those that the punctuation model knows.
+    """
+    option = f"--punctuation {punctuation}"
+    if able.writes_marks(options):
+        hint = "leave it out" if able.punctuation else "leave it out, or add --no-itn"
+        return UsageError(f"{option}: not needed, {model} writes punctuation itself", hint, code="option-idle")
+    code = resolve_language(options.language, tuple(LANGUAGES))
+    if code and code not in languages:
+        message = f"{option}: this model does not support the language {options.language!r}"
+        return UsageError(message, f"it knows {', '.join(languages)}", code="language-unknown")
+    return None

@@ -25,6 +25,7 @@ NATIVE_DTYPES = (INT8, "float32")  # of the C library, the default first
 MIXED = "mixed"  # 4 bits, with 8 bits for the most sensitive matrices
 RECIPES = ("4", "8", MIXED)
 ENCODER_BITS = (8,)
+AUTO_PUNCTUATION, NO_PUNCTUATION = "auto", "none"  # other values name a punctuation model
 OFF, CLIP, FULL = VERIFICATIONS = ("off", "clip", "full")
 DRAFTS = AUTO_DRAFT, NO_DRAFT = ("auto", "off")
 GROUP_SIZES = (32, 64, 128)  # supported by `mx.quantize`

@@ -10,6 +10,7 @@ from funasr_cli.audio.decode import AudioInput, opener, read_whole
 from funasr_cli.capabilities import (
     NOTHING_TYPED,
     Capabilities,
+    punctuation_problem,
     refuse_aligner,
     refuse_unaligned_language,
     refuse_unsupported,
@@ -18,10 +19,13 @@ from funasr_cli.capabilities import (
 from funasr_cli.compute.memory import FREED_BUFFERS, clear_streams_with_thread
 from funasr_cli.errors import AudioError, UsageError
 from funasr_cli.options import DEFAULTS, TranscribeOptions
+from funasr_cli.punctuation_model import PunctuationModel
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, SegmentFinished
 from funasr_cli.scheduling.intake import Job, Opener
 from funasr_cli.scheduling.scheduler import Scheduler, suited
 from funasr_cli.speech_model import EncodedAudio, SpeechModel, TranscriptStage
+from funasr_cli.stages.punctuation import Punctuation
+from funasr_cli.stages.stage import Stages
 from funasr_cli.transcript import Transcript
 
 
@@ -35,7 +39,13 @@ class Recognizer:
     """
 
     def __init__(
-        self, model: SpeechModel, stages: Sequence[TranscriptStage] = (), *, align_with: SpeechModel | None = None
+        self,
+        model: SpeechModel,
+        stages: Sequence[TranscriptStage] = (),
+        *,
+        align_with: SpeechModel | None = None,
+        punctuate_with: PunctuationModel | None = None,
+        must_punctuate: bool = True,
     ):
         """Wrap a model.
 
@@ -43,6 +53,8 @@ class Recognizer:
             model: a loaded model.
             stages: processing steps after the model, in order.
             align_with: another model, which provides word times for a model that has none.
+            punctuate_with: a model that inserts punctuation where `model` writes none.
+            must_punctuate: refuse options with which it has no work; otherwise, it does nothing then.
 
         Raises:
             UsageError: `align_with` cannot provide word times, or `model` provides them itself.
@@ -50,6 +62,7 @@ class Recognizer:
         if align_with:
             refuse_aligner(model, align_with)
         self.model, self._stages, self._aligner = model, tuple(stages), align_with
+        self._punctuation, self._must_punctuate = punctuate_with, must_punctuate
         clear_streams_with_thread()  # frees the streams that loading used
 
     @property
@@ -89,6 +102,8 @@ class Recognizer:
         )
         if self._aligner and options.word_times:
             refuse_unaligned_language(options, self._aligner)
+        if self._must_punctuate and (problem := self._punctuation_problem(options)):
+            raise problem
 
     def transcribe(
         self,
@@ -175,7 +190,9 @@ class Recognizer:
         self.refuse_unsupported(options)
         clear_streams_with_thread()
         with FREED_BUFFERS.limited():
-            yield from Scheduler(self.model, options, self._stages_for(options)).run(openers)
+            stages = self.stages_after(options)
+            for event in Scheduler(self.model, options, self._stages_for(options)).run(openers):
+                yield from stages(event)
 
     def job(
         self, source: int, opener: Opener, options: TranscribeOptions, typed: Mapping[str, str] = NOTHING_TYPED
@@ -193,6 +210,18 @@ class Recognizer:
         self.refuse_unsupported(options, typed)
         self.model.prompt(options)
         return Job(source, opener, suited(options, self.model), self._stages_for(options))
+
+    def stages_after(self, options: TranscribeOptions) -> Stages:
+        """Return the stages after the transcripts of a run with these options, for the events of an `Engine`."""
+        model = self._punctuation
+        if model is None or self._punctuation_problem(options):
+            return Stages()
+        return Stages([lambda: Punctuation(model)])
+
+    def _punctuation_problem(self, options: TranscribeOptions) -> UsageError | None:
+        if not (model := self._punctuation):
+            return None
+        return punctuation_problem(options, self.capabilities, self.model.name, model.name, model.languages)
 
     def _stages_for(self, options: TranscribeOptions) -> tuple[TranscriptStage, ...]:
         if self._aligner and options.word_times:

@@ -269,6 +269,7 @@ class Transcript:
     level_dbfs: float | None = None
     aligned_by: str | None = None  # the model that measured the word times, if it is another one (`align_with`)
     engine: str = ""
+    punctuated_by: str | None = None  # the model that inserted punctuation, if there was one (`punctuation`)
 
     @property
     def text(self) -> str:

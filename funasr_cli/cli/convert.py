@@ -57,7 +57,7 @@ def _complete_sources(incomplete: str) -> list[str]:
 
 _source = typer.Argument(
     metavar="SOURCE",
-    help="What to convert: a short name (nano, sensevoice, whisper-base, ...), a hub id, or a local folder.",
+    help="What to convert: a short name (nano, sensevoice, ct-punc, ...), a hub id, or a local folder.",
     autocompletion=_complete_sources,
     show_default=False,
 )
@@ -133,7 +133,7 @@ def convert(
         from funasr_cli.verification.check import check_model
 
         with console.progress() as on_progress:
-            checked = check_model(find_model(source), on_progress)
+            checked = check_model(find_model(source, kind=None), on_progress)
         console.result("".join(f"{line}\n" for line in check_lines(checked)))
         return
     from funasr_cli.conversion.convert import convert as run
@@ -227,10 +227,14 @@ def check_lines(checked: "Checked") -> Iterator[str]:
 def capabilities(config: Any, source: Mapping[str, str | None]) -> Iterator[str]:
     """Describe what a model can do, from its configuration and its origin."""
     from funasr_cli.families import registry
+    from funasr_cli.families.family import PUNCTUATION
     from funasr_cli.hubs.find import ctc_copy
 
     able = registry.capabilities(config)
     yield f"languages: {listed(able.languages)}"
+    if registry.of_config(config).kind == PUNCTUATION:
+        yield "a punctuation model: funasr transcribe takes it when a speech model writes no marks (--punctuation)"
+        return
     copy = ctc_copy(source)
     elsewhere = f"; {copy} {FETCHES_CTC}" if copy else ""
     if able.word_times and not able.alignment:

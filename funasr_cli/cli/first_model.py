@@ -16,7 +16,7 @@ from funasr_cli.capabilities import (
     supported,
 )
 from funasr_cli.cli import console
-from funasr_cli.cli.run import choose_aligner
+from funasr_cli.cli.run import choose_aligner, choose_punctuation
 from funasr_cli.errors import FunASRError, ModelError, OutputError, SetupError, UsageError
 from funasr_cli.extras import missing, to_add
 from funasr_cli.inputs import Input
@@ -60,7 +60,8 @@ def find_or_fetch(
     hub's cache is converted without a question.
 
     Args:
-        given: the command's parameters, of which ``model``, ``align_with``, ``device`` and ``yes`` are used.
+        given: the command's parameters, of which ``model``, ``align_with``, ``punctuation``, ``device`` and
+            ``yes`` are used.
         inputs: the recordings to transcribe.
         options: how to transcribe.
         typed: the options on the command line, by field of `TranscribeOptions`.
@@ -88,7 +89,7 @@ def find_or_fetch(
         copied = "copy a model's folder from another machine and name it with --model"
         hint = f"{offline} is set, so nothing is downloaded: {copied}, or test the installation with --model demo"
         raise ModelError(absent.message, hint, code=absent.code)
-    _refuse_options(download, options, typed, given["device"], given["align_with"])
+    _refuse_options(download, options, typed, given["device"], given["align_with"], given["punctuation"])
     _refuse_inputs(inputs, files)
     _refuse_conversion(download)
     if is_here:
@@ -110,14 +111,16 @@ def _refuse_options(
     typed: Mapping[str, str],
     device: str | None,
     align_with: str | None,
+    punctuation: str,
 ) -> None:
-    """Raise an error for a device, an aligner or an option that the model could not be used with."""
+    """Raise an error for a device, a second model or an option that the model could not be used with."""
     from funasr_cli.compute.device import use_device
     from funasr_cli.families.open import capabilities
 
     if device:
         use_device(device)
     able = download.capabilities or ANYTHING
+    choose_punctuation(punctuation, able, download.name, options, typed)
     if aligner := choose_aligner(align_with, able, options, typed):
         second = Known(aligner.name, capabilities(aligner))
         refuse_aligner(Known(download.name, download.capabilities or NOTHING), second)

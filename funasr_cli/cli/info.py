@@ -49,8 +49,10 @@ SUPPORTS = {  # words for capabilities in lists; empty for those that matter onl
     "ITN switch": "numbers as digits or as words", "digits": "numbers as digits",
     "partial text": "live text (--stream)", "alignment": "word times for other models (--align-with)",
     "drafts": "drafts", "language found": "language detection", "tags": "emotion and sounds (--tags)",
+    "ITN punctuation": "punctuation (not with --no-itn)",
     **dict.fromkeys(("prompt", "word times", "CTC text", "second opinion"), ""),
 }  # fmt: skip
+PUNCTUATES = "punctuation for models that write none (--punctuation)"
 PACKAGES = ("mlx", "numpy", "soxr", "soundfile", "tokenizers", "sentencepiece", "huggingface_hub", "torch", "av")
 
 
@@ -264,6 +266,7 @@ def known_models() -> list[dict[str, Any]]:
 def _describe(name: str, folder: Path) -> dict[str, Any]:
     from funasr_cli.checkpoints.format import WEIGHTS_FILE
     from funasr_cli.families.converted import read_config
+    from funasr_cli.families.family import SPEECH
     from funasr_cli.families.registry import capabilities, of_config
     from funasr_cli.hubs.find import ctc_copy
 
@@ -276,14 +279,15 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
     able, family = capabilities(file.config), of_config(file.config)
     return row | {
         "family": family.title,
+        "kind": family.kind,
         "model_type": family.model_type,
         "bytes": size,
         "dtype": file.dtype,
         "quantized_bits": file.quantization.usual.bits if file.quantization else None,
         "languages": list(able.languages),
-        "capabilities": list(able.names()),
+        "capabilities": list(able.names()) if family.kind == SPEECH else [PUNCTUATES],
         "ctc": able.alignment,
-        "ctc_on_modelscope": not able.word_times and ctc_copy(file.source) is not None,
+        "ctc_on_modelscope": family.kind == SPEECH and not able.word_times and ctc_copy(file.source) is not None,
         "source": file.source.get("source"),
         "revision": file.source.get("revision"),
     }
@@ -297,6 +301,7 @@ def _supports(capabilities: Iterable[str]) -> list[str]:
 def _facts(row: dict[str, Any]) -> dict[str, str]:
     """Return what the list shows of a model, by label."""
     from funasr_cli.families.converted import read_config
+    from funasr_cli.families.family import PUNCTUATION
     from funasr_cli.hubs.find import ctc_copy
 
     if "problem" in row:
@@ -304,9 +309,13 @@ def _facts(row: dict[str, Any]) -> dict[str, str]:
     weights = f"{row['quantized_bits']}-bit" if row["quantized_bits"] else row["dtype"]
     times = "yes" if "word times" in row["capabilities"] else "no"
     copy = ctc_copy(read_config(Path(row["folder"])).source) if row["ctc_on_modelscope"] else None
-    return {
+    always = {
         "family": f"{row['family']} ({row['bytes'] / 1e6:,.0f} MB, {weights})",
         "languages": listed([LANGUAGES[code].english_name for code in row["languages"]]),
+    }
+    if row["kind"] == PUNCTUATION:
+        return always | {"supports": ", ".join(row["capabilities"]), "folder": row["folder"]}
+    return always | {
         "word times": times + (f"; {copy} {FETCHES_CTC}" if copy else ""),
         "supports": ", ".join(_supports(row["capabilities"])) or "only plain transcription",
         "folder": row["folder"],

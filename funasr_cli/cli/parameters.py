@@ -9,7 +9,7 @@ import typer
 
 from funasr_cli.errors import FunASRError
 from funasr_cli.languages import AUTO, LANGUAGES
-from funasr_cli.options import DEFAULTS
+from funasr_cli.options import AUTO_PUNCTUATION, DEFAULTS, NO_PUNCTUATION
 
 LANGUAGE, DECODING, TERMINAL = "Language and prompt", "Decoding", "Terminal"  # panels of the help
 Drafting = Literal["auto", "off"]
@@ -62,11 +62,23 @@ def complete_languages(incomplete: str) -> list[tuple[str, str]]:
 
 def complete_models(incomplete: str) -> list[str]:
     """Offer the converted models and the demo model. The shell completes folders."""
-    from funasr_cli.hubs.find import DEMO, converted_models
+    from funasr_cli.families.family import SPEECH
+    from funasr_cli.hubs.find import DEMO, converted_for
 
     with suppress(FunASRError):  # the Tab key does not report an invalid FUNASR_HOME
-        return [name for name in sorted({*converted_models(), DEMO}) if name.startswith(incomplete)]
+        return [name for name in sorted({*converted_for(SPEECH), DEMO}) if name.startswith(incomplete)]
     return [DEMO]
+
+
+def complete_punctuation(incomplete: str) -> list[str]:
+    """Offer the two words, and the punctuation models on this machine."""
+    from funasr_cli.families.family import PUNCTUATION
+    from funasr_cli.hubs.find import converted_for
+
+    names = [AUTO_PUNCTUATION, NO_PUNCTUATION]
+    with suppress(FunASRError):
+        names += sorted(converted_for(PUNCTUATION))
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def option(panel: str | None, name: str, help: str, *short: str, env: bool = True, **settings: Any) -> Any:
@@ -78,6 +90,10 @@ def option(panel: str | None, name: str, help: str, *short: str, env: bool = Tru
 
 MODEL_HELP = "Model to use: a name that funasr models lists, a folder, a hub id, or demo."
 MODEL_OPTION: dict[str, Any] = {"metavar": "MODEL", "autocompletion": complete_models}
+PUNCTUATION_HELP = (
+    "Punctuate text that the model writes without marks. auto: with a punctuation model on this machine, such as "
+    "ct-punc, if there is one. none: never. Or name the model."
+)
 DRAFT_HELP = (
     "auto: decode faster by checking a quick first draft, if the model has a CTC branch. The text does not change."
 )
@@ -113,6 +129,13 @@ Lang = Annotated[
     ),
 ]
 ITN = Annotated[bool, option(LANGUAGE, "--itn/--no-itn", "Write numbers as digits, or (--no-itn) as words.")]
+PunctuationModel = Annotated[
+    str,
+    option(
+        LANGUAGE, "--punctuation", PUNCTUATION_HELP, metavar="auto|none|MODEL",
+        autocompletion=complete_punctuation,
+    ),
+]
 MaxTokens = Annotated[
     int | None,
     option(DECODING, "--max-tokens", "Maximum tokens per segment. Default: depends on its length.", metavar="N"),

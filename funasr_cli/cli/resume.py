@@ -47,9 +47,10 @@ class Notes:
         dtype: str | None,
         engine: str = AUTO_ENGINE,
         aligner: Path | None = None,
+        punctuation: Path | None = None,
     ):
         self._folder = folder
-        self._options, self._style, self._aligner = options, style, aligner
+        self._options, self._style, self._aligner, self._punctuation = options, style, aligner, punctuation
         self._dtype, self._engine = dtype, engine
         self._model = _model_hash(model)
         self._noted = dict(_read(folder / NOTES))
@@ -116,6 +117,8 @@ class Notes:
             own["engine"] = self._engine
         if self._aligner and own["times"] is Timestamps.WORD:
             own["align_with"] = _model_hash(self._aligner)
+        if self._punctuation:
+            own["punctuation"] = _model_hash(self._punctuation)
         options = _hash(json.dumps([_text_options(self._options), own]).encode())
         return {"recording": recording, "model": self._model, "options": options}
 

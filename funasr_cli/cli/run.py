@@ -5,11 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from funasr_cli.capabilities import Capabilities, knows
+from funasr_cli.capabilities import Capabilities, knows, punctuation_problem, supported
 from funasr_cli.cli import console, parameters
 from funasr_cli.errors import OutputError, UsageError
 from funasr_cli.inputs import Input
-from funasr_cli.options import LONG_PROMPT_TOKENS, TranscribeOptions
+from funasr_cli.options import AUTO_PUNCTUATION, LONG_PROMPT_TOKENS, TranscribeOptions
 from funasr_cli.paths import why_unreadable
 
 if TYPE_CHECKING:
@@ -77,6 +77,26 @@ def choose_aligner(
     return None
 
 
+def choose_punctuation(
+    name: str, able: Capabilities, model: str, options: TranscribeOptions, typed: Mapping[str, str]
+) -> Path | None:
+    """Return the folder of the model that punctuates, if one is there and has work.
+
+    A model that is named on the command line must have work. A name from a variable or the settings file is
+    ignored if it has none.
+    """
+    from funasr_cli.families.open import capabilities
+    from funasr_cli.hubs.find import find_punctuation
+
+    if (folder := find_punctuation(name)) is None:
+        return None
+    options = supported(options, able, typed=typed)
+    problem = punctuation_problem(options, able, model, name, capabilities(folder).languages)
+    if problem and "punctuation" in typed and name != AUTO_PUNCTUATION:
+        raise problem
+    return None if problem else folder
+
+
 def choose_type_and_engine(folder: Path, context: "typer.Context") -> tuple[str | None, str]:
     """Return the number type and the engine to load a model with, as `choose_engine` chooses them.
 
@@ -103,6 +123,7 @@ def load(
     options: TranscribeOptions,
     typed: Mapping[str, str],
     aligner: Path | None = None,
+    marks: Path | None = None,
     *,
     device: str | None,
     dtype: str | None,
@@ -118,6 +139,7 @@ def load(
         options: the requested options.
         typed: the options on the command line, as `refuse_unsupported` takes them.
         aligner: folder of a second model that aligns words.
+        marks: folder of a model that punctuates.
         device: "cpu" or "gpu"; None leaves the choice to MLX.
         dtype: number type to compute in, as `load_model` takes it.
         engine: engine that computes the model, as `load_model` takes it.
@@ -125,18 +147,22 @@ def load(
     """
     from funasr_cli.compute.backend import lacks_blas
     from funasr_cli.compute.device import gflops_a_core, in_words, use_device
-    from funasr_cli.families.load import load_aligner, load_model
+    from funasr_cli.families.load import load_aligner, load_model, load_punctuation
     from funasr_cli.pipeline import Recognizer
 
     if device:
         use_device(device)
     with console.busy(f"loading {folder.name}"):
         model = load_model(folder, dtype, engine)
+    align_with, punctuate_with = None, None
     if aligner:
         with console.busy(f"loading {aligner.name}"):
-            recognizer = Recognizer(model, align_with=load_aligner(aligner, dtype))
-    else:
-        recognizer = Recognizer(model)
+            align_with = load_aligner(aligner, dtype)
+    if marks:
+        with console.busy(f"loading {marks.name}"):
+            punctuate_with = load_punctuation(marks)
+        console.detail(f"punctuation by {punctuate_with.name} from {marks}")
+    recognizer = Recognizer(model, align_with=align_with, punctuate_with=punctuate_with)
     options = recognizer.supported(options, typed)
     recognizer.refuse_unsupported(options, typed)
     prompt = recognizer.model.prompt(options)

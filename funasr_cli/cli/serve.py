@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,11 +14,12 @@ from funasr_cli.cli import console, parameters
 from funasr_cli.cli.run import choose_type_and_engine
 from funasr_cli.errors import SetupError, UsageError
 from funasr_cli.extras import missing, to_add
-from funasr_cli.options import SERVE_DEFAULTS
+from funasr_cli.options import AUTO_PUNCTUATION, SERVE_DEFAULTS
 from funasr_cli.paths import why_unreadable
 
 if TYPE_CHECKING:
     from funasr_cli.pipeline import Recognizer
+    from funasr_cli.punctuation_model import PunctuationModel
 
 KEY_VARIABLE = "FUNASR_API_KEY"
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
@@ -42,6 +43,7 @@ def serve(
             **parameters.MODEL_OPTION,
         ),
     ] = None,
+    punctuation: parameters.PunctuationModel = AUTO_PUNCTUATION,
     device: parameters.Device = None,
     dtype: parameters.DType = parameters.DEFAULT_DTYPE,
     engine: parameters.Engine = parameters.DEFAULT_ENGINE,
@@ -124,7 +126,7 @@ def serve(
             f"--host {host}: other machines could use the server without a key", hint, code="key-missing"
         )
     folders = _folders([str(each) for each in model or ()])
-    aligner = _aligner(align_with)
+    aligner, marks = _aligner(align_with), Lazily(_punctuation(punctuation))
 
     from funasr_cli.server.app import make_app
     from funasr_cli.server.guard import Guard
@@ -132,7 +134,7 @@ def serve(
     from funasr_cli.server.service import Transcriptions
     from funasr_cli.server.shelf import Shelf
 
-    shelf = Shelf(folders, lambda folder: _load(folder, aligner, device, context), keep_alive * 60)
+    shelf = Shelf(folders, lambda folder: _load(folder, aligner, marks, device, context), keep_alive * 60)
     service = Transcriptions(shelf, most_open=max_requests, continues=prompt_as_text)
     guard = Guard(key, (host, *(allowed_host or ())), tuple(origin.rstrip("/") for origin in cors_origin or ()))
     for name, level in (("funasr_cli.server", logging.INFO), ("uvicorn", logging.WARNING)):
@@ -182,9 +184,10 @@ def _key(file: Path | None) -> str | None:
 def _folders(names: list[str]) -> Mapping[str, Path]:
     """Return the folders of the models, by the names that clients use. The default comes first."""
     from funasr_cli import demo
-    from funasr_cli.hubs.find import DEMO, converted_models, find_model
+    from funasr_cli.families.family import SPEECH
+    from funasr_cli.hubs.find import DEMO, converted_for, find_model
 
-    known = {folder: name for name, folder in converted_models().items()}
+    known = {folder: name for name, folder in converted_for(SPEECH).items()}
     known.setdefault(demo.MODEL, DEMO)
     if names:
         return {_name(known, name, folder): folder for name in names for folder in (find_model(name),)}
@@ -203,8 +206,30 @@ def _aligner(name: str | None) -> Path | None:
     return find_aligner(name) if name else None
 
 
-def _load(folder: Path, aligner: Path | None, device: str | None, context: typer.Context) -> "Recognizer":
-    """Load a model, in the thread that computes, and the second one if it needs help with word times."""
+def _punctuation(name: str) -> Path | None:
+    from funasr_cli.hubs.find import find_punctuation
+
+    return find_punctuation(name)
+
+
+class Lazily:
+    """A punctuation model, loaded when the first model needs it, and shared by all."""
+
+    def __init__(self, folder: Path | None):
+        self._folder = folder
+
+    @cached_property
+    def model(self) -> "PunctuationModel | None":
+        """The loaded model; None if there is none."""
+        from funasr_cli.families.load import load_punctuation
+
+        return load_punctuation(self._folder) if self._folder else None
+
+
+def _load(
+    folder: Path, aligner: Path | None, marks: Lazily, device: str | None, context: typer.Context
+) -> "Recognizer":
+    """Load a model, in the thread that computes, and others if it needs help with word times or punctuation."""
     from funasr_cli.compute.device import use_device
     from funasr_cli.families.load import load_aligner, load_model
     from funasr_cli.pipeline import Recognizer
@@ -214,5 +239,7 @@ def _load(folder: Path, aligner: Path | None, device: str | None, context: typer
     dtype, engine = choose_type_and_engine(folder, context)
     model = load_model(folder, dtype, engine)
     helper = load_aligner(aligner, dtype) if aligner and not model.capabilities.word_times else None
+    punctuate_with = None if model.capabilities.punctuation else marks.model
     console.note(f"loaded {model.name}: {model.engine}")
-    return Recognizer(model, align_with=helper)
+    # A request whose options leave it no work is not refused: the option is one of the server.
+    return Recognizer(model, align_with=helper, punctuate_with=punctuate_with, must_punctuate=False)

@@ -14,11 +14,25 @@ from funasr_cli.cli.display import Display
 from funasr_cli.cli.outcome import Outcome
 from funasr_cli.cli.output import DEFAULT_TEMPLATE, Files, OutputPlan, Printer
 from funasr_cli.cli.resume import Notes
-from funasr_cli.cli.run import choose_aligner, choose_type_and_engine, load, read_hotwords, transcribe_all
+from funasr_cli.cli.run import (
+    choose_aligner,
+    choose_punctuation,
+    choose_type_and_engine,
+    load,
+    read_hotwords,
+    transcribe_all,
+)
 from funasr_cli.errors import UsageError
 from funasr_cli.inputs import find_inputs, folders_below, has_folders, parse_clip
 from funasr_cli.languages import AUTO
-from funasr_cli.options import DEFAULTS, MAX_PROMPT_TOKENS, Tags, Timestamps, TranscribeOptions
+from funasr_cli.options import (
+    AUTO_PUNCTUATION,
+    DEFAULTS,
+    MAX_PROMPT_TOKENS,
+    Tags,
+    Timestamps,
+    TranscribeOptions,
+)
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.writers import (
     ALL_FORMATS,
@@ -33,8 +47,8 @@ from funasr_cli.writers import (
 
 SAMPLING_OPTIONS = ("top_p", "top_k", "seed")
 RESULT_OPTIONS = (
-    "output_template", "force", "resume", "timestamps", "tags", "translate", "align_with", "highlight_words",
-    "plot_alignment", "max_line_width", "max_line_count",
+    "output_template", "force", "resume", "timestamps", "tags", "translate", "align_with", "punctuation",
+    "highlight_words", "plot_alignment", "max_line_width", "max_line_count",
 )  # fmt: skip
 HOTWORD_HELP = (
     f"A word to expect, such as a name. Repeatable; the prompt is limited to {MAX_PROMPT_TOKENS} tokens."
@@ -142,6 +156,7 @@ def transcribe(
         ),
     ] = DEFAULTS.prev_text,
     itn: parameters.ITN = DEFAULTS.itn,
+    punctuation: parameters.PunctuationModel = AUTO_PUNCTUATION,
     translate: Annotated[
         bool, _prompt("--translate", "Also translate into English, in txt and json, if the model can.")
     ] = DEFAULTS.translate,
@@ -288,6 +303,7 @@ def transcribe(
     options = replace(options, word_times=word_times, segment_times=Timestamps.SEGMENT in shown)
     folder = first_model.find_or_fetch(context.params, inputs, options, typed, files)
     able = capabilities(folder)
+    marks = choose_punctuation(punctuation, able, folder.name, options, typed)
     number_type, computed_by = choose_type_and_engine(folder, context)
     aligner = choose_aligner(align_with, able, options, typed)
     left = inputs
@@ -295,11 +311,12 @@ def transcribe(
         able = able.with_aligner() if aligner else able
         style = plan.style if able.tags or "tags" in typed else replace(plan.style, tags=Tags.NONE)
         effective = supported(options, able, typed=typed)
-        left = files.left(inputs, Notes(plan.folder, folder, effective, style, number_type, computed_by, aligner))
+        notes = Notes(plan.folder, folder, effective, style, number_type, computed_by, aligner, marks)
+        left = files.left(inputs, notes)
     outcome = Outcome(skipped=len(inputs) - len(left), incomplete=files.incomplete if files else 0)
     if not left:
         raise typer.Exit(outcome.exit_code(strict=strict))
-    recognizer, options = load_with(folder, options, typed, aligner, dtype=number_type, engine=computed_by)
+    recognizer, options = load_with(folder, options, typed, aligner, marks, dtype=number_type, engine=computed_by)
     finish = []
     if plot_alignment:
         finish.append(alignment.prepare(left[0], recognizer, options, plot_alignment, replace=force))
@@ -338,7 +355,7 @@ def _parameters() -> dict[str, tuple[str, ...]]:
 def _typed(context: typer.Context) -> dict[str, str]:
     """Return the options on the command line, by field of `TranscribeOptions`, and others that may be refused."""
     params = context.params
-    names = _parameters() | {name: (name,) for name in ("align_with", "show_prompt", "plot_alignment")}
+    names = _parameters() | {name: (name,) for name in ("align_with", "show_prompt", "plot_alignment", "punctuation")}
     typed = parameters.typed(context, names)
     if parameters.is_typed(context, "tags") and params["tags"] is not Tags.NONE:
         typed["tags"] = f"--tags {params['tags']}"

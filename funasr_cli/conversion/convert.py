@@ -20,7 +20,7 @@ from funasr_cli.conversion.place import check_place, how_to_choose, new_folder
 from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.families import converted, registry
 from funasr_cli.families.converted import ModelFile
-from funasr_cli.families.family import Download, Family
+from funasr_cli.families.family import SPEECH, Download, Family
 from funasr_cli.families.kept import Int8Proof
 from funasr_cli.families.native import kept_bytes
 from funasr_cli.families.open import is_model, open_checkpoint
@@ -39,6 +39,7 @@ from funasr_cli.hubs.repository import CheckpointFolder
 from funasr_cli.options import DEFAULT_HUB, FULL, OFF, ConvertOptions, Hub
 from funasr_cli.paths import require_space
 
+TABLE_DTYPES = {"bfloat16": "float16"}  # types of a family's `tables`, by that of the other tensors
 UNVERIFIED = ConvertOptions(verify=OFF)  # for a model that is fetched and used at once
 
 
@@ -269,7 +270,13 @@ def _write_weights(
     """
     tensors = checkpoint.tensors
     shapes = stored_shapes({name: tensor.shape for name, tensor in tensors.items()}, chosen)
-    specs = {name: (PACKED if name.removesuffix(".weight") in chosen else dtype, shapes[name]) for name in shapes}
+    # A lookup table has small values, which float16 represents more precisely than bfloat16, and NumPy reads it.
+    tables = registry.of_config(checkpoint.config).tables
+    types = {name: TABLE_DTYPES.get(dtype, dtype) if name in tables else dtype for name in tensors}
+    specs = {
+        name: (PACKED if name.removesuffix(".weight") in chosen else types.get(name, dtype), shapes[name])
+        for name in shapes
+    }
     total = sum(size_bytes(*spec) for spec in specs.values())
     needed = total + room + sum(path.stat().st_size for path in checkpoint.files.values())
     needed += sum(len(text.encode()) for text in checkpoint.texts.values())
@@ -280,9 +287,9 @@ def _write_weights(
 
     def contents() -> Iterator[memoryview]:
         for name, tensor in tensors.items():
-            values = tensor.read_in(dtype)
+            values = tensor.read_in(types[name])
             raw = to_bytes(values)
-            if not is_finite(raw, dtype):
+            if not is_finite(raw, types[name]):
                 message = f"{checkpoint.where}: {name} has values that are not finite numbers"
                 raise ModelError(message, "the file is damaged: fetch it again", code="model-damaged")
             groups = chosen.get(name.removesuffix(".weight"))
@@ -299,6 +306,8 @@ def _readme(model: ModelFile, family: Family, checkpoint: Checkpoint) -> str:
     source, capabilities = model.source, family.capabilities(model.config)
     weights = f"{model.dtype}, {model.quantization}" if model.quantization else model.dtype
     lines = "".join(f"- {line}\n" for line in family.readme(model.config))
+    able = f"- Capabilities: {', '.join(capabilities.names())}\n" if family.kind == SPEECH else ""
+    use = "--model FOLDER AUDIO" if family.kind == SPEECH else "--punctuation FOLDER AUDIO"
     hashes = "".join(f"    {line}\n" for line in str(source["sha256"]).splitlines())
     return (
         f"# {source['source']}, converted to MLX\n\n"
@@ -306,9 +315,9 @@ def _readme(model: ModelFile, family: Family, checkpoint: Checkpoint) -> str:
         f"- Its layout: {source['layout']}\n"
         f"- Converted by {source['tool_version']}; weights: {weights}\n"
         f"- Languages: {', '.join(capabilities.languages)}\n"
-        f"- Capabilities: {', '.join(capabilities.names())}\n"
+        f"{able}"
         f"{lines}"
         f"- SHA-256 of the source, {', '.join(path.name for path in checkpoint.weights)}:\n\n{hashes}\n"
-        "Use it with `funasr transcribe --model FOLDER AUDIO`; `funasr convert --check FOLDER` checks that it "
+        f"Use it with `funasr transcribe {use}`; `funasr convert --check FOLDER` checks that it "
         "is intact. The license is that of the source.\n"
     )

@@ -1,5 +1,7 @@
 """Interface between a model family and the rest of the program: a `Family` of functions and data.
 
+Families are of two kinds: most recognise speech, and some insert punctuation into the text of the others.
+
 A new family is a new folder here. Its module ``family.py`` defines ``FAMILY``, which must be added to `registry`.
 `components` has the configuration of components that families share. `checkpoints.funasr` has what all FunASR
 folders share, such as the files named in ``configuration.json``.
@@ -32,7 +34,11 @@ from funasr_cli.options import AS_STORED, MLX, NATIVE
 
 if TYPE_CHECKING:
     from funasr_cli.families.converted import ModelFile
+    from funasr_cli.punctuation_model import PunctuationModel
     from funasr_cli.speech_model import SpeechModel
+
+
+SPEECH, PUNCTUATION = "speech", "punctuation"  # kinds of models
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,8 @@ class Family:
             fields are written to ``config.json``.
         misfits: reports inconsistent values of a configuration whose numbers are in range.
         network: creates the network, without values. Its attributes have the tensors' names.
-        load: turns a loaded network into a model that is ready to use.
+        load: turns a loaded network into a model that is ready to use, of the family's kind: a `SpeechModel` or a
+            `PunctuationModel`.
         capabilities: returns what a model with this configuration can do.
         open_funasr: reads a FunASR folder, given the content of its ``config.yaml`` and its name.
         layouts: third-party layouts that have a ``config.json``, in order of precedence.
@@ -129,6 +136,10 @@ class Family:
         downloads: what ``funasr transcribe`` fetches for a short name, or for a hub id that has none.
         ctc_on_modelscope: short names of models that have a CTC branch on ModelScope, and none on Hugging Face.
         native: the parts that the CPU engine computes; none if MLX computes everything.
+        kind: what its models are for, `SPEECH` or `PUNCTUATION`.
+        tables: names of tensors whose rows are looked up one by one in the file, and never loaded as a whole. They
+            are stored in float16 instead of bfloat16.
+        only_on_modelscope: ids in `aliases` that Hugging Face does not have.
     """
 
     model_type: str
@@ -138,7 +149,7 @@ class Family:
     config: type
     misfits: Callable[[Any], Iterable[str]]
     network: Callable[[Any], nn.Module]
-    load: "Callable[[LoadedModel], SpeechModel]"
+    load: "Callable[[LoadedModel], SpeechModel | PunctuationModel]"
     capabilities: Callable[[Any], Capabilities]
     open_funasr: Callable[[Path, Options, str], Checkpoint]
     rules: Mapping[str, tuple[Rule, ...]]
@@ -157,6 +168,9 @@ class Family:
     downloads: Mapping[str, Download] = field(default_factory=dict)
     ctc_on_modelscope: tuple[str, ...] = ()
     native: tuple[NativePart, ...] = ()
+    kind: str = SPEECH
+    tables: tuple[str, ...] = ()
+    only_on_modelscope: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

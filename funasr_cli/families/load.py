@@ -5,11 +5,12 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from funasr_cli.checkpoints.checkpoint import Checkpoint, empty_model
 from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.quantize import BIASES, PACKED, SCALES, Groups
+from funasr_cli.checkpoints.tables import open_table
 from funasr_cli.checkpoints.tensors import size_bytes
 from funasr_cli.compute.backend import mx, nn, on_accelerator
 from funasr_cli.compute.device import default_dtype, keep_in_memory, refuse_too_large
@@ -32,6 +33,7 @@ from funasr_cli.options import (
     NATIVE,
     NATIVE_DTYPES,
 )
+from funasr_cli.punctuation_model import PunctuationModel
 from funasr_cli.speech_model import SpeechModel
 
 # Hints for a model that does not fit into memory.
@@ -79,6 +81,11 @@ def load_model(folder: Path, dtype: str | None = AUTO_DTYPE, engine: str = AUTO_
 def load_aligner(folder: Path, dtype: str | None = None) -> SpeechModel:
     """Load a model for its CTC output alone, which MLX computes regardless of the engine of the main model."""
     return load_model(folder, AUTO_DTYPE if dtype == INT8 else dtype, MLX)
+
+
+def load_punctuation(folder: Path) -> PunctuationModel:
+    """Load a model that inserts punctuation; MLX computes it in float32, since it is small without its table."""
+    return load_punctuation_checkpoint(open_model(folder), folder)
 
 
 class Choice(NamedTuple):
@@ -233,9 +240,23 @@ def _load_to_compare(checkpoint: Checkpoint, folder: Path, dtype: str, engine: s
 
 
 def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str, engine: str = MLX) -> SpeechModel:
-    """Load an opened checkpoint of any layout; see `load_model`."""
+    """Load an opened checkpoint of a speech model, of any layout; see `load_model`."""
+    loaded = _loaded(checkpoint, folder, dtype, engine)
+    return cast(SpeechModel, loaded.family.load(loaded))
+
+
+def load_punctuation_checkpoint(checkpoint: Checkpoint, folder: Path) -> PunctuationModel:
+    """Load an opened checkpoint of a punctuation model, of any layout; see `load_punctuation`."""
+    loaded = _loaded(checkpoint, folder, "float32", MLX)
+    return cast(PunctuationModel, loaded.family.load(loaded))
+
+
+def _loaded(checkpoint: Checkpoint, folder: Path, dtype: str, engine: str) -> LoadedModel:
+    """Load the network of a checkpoint, with its weights and tables."""
     family = registry.of_config(checkpoint.config)
     network, quantized = empty_model(checkpoint, family.network(checkpoint.config)), checkpoint.quantized()
+    for table in family.tables:  # before the other weights, which are then all that is missing
+        setattr(network, table.removesuffix(".weight"), open_table(checkpoint, table))
     parts = native_parts(checkpoint, family, dtype) if engine == NATIVE else []
     if parts:
         lighter = ELSEWHERE if dtype == INT8 else LIGHTER_NATIVE
@@ -254,17 +275,15 @@ def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str, engine: st
         nn.quantize(network, class_predicate=lambda module, _: stated.get(module, False))
     native = load_parts(checkpoint, parts, dtype, Kept.about(checkpoint, folder)) if parts else {}
     for prefix, computed in native.items():
-        setattr(network, prefix, computed)  # before the other weights, which are then all that is missing
+        setattr(network, prefix, computed)  # as with tables
     # Tensors are cast one by one, so that only one is in memory in both forms.
-    names = [name for name in checkpoint.tensors if not _is_in(name, parts)]
+    names = [name for name in checkpoint.tensors if not _is_in(name, parts) and name not in family.tables]
     weights = _weights(checkpoint, names, "float32" if parts else dtype, quantized)
     network.load_weights(list(weights), strict=True)
     network.eval()
     file = ModelFile(checkpoint.config, checkpoint.dtype, checkpoint.quantization, dict(checkpoint.source))
-    return family.load(
-        LoadedModel(
-            network, family, file, checkpoint.files, folder, dtype, checkpoint.texts, tuple(native.values())
-        )
+    return LoadedModel(
+        network, family, file, checkpoint.files, folder, dtype, checkpoint.texts, tuple(native.values())
     )
 
 

@@ -6,12 +6,13 @@ from typing import Any
 from funasr_cli.capabilities import Capabilities
 from funasr_cli.checkpoints.untrusted import quoted
 from funasr_cli.checkpoints.values import Misstated
+from funasr_cli.families.ct_punc.family import FAMILY as CT_PUNC
 from funasr_cli.families.family import Download, Family
 from funasr_cli.families.fun_asr_nano.family import FAMILY as FUN_ASR_NANO
 from funasr_cli.families.sense_voice.family import FAMILY as SENSE_VOICE
 from funasr_cli.families.whisper.family import FAMILY as WHISPER
 
-FAMILIES = (FUN_ASR_NANO, SENSE_VOICE, WHISPER)
+FAMILIES = (FUN_ASR_NANO, SENSE_VOICE, WHISPER, CT_PUNC)
 DEFAULT_ALIAS = "nano"  # the default model
 
 
@@ -72,6 +73,11 @@ def downloads() -> dict[str, Download]:
 def ctc_on_modelscope() -> tuple[str, ...]:
     """Return short names of models that have a CTC branch on ModelScope, and none on Hugging Face."""
     return tuple(alias for family in FAMILIES for alias in family.ctc_on_modelscope)
+
+
+def only_on_modelscope() -> tuple[str, ...]:
+    """Return ids of models that Hugging Face does not have."""
+    return tuple(hub_id for family in FAMILIES for hub_id in family.only_on_modelscope)
 
 
 def other_hub_id(hub_id: str) -> str | None:

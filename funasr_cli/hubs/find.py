@@ -14,10 +14,10 @@ from funasr_cli.checkpoints.format import CONFIG_FILE
 from funasr_cli.checkpoints.untrusted import read_json, readable
 from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.families import registry
-from funasr_cli.families.family import Download
+from funasr_cli.families.family import PUNCTUATION, SPEECH, Download
 from funasr_cli.families.open import is_model
 from funasr_cli.hubs.repository import CheckpointFolder, is_complete
-from funasr_cli.options import DEFAULT_HUB, Hub
+from funasr_cli.options import AUTO_PUNCTUATION, DEFAULT_HUB, NO_PUNCTUATION, Hub
 from funasr_cli.paths import cache_folder
 
 ALIASES = registry.aliases()  # hub ids by short names
@@ -113,6 +113,8 @@ def fetch_checkpoint(
         name = registry.other_hub_id(name) or name
     if not HUB_ID.fullmatch(name) or os.path.exists(name):
         raise _neither(name)
+    if hub is Hub.HF and name in registry.only_on_modelscope():
+        raise ModelError(f"{name}: only on ModelScope", f"add --hub {Hub.MS}", code="model-missing")
     if hub is Hub.MS:
         from funasr_cli.hubs.modelscope import fetch
     else:
@@ -151,7 +153,8 @@ def offered(name: str | None) -> Download | None:
 def short_name(download: Download) -> str | None:
     """Return the short name of the model that a download contains; None if it has none."""
     ids = {download.hub_id, DOWNLOADS.get(download.hub_id, download).hub_id}
-    names = (alias for alias, hub_id in ALIASES.items() if ids & {hub_id, DOWNLOADS[alias].hub_id})
+    known = ((alias, hub_id) for alias, hub_id in ALIASES.items() if alias in DOWNLOADS)
+    names = (alias for alias, hub_id in known if ids & {hub_id, DOWNLOADS[alias].hub_id})
     return next(names, None)
 
 
@@ -203,7 +206,30 @@ def converted_models() -> dict[str, Path]:
     return {name: folder for name, folder in models.items() if "/." not in f"/{name}"}
 
 
-def find_model(name: str | None) -> Path:
+def kind_of(folder: Path) -> str:
+    """Return what a model is for, `SPEECH` or `PUNCTUATION`; `SPEECH` if its configuration cannot be read."""
+    with suppress(ModelError):
+        if family := registry.of_model_type(read_json(folder / CONFIG_FILE).get("model_type")):
+            return family.kind
+    return SPEECH
+
+
+def converted_for(kind: str) -> dict[str, Path]:
+    """Return those of `converted_models` that are of a kind."""
+    return {name: folder for name, folder in converted_models().items() if kind_of(folder) == kind}
+
+
+def _other_kind(name: object, kind: str) -> ModelError:
+    """Return the error for a model that is not of the kind that is needed."""
+    if kind == SPEECH:
+        message = f"{name}: not a speech model: it inserts punctuation into the text of others"
+        hint = "name a speech model with --model, and this one with --punctuation"
+    else:
+        message, hint = f"{name}: a speech model, not a punctuation model", "use ct-punc"
+    return ModelError(message, hint, code="model-unsupported")
+
+
+def find_model(name: str | None, kind: str | None = SPEECH) -> Path:
     """Find the folder of a model that is ready to use. Nothing is downloaded.
 
     Args:
@@ -212,13 +238,25 @@ def find_model(name: str | None) -> Path:
             case it can be used without conversion. A short name also stands for the conversion of its
             entry in `DOWNLOADS`. None takes Fun-ASR-Nano if it has been converted, else the only converted model
             other than the demo.
+        kind: what the model must be for; None allows any kind.
 
     Raises:
-        ModelError: no model, or more than one, has this name.
+        ModelError: no model, or more than one, has this name; or it is of another kind.
     """
-    models = converted_models()
     if name is None:
-        return _default_model(models)
+        return _default_model(converted_for(SPEECH))
+    known = registry.of_hub_name(name)
+    if kind and known and known.kind != kind:
+        raise _other_kind(name, kind)
+    folder = _named(name)
+    if kind and kind_of(folder) != kind:
+        raise _other_kind(name, kind)
+    return folder
+
+
+def _named(name: str) -> Path:
+    """Find the folder of the model with this name; see `find_model`."""
+    models = converted_models()
     if not name:
         ways = "name a model that funasr models lists, a folder or a hub id"
         raise ModelError("the model's name is empty", ways, code="model-missing")
@@ -260,6 +298,39 @@ def find_aligner(name: str) -> Path:
         raise
 
 
+def find_punctuation(name: str) -> Path | None:
+    """Find the folder of a punctuation model, as `find_model` does.
+
+    "none" is None, as is "auto" if no such model has been converted. Of several, "auto" takes the one whose short
+    name comes first.
+    """
+    if name == NO_PUNCTUATION:
+        return None
+    if name == AUTO_PUNCTUATION:
+        ids = list(ALIASES.values())
+
+        def place(model: str) -> int:
+            return next(
+                (ids.index(each) for each in (model, registry.other_hub_id(model)) if each in ids), len(ids)
+            )
+
+        models = converted_for(PUNCTUATION)
+        return models[min(models, key=place)] if models else None
+    try:
+        return find_model(name, PUNCTUATION)
+    except ModelError as error:
+        if error.code == "model-missing" and not error.hint.startswith(DID_YOU_MEAN):
+            wanted = name if name in ALIASES or HUB_ID.fullmatch(name) else "ct-punc"
+            error.hint = f"convert it with: {convert_command(wanted)}"
+        raise
+
+
+def convert_command(name: str) -> str:
+    """Return the command that fetches and converts a model."""
+    there = ALIASES.get(name, name) in registry.only_on_modelscope()
+    return f"funasr convert {name}{f' --hub {Hub.MS}' if there else ''}"
+
+
 def _refuse_aside(name: str) -> None:
     """Raise a ModelError if a conversion was killed while replacing this model; the next one restores it."""
     for place in (Path(name), models_folder() / ALIASES.get(name, name)) if name else ():
@@ -290,7 +361,7 @@ def _missing_hint(name: str, models: dict[str, Path]) -> str:
         return f"{DID_YOU_MEAN} {known_names[near[0]]}?"
     known = f"converted so far: {', '.join(models)}; " if models else ""
     wanted = alias or (name if HUB_ID.fullmatch(name) else registry.DEFAULT_ALIAS)
-    return f"{known}convert one with: funasr convert {wanted}"
+    return f"{known}convert one with: {convert_command(wanted)}"
 
 
 def _default_model(models: dict[str, Path]) -> Path:

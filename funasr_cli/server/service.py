@@ -14,6 +14,7 @@ from funasr_cli.compute.memory import FREED_BUFFERS, clear_streams_with_thread
 from funasr_cli.errors import UnexpectedError
 from funasr_cli.inputs import Input
 from funasr_cli.options import LONG_PROMPT_TOKENS, SERVE_DEFAULTS
+from funasr_cli.pipeline import Recognizer
 from funasr_cli.scheduling.engine import Engine
 from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
 from funasr_cli.scheduling.intake import Job
@@ -22,6 +23,7 @@ from funasr_cli.server.problems import RETRY, Problem, invalid, where
 from funasr_cli.server.shelf import Offer, Shelf
 from funasr_cli.sources import open_input, split_channels
 from funasr_cli.speech_model import SpeechModel
+from funasr_cli.stages.stage import Stages
 
 log = logging.getLogger(__name__)
 
@@ -91,14 +93,28 @@ class Transcriptions:
             inputs = await asyncio.to_thread(_channels, inputs[0])
         queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
 
+        stages: dict[int, Stages] = {}  # by channel, from its preparation on
+
+        def prepare(channel: int, source: int) -> tuple[SpeechModel, Job]:
+            recognizer, job = self._prepare(offer, inputs[channel], wanted, asked, source)
+            stages[channel] = recognizer.stages_after(job.options)
+            return recognizer.model, job
+
         def hear(channel: int, event: Event) -> None:
-            if isinstance(event, HEARD):
-                with suppress(RuntimeError):  # the loop has been closed
-                    loop.call_soon_threadsafe(queue.put_nowait, (channel, event))
+            try:
+                events = list(stages[channel](event)) if channel in stages else [event]
+            except Exception as error:  # a bug in a stage ends no other request
+                bug = UnexpectedError(f"unexpected {type(error).__name__}", code="unexpected")
+                bug.__cause__ = error
+                events = [Failed(event.source, bug)]
+            for each in events:
+                if isinstance(each, HEARD):
+                    with suppress(RuntimeError):  # the loop has been closed
+                        loop.call_soon_threadsafe(queue.put_nowait, (channel, each))
 
         sources = [
-            self._engine.submit(partial(self._prepare, offer, input, wanted, asked), partial(hear, channel))
-            for channel, input in enumerate(inputs)
+            self._engine.submit(partial(prepare, channel), partial(hear, channel))
+            for channel in range(len(inputs))
         ]
         left = len(sources)
         try:
@@ -116,7 +132,7 @@ class Transcriptions:
 
     def _prepare(
         self, offer: Offer, input: Input, wanted: Wanted, asked: list[Wanted], source: int
-    ) -> tuple[SpeechModel, Job]:
+    ) -> tuple[Recognizer, Job]:
         """Load the model if necessary, in the thread that computes."""
         recognizer = self.shelf.recognizer(offer, self._engine.models_in_use)
         wanted = wanted.suited(recognizer.capabilities, continues=self.continues)
@@ -128,7 +144,7 @@ class Transcriptions:
                 "keywords", f"more than {LONG_PROMPT_TOKENS} tokens of words to expect", "prompt-too-long"
             )
         asked[:] = [wanted]
-        return recognizer.model, job
+        return recognizer, job
 
     def _compute(self) -> None:
         clear_streams_with_thread()

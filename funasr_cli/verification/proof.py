@@ -18,9 +18,10 @@ from funasr_cli.compute.backend import mx
 from funasr_cli.conversion.convert import Proof, Verify
 from funasr_cli.errors import ModelError, SetupError, UsageError
 from funasr_cli.families import registry
+from funasr_cli.families.family import PUNCTUATION
 from funasr_cli.families.int8 import SENTENCE
 from funasr_cli.families.kept import Int8Proof
-from funasr_cli.families.load import int8_proof, load_checkpoint, load_model
+from funasr_cli.families.load import int8_proof, load_checkpoint, load_model, load_punctuation_checkpoint
 from funasr_cli.families.native import native_parts
 from funasr_cli.families.open import open_model
 from funasr_cli.options import FULL, INT8, MLX, OFF, ConvertOptions, TranscribeOptions
@@ -32,6 +33,7 @@ DTYPE = "float32"  # for both models, so that only the weights differ
 # compared with PyTorch. A misread layout gives 0.1 or more.
 LARGEST_IF_EXACT = 1e-3
 LARGEST_AGAINST_PYTORCH = 1e-2
+DIFFERS = "the converted model's output differs from the source's"
 
 
 def verifier(checkpoint: Checkpoint, options: ConvertOptions) -> Verify:
@@ -95,6 +97,8 @@ def _prove_int8(result: Path) -> tuple[Int8Proof | None, tuple[str, ...]]:
 def prove(source: Checkpoint, result: Path, *, exact: bool, with_pytorch: bool) -> Proof:
     """Run a bundled clip through the source, which is not quantized, and through the converted folder.
 
+    A punctuation model reads a sentence instead.
+
     Args:
         source: the source checkpoint.
         result: the converted folder.
@@ -105,7 +109,13 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, with_pytorch: bool) 
         ModelError: the results differ by more than allowed, or are not finite.
         SetupError: there is not enough memory, or the reference is not installed.
     """
-    _refuse_other_values(source, open_model(result))
+    converted = open_model(result)
+    _refuse_other_values(source, converted)
+    limit = LARGEST_IF_EXACT if exact else sys.float_info.max
+    if registry.of_config(source.config).kind == PUNCTUATION:
+        before = load_punctuation_checkpoint(source, source.weights[0].parent).trace()
+        after = load_punctuation_checkpoint(converted, result).trace()
+        return _proof("a sentence", before, after, _errors(after, before, limit, DIFFERS))
     clips = demo.clips()
     languages = registry.capabilities(source.config).languages
     clip = next((clip for clip in clips if clip.language == languages[0]), clips[0]).path
@@ -114,26 +124,27 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, with_pytorch: bool) 
     mx.clear_cache()
     after = trace(load_model(result, DTYPE if exact else None, MLX), clip, before.token_ids)
     mx.clear_cache()
-    limit = LARGEST_IF_EXACT if exact else sys.float_info.max
-    errors = _errors(after, before, limit, "the converted model's output differs from the source's")
-    token_ids = np.array(before.token_ids)
-    is_text = token_ids != before.blank_id  # (steps,)
-    port_errors, port_agreeing = None, 0
+    found = _proof(clip.name, before, after, _errors(after, before, limit, DIFFERS))
     if with_pytorch:
         reference = run_reference(source, clip, before.token_ids)
         what = "the source's output differs from PyTorch's"
         port_errors = _errors(before, reference, LARGEST_AGAINST_PYTORCH, what)
         pairs = zip(before.token_ids, reference.token_ids, strict=False)
         port_agreeing = sum(a == b != before.blank_id for a, b in pairs)
+        found = replace(found, port_errors=port_errors, port_agreeing=port_agreeing)
+    return found
+
+
+def _proof(clip: str, before: Trace, after: Trace, errors: dict[str, float]) -> Proof:
+    token_ids = np.array(before.token_ids)
+    is_text = token_ids != before.blank_id  # (steps,)
     return Proof(
-        clip=clip.name,
+        clip=clip,
         source_text=before.text,
         result_text=after.text,
         tokens=int(is_text.sum()),
         agreeing=int((after.logits.argmax(-1) == token_ids)[is_text].sum()),
         errors=errors,
-        port_errors=port_errors,
-        port_agreeing=port_agreeing,
         unit="tokens" if before.blank_id is None else "frames",
     )
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "funasr_cli"
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 NAMED = set(re.findall(r"`([\w/]+(?:\.py|/))`", PAGE))
-FOLDERS = ("families/fun_asr_nano/", "families/sense_voice/", "families/whisper/")  # documented as whole folders
+FOLDERS = ("families/ct_punc/", "families/fun_asr_nano/", "families/sense_voice/", "families/whisper/")
 
 # From bottom to top: a module may import from its own package and from lower lines.
 LAYERS = """
@@ -28,10 +28,12 @@ models
 native
 inputs decoding writers checkpoints
 pictures speech_model sources
+punctuation_model
 align
 families
 hubs
 scheduling conversion
+stages
 pipeline
 verification benchmarks alignment_picture server
 funasr_cli

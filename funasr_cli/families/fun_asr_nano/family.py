@@ -56,6 +56,7 @@ def _capabilities(languages: tuple[str, ...], *, has_ctc: bool) -> Capabilities:
         sampling=True,
         token_limit=True,
         itn_switch=True,
+        punctuation=True,
         partial_text=True,
         word_times=has_ctc,
         alignment=has_ctc,

@@ -21,6 +21,7 @@ LANGUAGES = tuple(code for code in LANGUAGE_ROWS if code)
 CAPABILITIES = Capabilities(
     languages=LANGUAGES,
     itn_switch=True,
+    itn_punctuation=True,
     word_times=True,
     alignment=True,
     confidence=True,

@@ -92,6 +92,7 @@ def capabilities(config: WhisperConfig) -> Capabilities:
         sampling=True,
         token_limit=True,
         digits=True,
+        punctuation=True,
         partial_text=True,
         word_times=True,
         confidence=True,

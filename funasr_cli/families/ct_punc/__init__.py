@@ -1,0 +1,1 @@
+"""CT-Transformer: a model that inserts punctuation into the text of others, in Chinese and English."""

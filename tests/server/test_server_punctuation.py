@@ -1,0 +1,99 @@
+"""Punctuation on the server: answers and events of models that write no marks, and failures of the stage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.punctuation import GuessingPunctuation
+from support.running import invoke
+from support.serving import Served, serving
+from support.speaking import SAID, SpeakingModel
+
+from funasr_cli import demo
+from funasr_cli.capabilities import Capabilities
+from funasr_cli.pipeline import Recognizer
+from funasr_cli.transcript import join_texts
+
+pytestmark = pytest.mark.slow
+
+CLIP = demo.clips()[3].path
+SAYS = replace(SAID, text="今天天气怎么样 hello world", language="zh", tags=())
+ABLE = Capabilities(("zh", "en"), itn_switch=True, itn_punctuation=True)
+MODEL = GuessingPunctuation(0.3)
+
+
+class Broken(GuessingPunctuation):
+    """A model with a device that fails, or with a bug."""
+
+    error: Exception = RuntimeError("the device is gone")
+
+    def logits(self, rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        raise self.error
+
+
+def recognizer(model: GuessingPunctuation) -> Recognizer:
+    speech: Any = SpeakingModel(capabilities=ABLE, result=SAYS, row_options=("itn",))
+    return Recognizer(speech, punctuate_with=model, must_punctuate=False)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Served]:
+    with serving({"speaking": demo.MODEL}, load=lambda _: recognizer(MODEL)) as served:
+        yield served
+
+
+def events(server: Served, audio: Path, **fields: str) -> list[dict[str, Any]]:
+    answer = server.transcribe(audio, stream="true", **fields)
+    assert answer.status_code == 200
+    *lines, last = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
+    assert last == "[DONE]"
+    return [json.loads(line) for line in lines]
+
+
+def test_answers(server: Served) -> None:
+    """Only if the model writes no marks, which depends on the request."""
+    [marked] = MODEL.punctuate([SAYS.text])
+    assert server.transcribe(CLIP, itn="false").json()["text"] == marked
+    assert server.transcribe(CLIP, itn="false", response_format="text").text == marked
+    verbose = server.transcribe(CLIP, itn="false", response_format="verbose_json").json()
+    assert [segment["text"] for segment in verbose["segments"]] == [marked]
+    assert server.transcribe(CLIP).json()["text"] == SAYS.text
+
+
+def test_events(server: Served, joined: Path) -> None:
+    """Deltas are never taken back: together, they are the text of the last event, and of an answer at once."""
+    *deltas, done = events(server, joined, itn="false")
+    assert len(deltas) > 2
+    assert "".join(event["delta"] for event in deltas) == done["text"]
+    assert done["text"] == server.transcribe(joined, itn="false").json()["text"]
+    [whole] = MODEL.punctuate([join_texts([SAYS.text] * len(deltas))])
+    assert "".join(done["text"].split()) == "".join(whole.split())
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(RuntimeError("the device is gone"), "computation-failed"), (ValueError("a bug"), None)]
+)
+def test_failures_end_one_request(error: Exception, code: str | None) -> None:
+    broken = Broken()
+    broken.error = error
+    with serving({"speaking": demo.MODEL}, load=lambda _: recognizer(broken)) as served:
+        answer = served.transcribe(CLIP, itn="false")
+        assert answer.status_code == 500
+        if code:
+            assert answer.json()["error"]["code"] == code
+        assert served.transcribe(CLIP).json()["text"] == SAYS.text
+
+
+@pytest.mark.parametrize("name", ["nosuch", "ct-punc", "demo"])
+def test_the_option_of_the_command(name: str, tmp_path: Path) -> None:
+    """Before the server starts."""
+    env = {"FUNASR_HOME": str(tmp_path)}
+    result = invoke("serve", "--model", "demo", "--port", "0", "--punctuation", name, env=env)
+    assert result.exit_code == 3
+    assert [code for code, _ in result.errors] == ["model-unsupported" if name == "demo" else "model-missing"]
