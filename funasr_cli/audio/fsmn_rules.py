@@ -30,7 +30,7 @@ class FsmnRules:
         pause_ms: pause that ends a segment, upstream's ``max_end_silence_time``. None follows `SCHEDULE`.
         longest_ms: length at which a segment is ended in any case.
         look_up_frames: the schedule is looked up when this many new frames have arrived.
-        held_frames: number of frames by which upstream's look-ups come early, since its features lag behind.
+        held_frames: number of frames by which upstream looks it up early, since its features arrive later.
     """
 
     def __init__(

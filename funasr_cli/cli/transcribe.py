@@ -172,8 +172,8 @@ def transcribe(
         VadModel,
         _segments(
             "--vad-model",
-            "Silero VAD, or FunASR's FSMN-VAD. With fsmn-dynamic, a pause may be shorter to end a segment, the "
-            "longer the segment is.",
+            "What detects speech: Silero VAD, or FunASR's FSMN-VAD. fsmn-dynamic: the longer a segment, the "
+            "shorter the pause that ends it.",
         ),
     ] = DEFAULT_VAD_MODEL,
     vad_threshold: Annotated[

@@ -33,8 +33,8 @@ def levels(*runs: tuple[int, float]) -> list[float]:
         ([(300, 0.79)], []),
         ([(300, 0.8)], [[0, 3000]]),
         ([(100, 0.0), (14, 1.0), (100, 0.0)], []),  # shorter than 150 ms: a click
-        # Noticed after 15 frames; begins 40 frames before. Ends 79 frames after its last frame of speech, at a
-        # pause of 650 ms behind the moment at which silence is noticed, less what is not kept.
+        # Speech is noticed at its 15th frame, and begins 40 frames before that one. Silence is noticed at its 5th
+        # frame, and ends the segment 65 frames later, of which 54 are left out.
         ([(100, 0.0), (100, 1.0), (200, 0.0)], [[740, 2160]]),
         ([(100, 0.0), (100, 1.0), (40, 0.0), (100, 1.0), (200, 0.0)], [[740, 3560]]),
         ([(100, 0.0), (100, 1.0)], [[740, 2000]]),  # open at the end
@@ -79,5 +79,5 @@ def test_segments_are_in_order_and_contain_all_lasting_speech(
     run = 0
     for frame, level in enumerate(speech):
         run = run + 1 if level >= 0.8 else 0
-        if run >= 35:  # whatever the window held before, and after a segment's end
+        if run >= 35:  # regardless of the frames before, which the window still holds
             assert any(start <= 10 * frame < end for start, end in found), frame

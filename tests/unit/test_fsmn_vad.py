@@ -118,7 +118,7 @@ def scripted(*runs: tuple[float, float]) -> tuple[np.ndarray, list[float]]:
 
 
 def test_clips_are_cut_as_funasr_cuts_them() -> None:
-    """FunASR's segments in ms; speech that goes on at the end is kept to the last sample (FunASR: 5980, 10980)."""
+    """In ms. Speech that continues at the end is kept to the last sample (FunASR: 5980, 10980)."""
     for vad_model, pause_s, clip, expected in (
         (FSMN, None, ZH, [(770, 2400), (3380, 6000)]),
         (FSMN, None, EN, [(40, 2310), (3020, 4600), (5120, 11_000)]),
