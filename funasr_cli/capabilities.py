@@ -129,7 +129,7 @@ BEST_EFFORT = (
     "second_opinion",
     "segment_times",
 )  # have no effect on a model without the capability
-UNIVERSAL = ("vad", "vad_threshold", "min_pause_s", "join_s", "batch_size")  # work with every model
+UNIVERSAL = ("vad", "vad_model", "vad_threshold", "min_pause_s", "join_s", "batch_size")  # work with every model
 CHECKED_SEPARATELY = ("language", "itn", "max_segment_s")  # have their own checks, below
 
 

@@ -30,6 +30,10 @@ OFF, CLIP, FULL = VERIFICATIONS = ("off", "clip", "full")
 DRAFTS = AUTO_DRAFT, NO_DRAFT = ("auto", "off")
 GROUP_SIZES = (32, 64, 128)  # supported by `mx.quantize`
 GROUP_SIZE = 64
+# Voice activity detectors, and FSMN-VAD with FunASR's dynamic schedule of pauses.
+VAD_MODELS = SILERO, FSMN, FSMN_DYNAMIC = ("silero", "fsmn", "fsmn-dynamic")
+VAD_THRESHOLDS = {SILERO: 0.5, FSMN: 0.8, FSMN_DYNAMIC: 0.75}  # FSMN's are FunASR's 0.6 and 0.5, as probabilities
+MIN_PAUSES_S = {SILERO: 0.4, FSMN: 0.8}
 AT_LEAST_1, SEGMENT_LIMITS = "it must be at least 1", f"it must be 2 to {MAX_SEGMENT_S} s"
 JOIN_LIMITS = "use 0 to --max-segment"
 FLOAT16 = "--dtype float16 overflows in this model: encoder values reach 10,000 and adaptor values exceed 1,000"
@@ -93,8 +97,11 @@ class TranscribeOptions:
         segment_times: let a model that divides segments itself do so, and return the times of the pieces.
         translate: also return a translation into English.
         vad: skip silence (voice activity detection) and end segments in pauses.
-        vad_threshold: probability from which a frame counts as speech.
-        min_pause_s: shortest pause that ends a segment.
+        vad_model: which detector: one of `VAD_MODELS`.
+        vad_threshold: probability from which a frame counts as speech. None is the detector's own, in
+            `VAD_THRESHOLDS`.
+        min_pause_s: shortest pause that ends a segment. None is the detector's own, in `MIN_PAUSES_S`; with
+            "fsmn-dynamic", it depends on the segment's length and cannot be set.
         join_s: segments shorter than this continue across longer pauses: very short ones up to a tenth of this,
             and at least one second. None fills the windows of a model whose windows all cost the same, and does
             nothing for others.
@@ -120,8 +127,9 @@ class TranscribeOptions:
     segment_times: bool = False
     translate: bool = False
     vad: bool = True
-    vad_threshold: float = 0.5
-    min_pause_s: float = 0.4
+    vad_model: str = SILERO
+    vad_threshold: float | None = None
+    min_pause_s: float | None = None
     join_s: float | None = None
     max_segment_s: float | None = None
     batch_size: int | None = None
@@ -133,6 +141,7 @@ class TranscribeOptions:
             ("--exact-tokens is {}", self.exact_tokens, lambda x: x >= 1, AT_LEAST_1),
             ("hotwords is a string", self.hotwords, lambda x: not isinstance(x, str), "pass a tuple of words"),
             ("--temperature is {}", self.temperature, lambda x: 0 <= x < inf, "it must be 0 (greedy) or above"),
+            ("--vad-model is {!r}", self.vad_model, VAD_MODELS.__contains__, _choice(VAD_MODELS)),
             ("--vad-threshold is {}", self.vad_threshold, lambda x: 0 < x < 1, "it must be between 0 and 1"),
             ("--min-pause is {} s", self.min_pause_s, lambda x: 0.1 <= x <= 10, "it must be 0.1 to 10 s"),
             ("--max-segment is {} s", self.max_segment_s, lambda x: 2 <= x <= MAX_SEGMENT_S, SEGMENT_LIMITS),
@@ -148,6 +157,9 @@ class TranscribeOptions:
         if unused and self.temperature == 0:
             hint = "add --temperature, for example 0.6"
             raise UsageError(f"no effect without a temperature: {unused}", hint, code="options-conflict")
+        if self.min_pause_s is not None and self.vad_model not in MIN_PAUSES_S:
+            message = f"--min-pause has no effect with --vad-model {self.vad_model}, which sets the pause itself"
+            raise UsageError(message, f"use --vad-model {FSMN}", code="options-conflict")
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """``funasr transcribe``: its options, how they become settings, and one run."""
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -29,6 +30,8 @@ from funasr_cli.options import (
     AUTO_PUNCTUATION,
     DEFAULTS,
     MAX_PROMPT_TOKENS,
+    MIN_PAUSES_S,
+    VAD_THRESHOLDS,
     Tags,
     Timestamps,
     TranscribeOptions,
@@ -74,6 +77,14 @@ FORMATS_HELP = (
     f"all. On stdout, json prints one line per recording. Default: {DEFAULT_FORMAT}."
 )
 PLOT_HELP = "Draw a .png or .svg file with waveform, spectrogram, CTC output, and words at their times."
+
+
+VadModel = Literal["silero", "fsmn", "fsmn-dynamic"]
+DEFAULT_VAD_MODEL = cast(VadModel, DEFAULTS.vad_model)
+
+
+def _by_vad_model(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{value:g} with {name}" for name, value in values.items())
 
 
 def _path(text: str) -> Path:
@@ -166,11 +177,27 @@ def transcribe(
     vad: Annotated[
         bool, _segments("--vad/--no-vad", "Skip silence (voice activity detection), and cut segments at pauses.")
     ] = DEFAULTS.vad,
+    vad_model: Annotated[
+        VadModel,
+        _segments(
+            "--vad-model",
+            "What detects speech: Silero VAD, or FunASR's FSMN-VAD. fsmn-dynamic: the longer a segment, the "
+            "shorter the pause that ends it.",
+        ),
+    ] = DEFAULT_VAD_MODEL,
     vad_threshold: Annotated[
-        float, _segments("--vad-threshold", "Probability above which audio counts as speech.")
+        float | None,
+        _segments(
+            "--vad-threshold",
+            f"Probability above which audio counts as speech. Default: {_by_vad_model(VAD_THRESHOLDS)}.",
+        ),
     ] = DEFAULTS.vad_threshold,
     min_pause: Annotated[
-        float, _segments("--min-pause", "Shortest pause that ends a segment, in seconds.")
+        float | None,
+        _segments(
+            "--min-pause",
+            f"Shortest pause that ends a segment, in seconds. Default: {_by_vad_model(MIN_PAUSES_S)}.",
+        ),
     ] = DEFAULTS.min_pause_s,
     join: Annotated[
         float | None,
@@ -355,7 +382,9 @@ def _parameters() -> dict[str, tuple[str, ...]]:
 def _typed(context: typer.Context) -> dict[str, str]:
     """Return the options on the command line, by field of `TranscribeOptions`, and others that may be refused."""
     params = context.params
-    names = _parameters() | {name: (name,) for name in ("align_with", "show_prompt", "plot_alignment", "punctuation")}
+    names = _parameters() | {
+        name: (name,) for name in ("align_with", "show_prompt", "plot_alignment", "punctuation")
+    }
     typed = parameters.typed(context, names)
     if parameters.is_typed(context, "tags") and params["tags"] is not Tags.NONE:
         typed["tags"] = f"--tags {params['tags']}"
@@ -373,6 +402,8 @@ def _options(context: typer.Context, formats: tuple[str, ...]) -> TranscribeOpti
     for name in SAMPLING_OPTIONS:  # ignored without a temperature, unless they are on the command line
         if not params["temperature"] and not parameters.is_typed(context, name):
             params[name] = None
+    if params["vad_model"] not in MIN_PAUSES_S and not parameters.is_typed(context, "min_pause"):
+        params["min_pause"] = None
     hotwords = (*(params["hotword"] or ()), *read_hotwords(params["hotwords_file"]))
     same = {field: params[names[0]] for field, names in _parameters().items() if names[0] in params}
     own = {"hotwords": tuple(dict.fromkeys(hotwords)), "ctc": not set(DATA).isdisjoint(formats)}
@@ -426,7 +457,7 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
         **dict.fromkeys(("output_template", "force", "resume"), to_files),
         **dict.fromkeys(("highlight_words", "max_line_width", "max_line_count"), subtitles),
         **dict.fromkeys(("rate", "pcm_channels"), raw),
-        **dict.fromkeys(("vad_threshold", "min_pause", "join"), pauses),
+        **dict.fromkeys(("vad_model", "vad_threshold", "min_pause", "join"), pauses),
         "confidence": (shows_confidence, "works only on a terminal with colours, and with --format json"),
         "recursive": (any(map(has_folders, params["audio"])), "works only with folders and patterns"),
         "prev_text": (bool(params["prev_text"]), "is empty"),

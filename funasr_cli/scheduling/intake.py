@@ -16,7 +16,7 @@ from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.errors import AudioError, FunASRError
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling.events import Read
-from funasr_cli.scheduling.segments import Segmenter
+from funasr_cli.scheduling.segments import new_segmenter
 from funasr_cli.speech_model import SegmentRequest, TranscriptStage
 
 POLL_S = 0.1  # how soon the thread notices that it should stop
@@ -153,7 +153,7 @@ def read_sources(jobs: Iterable[Job]) -> Generator[Arrival]:
 
 def _read(job: Job, recording: Source) -> Iterator[Arrival]:
     source, start_s, expected_s = job.source, recording.start_s, recording.expected_s
-    segmenter, seconds = Segmenter(job.options, round(start_s * SAMPLE_RATE_HZ)), {"read": 0.0, "vad": 0.0}
+    segmenter, seconds = new_segmenter(job.options, round(start_s * SAMPLE_RATE_HZ)), {"read": 0.0, "vad": 0.0}
     blocks, error, first, ended = iter(recording.blocks()), None, True, False
     while not ended:
         yield Read(source, start_s, segmenter.read / SAMPLE_RATE_HZ, expected_s)

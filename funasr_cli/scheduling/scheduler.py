@@ -15,7 +15,13 @@ from funasr_cli.speech_model import Hypothesis, SegmentRequest, SpeechModel, Tra
 
 MAX_RETRIES = 2
 GATHER_S = 0.2  # while nothing is being decoded: how long to wait for more segments to fill a batch
-CUTTING = ("vad", "vad_threshold", "min_pause_s", "join_s")  # options that matter only before a session
+CUTTING = (
+    "vad",
+    "vad_model",
+    "vad_threshold",
+    "min_pause_s",
+    "join_s",
+)  # options that matter only before a session
 
 
 def suited(options: TranscribeOptions, model: SpeechModel) -> TranscribeOptions:

@@ -15,7 +15,7 @@ from typing import Any
 from funasr_cli.capabilities import Capabilities
 from funasr_cli.errors import UsageError
 from funasr_cli.languages import AUTO
-from funasr_cli.options import DEFAULTS, TranscribeOptions
+from funasr_cli.options import DEFAULTS, MIN_PAUSES_S, VAD_MODELS, TranscribeOptions
 from funasr_cli.server.problems import invalid
 
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json", "full_json")
@@ -25,7 +25,7 @@ GRANULARITIES = WORD, SEGMENT = ("word", "segment")
 OWN = (
     "file", "model", "language", "languages", "keywords", "hotwords", "context", "prompt", "response_format",
     "temperature", "timestamp_granularities", "stream", "include", "chunking_strategy", "known_speaker_names",
-    "known_speaker_references", "spk", "itn", "vad", "translate",
+    "known_speaker_references", "spk", "itn", "vad", "vad_model", "translate",
 )  # fmt: skip
 SPEAKERS = ("known_speaker_names", "known_speaker_references", "spk")
 SPELLED = re.compile(r"(\w+)(?:\[(\w*)\])?")
@@ -285,7 +285,10 @@ def _options(fields: Fields) -> tuple[TranscribeOptions, dict[str, str], list[st
         options, spelled["temperature"] = _set(options, "temperature", temperature=temperature), "temperature"
     if fields.text("itn") is not None:
         options, spelled["itn"] = replace(options, itn=fields.truth("itn", default=True)), "itn"
-    options = replace(options, vad=fields.truth("vad", default=True))
+    vad_model = fields.choice("vad_model", VAD_MODELS, DEFAULTS.vad_model)
+    if not fields.truth("vad", default=True) and fields.text("vad_model"):
+        raise invalid("vad_model", "'vad_model' has no effect without 'vad'")
+    options = replace(options, vad=fields.truth("vad", default=True), vad_model=vad_model)
     name = "chunking_strategy"
     strategy = fields.thing(name)
     if isinstance(strategy, dict):
@@ -294,6 +297,8 @@ def _options(fields: Fields) -> tuple[TranscribeOptions, dict[str, str], list[st
         if strategy.get("threshold") is not None:
             options = _set(options, name, vad_threshold=_number(name, strategy["threshold"]))
         if strategy.get("silence_duration_ms") is not None:
+            if vad_model not in MIN_PAUSES_S:
+                raise invalid(name, f"'silence_duration_ms' has no effect with the 'vad_model' {vad_model}")
             options = _set(options, name, min_pause_s=_number(name, strategy["silence_duration_ms"]) / 1000)
         if strategy.get("prefix_padding_ms") is not None:
             notes.append("prefix_padding_ms has no effect: 0.2 s before and after speech are kept")

@@ -80,6 +80,8 @@ USAGE_ERRORS = [
     ("a.flac --pcm-channels 1", "option-idle", "--pcm-channels"),
     ("a.flac --confidence", "option-idle", "--confidence"),
     ("a.flac --no-vad --vad-threshold 0.5", "option-idle", "--vad-threshold"),
+    ("a.flac --no-vad --vad-model fsmn", "option-idle", "--vad-model"),
+    ("a.flac --vad-model fsmn-dynamic --min-pause 1", "options-conflict", "--min-pause"),
     ("a.flac --no-vad --min-pause 1", "option-idle", "--min-pause"),
     ("a.flac --no-vad --join 5", "option-idle", "--join"),
     *(
@@ -204,7 +206,8 @@ def test_translation_that_cannot_be_written_or_made(zh_wav: Path) -> None:
 
 IDLE_SETTINGS = {
     "output-template": "x.{ext}", "max-line-width": 9, "max-line-count": 9, "confidence": True, "stream": True,
-    "vad-threshold": 0.6, "min-pause": 1.0, "join": 2.0, "top-p": 0.9, "top-k": 3, "seed": 7, "quiet": True,
+    "vad-model": "fsmn-dynamic", "vad-threshold": 0.6, "min-pause": 1.0, "join": 2.0, "top-p": 0.9, "top-k": 3,
+    "seed": 7, "quiet": True,
     "timestamps": "none", "highlight-words": True,
 }  # fmt: skip
 

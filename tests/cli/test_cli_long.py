@@ -44,7 +44,8 @@ def test_a_recording_of_many_sentences(joined: Path) -> None:
     [
         (("--no-vad",), {"vad": False}), (("--vad-threshold", "0.98"), {"vad_threshold": 0.98}),
         (("--min-pause", "0.1"), {"min_pause_s": 0.1}), (("--join", "12"), {"join_s": 12.0}),
-        (("--max-segment", "2"), {"max_segment_s": 2.0}),
+        (("--max-segment", "2"), {"max_segment_s": 2.0}), (("--vad-model", "fsmn"), {"vad_model": "fsmn"}),
+        (("--vad-model", "fsmn-dynamic"), {"vad_model": "fsmn-dynamic"}),
     ],
 )  # fmt: skip
 def test_options_that_move_the_cuts(joined: Path, arguments: tuple[str, ...], options: dict) -> None:

@@ -22,8 +22,9 @@ errors demo
 characters extras languages paths tags vocabulary
 options units transcript linebreaks
 measure capabilities tags subtitles
-compute audio formats
+compute formats
 features
+audio
 models
 native
 inputs decoding writers checkpoints

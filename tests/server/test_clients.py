@@ -204,6 +204,16 @@ def test_spellings_of_objects(fields: list[tuple[str, Any]]) -> None:
     assert (options.vad_threshold, options.min_pause_s) == (0.3, 0.25)
 
 
+def test_the_voice_activity_detector() -> None:
+    assert parsed(("vad_model", "")).options.vad_model == "silero"
+    assert parsed(("vad_model", "fsmn-dynamic")).options.vad_model == "fsmn-dynamic"
+    pause = ("chunking_strategy[silence_duration_ms]", "250")
+    for fields in ([("vad_model", "webrtc")], [("vad_model", "fsmn"), ("vad", "false")],
+                   [("vad_model", "fsmn-dynamic"), ("chunking_strategy[type]", "server_vad"), pause]):  # fmt: skip
+        with pytest.raises(Problem):
+            parsed(*fields)
+
+
 def test_languages_and_booleans() -> None:
     for spelled in ("", "auto", "AUTO", None):
         assert parsed(("language", spelled)).options.language is None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
+from funasr_cli.audio.fsmn_rules import FRAME_MS, FsmnRules
 from funasr_cli.audio.segment import AudioSegment, deepest_pause
 from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from funasr_cli.options import TranscribeOptions
@@ -87,8 +89,10 @@ class Offline:
         self.activity = self.speech + loudness_db(samples) / 20
         self.length = len(samples)
         self.options = options
-        self.low = max(options.vad_threshold - 0.15, 0.01)
-        self.margin = in_frames(min(0.2, options.min_pause_s))
+        self.threshold = options.vad_threshold or 0.5
+        self.min_pause_s = options.min_pause_s or 0.4
+        self.low = max(self.threshold - 0.15, 0.01)
+        self.margin = in_frames(min(0.2, self.min_pause_s))
         self.longest_s, self.join_s = options.max_segment_s or 30.0, options.join_s or 0.0
         self.longest = int(self.longest_s * SAMPLE_RATE_HZ) // FRAME_SAMPLES
 
@@ -102,7 +106,7 @@ class Offline:
         return [(first * FRAME_SAMPLES, min(last * FRAME_SAMPLES, self.length)) for first, last in found]
 
     def first_speech(self, frame: int) -> int | None:
-        above = np.flatnonzero(self.speech[frame:] >= self.options.vad_threshold)
+        above = np.flatnonzero(self.speech[frame:] >= self.threshold)
         return frame + int(above[0]) if len(above) else None
 
     def one(self, start: int, frame: int) -> tuple[list[tuple[int, int]], int, int]:
@@ -122,16 +126,15 @@ class Offline:
         return parts + self.close(start, end, bool(parts)), end, len(self.speech)
 
     def needed(self, grown: int) -> int:
-        options = self.options
         share = min(1.0, max(0, grown) / in_frames(self.join_s)) if self.join_s else 1.0
-        longest_s = max(1.0, self.join_s / 10, options.min_pause_s)
-        return in_frames(longest_s + share * (options.min_pause_s - longest_s))
+        longest_s = max(1.0, self.join_s / 10, self.min_pause_s)
+        return in_frames(longest_s + share * (self.min_pause_s - longest_s))
 
     def close(self, start: int, end: int, goes_on: bool) -> list[tuple[int, int]]:
         speech = self.speech[start:end]
         if goes_on and not (speech >= self.low).any():
             return []
-        if not goes_on and (speech >= self.options.vad_threshold).sum() < CLICK_FRAMES:
+        if not goes_on and (speech >= self.threshold).sum() < CLICK_FRAMES:
             return []
         if min(end * FRAME_SAMPLES, self.length) - start * FRAME_SAMPLES <= seconds(self.longest_s):
             return [(start, end)]
@@ -149,3 +152,25 @@ def with_dips(duration_s: float, *dips_s: float) -> np.ndarray:
     for dip_s in dips_s:
         samples[seconds(dip_s) : seconds(dip_s + 0.2)] *= 0.1
     return samples
+
+
+def fsmn_segments(rules: FsmnRules, speech: Sequence[float]) -> list[list[int]]:
+    """Return the segments that FSMN-VAD's rules find in a whole recording, [start, end] in ms."""
+    found = []
+    for probability in speech:
+        start = rules.start
+        end = rules.step(float(probability))
+        if end is not None:
+            assert start is not None
+            found.append([start * FRAME_MS, end * FRAME_MS])
+    return found if rules.start is None else [*found, [rules.start * FRAME_MS, len(speech) * FRAME_MS]]
+
+
+def flickering(rng: random.Random, frames: int) -> list[float]:
+    """Return speech probabilities that change as those of speech do: runs of random length, with flickering."""
+    speech: list[float] = []
+    while len(speech) < frames:
+        level = rng.choice((0.99, 0.99, 0.01, 0.01, 0.7))
+        for _ in range(rng.choice((3, 14, 15, 16, 40, 70, 200))):
+            speech.append(min(max(level + rng.choice((0, 0, 0, 0.5, -0.5)) * rng.random(), 1e-4), 1 - 1e-4))
+    return speech[:frames]

@@ -23,7 +23,7 @@ from funasr_cli.capabilities import (
 )
 from funasr_cli.cli.app import app
 from funasr_cli.errors import UsageError
-from funasr_cli.options import DEFAULTS, NO_DRAFT, TranscribeOptions
+from funasr_cli.options import DEFAULTS, FSMN, NO_DRAFT, TranscribeOptions
 
 LANGUAGES = ("zh", "en")
 NOTHING = Capabilities(LANGUAGES)
@@ -32,8 +32,8 @@ ASKED: dict[str, Any] = {  # by field: a value that is not the default
     "language": "en", "hotwords": ("Kubernetes",), "prev_text": "So", "itn": False, "max_tokens": 5,
     "exact_tokens": 5, "temperature": 0.5, "top_p": 0.5, "top_k": 5, "seed": 5, "confidence": True, "ctc": True,
     "draft": NO_DRAFT, "second_opinion": False, "word_times": True, "segment_times": True, "translate": True,
-    "vad": False, "vad_threshold": 0.3,
-    "min_pause_s": 0.3, "join_s": 3.0, "max_segment_s": 20.0, "batch_size": 2,
+    "vad": False, "vad_model": FSMN, "vad_threshold": 0.3, "min_pause_s": 0.3, "join_s": 3.0,
+    "max_segment_s": 20.0, "batch_size": 2,
 }  # fmt: skip
 SAMPLING_OPTIONS = ("top_p", "top_k", "seed")
 

@@ -10,7 +10,7 @@ OUT_OF_RANGE = {
     "max_tokens": (0, -5), "exact_tokens": (0,), "hotwords": ("Kennedy",), "temperature": (-0.1, NAN, INF),
     "top_p": (0.0, 1.01, NAN), "top_k": (0,), "seed": (-1, 2**63), "vad_threshold": (0.0, 1.0, NAN),
     "min_pause_s": (0.09, 10.1, NAN), "join_s": (-1.0, 30.1, NAN), "max_segment_s": (1.9, 301.0, -5.0, NAN),
-    "batch_size": (0, -1), "draft": ("on",),
+    "batch_size": (0, -1), "draft": ("on",), "vad_model": ("webrtc", ""),
 }  # fmt: skip
 
 
@@ -32,6 +32,12 @@ def test_segments_are_not_joined_beyond_the_longest() -> None:
 def test_options_that_greedy_decoding_would_ignore(names: tuple[str, ...]) -> None:
     with refused("options-conflict", *(name.replace("_", "-") for name in names)):
         TranscribeOptions(**dict.fromkeys(names, 1))
+
+
+def test_the_dynamic_schedule_sets_the_pause_itself() -> None:
+    with refused("options-conflict", "fsmn-dynamic"):
+        TranscribeOptions(vad_model="fsmn-dynamic", min_pause_s=0.5)
+    TranscribeOptions(vad_model="fsmn", min_pause_s=0.5)
 
 
 @pytest.mark.parametrize(

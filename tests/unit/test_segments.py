@@ -23,7 +23,7 @@ from support.segmenting import (
 )
 
 from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ
-from funasr_cli.options import TranscribeOptions
+from funasr_cli.options import SILERO, VAD_THRESHOLDS, TranscribeOptions
 from funasr_cli.scheduling import segments
 from funasr_cli.scheduling.segments import Segmenter
 
@@ -220,7 +220,7 @@ def runs_of(hits: np.ndarray) -> Iterator[tuple[int, int]]:
 def test_segments_contain_speech_and_exclude_silence(case: Case) -> None:
     samples, speech, options, cuts = case
     covered = np.zeros(len(speech), bool)
-    quiet = np.array(speech) < options.vad_threshold - 0.15
+    quiet = np.array(speech) < VAD_THRESHOLDS[SILERO] - 0.15
     longest_s = max(1.0, options.join_s / 10, options.min_pause_s) if options.join_s else options.min_pause_s
     longest_pause = in_frames(longest_s)
     margin = in_frames(min(0.2, options.min_pause_s))
@@ -229,5 +229,5 @@ def test_segments_contain_speech_and_exclude_silence(case: Case) -> None:
         covered[frames] = True
         for first, last in runs_of(quiet[frames]):
             assert last - first <= max(longest_pause - 1, margin)
-    for first, last in runs_of(np.array(speech) >= options.vad_threshold):
+    for first, last in runs_of(np.array(speech) >= VAD_THRESHOLDS[SILERO]):
         assert last - first < SURE_FRAMES or covered[first:last].all()
