@@ -16,10 +16,10 @@ from funasr_cli.compute.device import default_dtype, keep_in_memory, refuse_too_
 from funasr_cli.errors import SetupError, UsageError
 from funasr_cli.families import registry
 from funasr_cli.families.converted import ModelFile
-from funasr_cli.families.family import LoadedModel, NativePart
+from funasr_cli.families.family import Family, LoadedModel, NativePart
 from funasr_cli.families.int8 import prove
 from funasr_cli.families.kept import Int8Proof, Kept
-from funasr_cli.families.native import OPTION, belongs, load_parts, native_parts, needed_bytes
+from funasr_cli.families.native import OPTION, belongs, load_parts, native_parts, needed_bytes, refuse_engine
 from funasr_cli.families.open import open_model
 from funasr_cli.options import (
     AS_STORED,
@@ -117,17 +117,7 @@ def choose_engine(
         SetupError: the native engine is missing, or there is not enough memory for the proof.
         ModelError: the folder is not a model.
     """
-    dtype, ignored = dtype or AUTO_DTYPE, None
-    if engine not in ENGINES:
-        raise UsageError(f"unknown engine {engine!r}", f"choose from {', '.join(ENGINES)}", code="option-value")
-    if dtype not in _types(engine):
-        ignored = f"{'the native engine' if engine == NATIVE else 'MLX'} cannot compute in {dtype}"
-        if "dtype" in optional:
-            dtype = AUTO_DTYPE
-        elif "engine" in optional and dtype in _types(AUTO_ENGINE):
-            engine = AUTO_ENGINE
-        else:
-            raise _no_such_type(dtype, engine)
+    dtype, engine, ignored = _agreeing(dtype, engine, optional)
     by_default = "engine" in optional if engine == NATIVE else "dtype" in optional
     if engine == NATIVE and not by_default:  # `load_checkpoint` refuses what it cannot compute
         return Choice(_typed(dtype), NATIVE, ignored)
@@ -151,6 +141,34 @@ def choose_engine(
         return Choice(None, NATIVE, ignored)
     exact = f"int8 changes the text of {len(proof.differing)} of {len(proof.clips)} clips, {EXACT}"
     return Choice(None, MLX, ignored, exact)
+
+
+def refuse_by_family(family: Family | None, dtype: str | None, engine: str, optional: Collection[str]) -> None:
+    """Raise an error as `choose_engine` does, as far as it does not depend on the model.
+
+    The family is None if it is not known yet. The other arguments are those of `choose_engine`.
+    """
+    dtype, engine, _ = _agreeing(dtype, engine, optional)
+    if engine == NATIVE and "engine" not in optional:
+        refuse_engine(family)
+    elif dtype == INT8 and "dtype" not in optional:
+        refuse_engine(family, f"--dtype {INT8}")
+
+
+def _agreeing(dtype: str | None, engine: str, optional: Collection[str]) -> tuple[str, str, str | None]:
+    """Return a type and an engine that go together, and why a default is ignored; see `choose_engine`."""
+    dtype, ignored = dtype or AUTO_DTYPE, None
+    if engine not in ENGINES:
+        raise UsageError(f"unknown engine {engine!r}", f"choose from {', '.join(ENGINES)}", code="option-value")
+    if dtype not in _types(engine):
+        ignored = f"{'the native engine' if engine == NATIVE else 'MLX'} cannot compute in {dtype}"
+        if "dtype" in optional:
+            dtype = AUTO_DTYPE
+        elif "engine" in optional and dtype in _types(AUTO_ENGINE):
+            engine = AUTO_ENGINE
+        else:
+            raise _no_such_type(dtype, engine)
+    return dtype, engine, ignored
 
 
 def _typed(dtype: str) -> str | None:
