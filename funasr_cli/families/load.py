@@ -19,7 +19,15 @@ from funasr_cli.families.converted import ModelFile
 from funasr_cli.families.family import Family, LoadedModel, NativePart
 from funasr_cli.families.int8 import prove
 from funasr_cli.families.kept import Int8Proof, Kept
-from funasr_cli.families.native import OPTION, belongs, load_parts, native_parts, needed_bytes, refuse_engine
+from funasr_cli.families.native import (
+    OPTION,
+    belongs,
+    load_parts,
+    native_parts,
+    needed_bytes,
+    refuse_engine,
+    rounding,
+)
 from funasr_cli.families.open import open_model
 from funasr_cli.options import (
     AS_STORED,
@@ -139,7 +147,8 @@ def choose_engine(
     proof = int8_proof(checkpoint, folder, say)
     if proof.holds:
         return Choice(None, NATIVE, ignored)
-    exact = f"int8 changes the text of {len(proof.differing)} of {len(proof.clips)} clips, {EXACT}"
+    what = rounding(registry.of_config(checkpoint.config))
+    exact = f"{what} changes the text of {len(proof.differing)} of {len(proof.clips)} clips, {EXACT}"
     return Choice(None, MLX, ignored, exact)
 
 
@@ -214,7 +223,8 @@ def int8_proof(checkpoint: Checkpoint, folder: Path, say: Callable[[str], None] 
     """
     kept = Kept.about(checkpoint, folder)
     if (proof := kept.proof() or _not_written.get(kept.fingerprint)) is None:
-        say(f"{folder.name}: comparing int8 with float32 on a few clips; no result of this version is kept yet")
+        what = rounding(registry.of_config(checkpoint.config))
+        say(f"{folder.name}: comparing {what} with float32 on a few clips; no result of this version is kept yet")
         proof = prove(partial(_load_to_compare, checkpoint, folder))
         if kept.keep_proof(proof) is None:
             _not_written[kept.fingerprint] = proof
@@ -233,7 +243,8 @@ def _load_to_compare(checkpoint: Checkpoint, folder: Path, dtype: str, engine: s
     except SetupError as error:
         if dtype == INT8:
             raise
-        message = f"comparing int8 with float32: {error.message}"
+        what = rounding(registry.of_config(checkpoint.config))
+        message = f"comparing {what} with float32: {error.message}"
         raise SetupError(message, UNPROVEN, code=error.code) from error
 
 

@@ -20,11 +20,13 @@ from funasr_cli.families.kept import LEAST_PACKED_BYTES, Kept
 from funasr_cli.native.decoder import NativeDecoder, interleaved, why_unsupported
 from funasr_cli.native.encoder import NativeEncoder, NativeNetwork
 from funasr_cli.native.library import (
+    BFLOAT16,
     FLOAT32,
     GROUP,
     INT8,
     PAIR,
     TINY,
+    TYPES,
     Packed,
     encoder_type,
     library,
@@ -87,6 +89,13 @@ def native_parts(checkpoint: Checkpoint, family: Family, dtype: str, option: str
             unable = f"the native engine cannot compute the decoder of this {family.title}: {problem}"
             raise UsageError(f"{option}: {unable}", f"omit {option}", code="option-unsupported")
     return parts
+
+
+def rounding(family: Family) -> str:
+    """Name what rounds with ``--dtype int8``, for messages: int8, or the encoder's type without a decoder."""
+    if any(part.network is NativeDecoder for part in family.native):
+        return INT8_DTYPE
+    return TYPES[BFLOAT16] if encoder_type() == BFLOAT16 else "the native engine"
 
 
 def _odd_group(checkpoint: Checkpoint, part: NativePart) -> str | None:
