@@ -17,7 +17,7 @@ from funasr_cli.capabilities import (
 )
 from funasr_cli.cli import console, parameters
 from funasr_cli.cli.run import choose_aligner
-from funasr_cli.errors import FunASRError, ModelError, OutputError, SetupError, UsageError
+from funasr_cli.errors import ExitCode, FunASRError, ModelError, OutputError, SetupError, UsageError
 from funasr_cli.extras import missing, to_add
 from funasr_cli.inputs import Input
 from funasr_cli.languages import LANGUAGES, resolve_language
@@ -139,12 +139,20 @@ def _refuse_options(
 
 
 def _refuse_inputs(inputs: Sequence[Input], files: "Files | None") -> None:
-    """Raise an error if no input can be read and its results written; warn if some cannot."""
+    """Raise an error if no input can be read and its results written; warn if some cannot.
+
+    Several errors are reported here, with the line that ends a run.
+    """
+    import typer
+
     problems = list(_problems(inputs, files))
     if problems and len(problems) == len(inputs):
-        for problem in problems[:-1]:
+        if len(problems) == 1:
+            raise problems[0]
+        for problem in problems:
             console.report(problem)
-        raise problems[-1]
+        console.note(f"{len(problems)} of {len(inputs)} inputs failed")
+        raise typer.Exit(ExitCode.INPUT_FAILED)
     for problem in problems:
         console.warn(problem.message)
 

@@ -480,6 +480,7 @@ def test_inputs_that_cannot_be_opened(
     (tmp_path / "text.wav").write_text("no audio")
     result = run(*yes, tmp_path / "missing.wav", tmp_path / "text.wav")
     assert (result.exit_code, result.stdout, len(result.errors)) == (1, "", 2)
+    assert result.stderr.splitlines()[-1] == "2 of 2 inputs failed"
     assert result.errors[0] == ("audio-missing", f"{tmp_path / 'missing.wav'}: no such file")
     assert (hub.requests, questions) == (0, [])
 
