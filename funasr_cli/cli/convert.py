@@ -18,7 +18,6 @@ from funasr_cli.options import (
     ENCODER_BITS,
     GROUP_SIZE,
     GROUP_SIZES,
-    INT8,
     RECIPES,
     VERIFICATIONS,
     ConvertOptions,
@@ -206,7 +205,7 @@ def conversion_lines(conversion: "Conversion") -> Iterator[str]:
     yield from (f"SHA-256 of the source:  {digest}" for digest in str(model.source["sha256"]).splitlines())
     yield f"SHA-256 of the weights: {conversion.sha256}"
     if conversion.proof:
-        yield from _proof_lines(conversion.proof)
+        yield from _proof_lines(conversion.proof, model)
 
 
 def check_lines(checked: "Checked") -> Iterator[str]:
@@ -244,8 +243,10 @@ def capabilities(config: Any, source: Mapping[str, str | None]) -> Iterator[str]
         yield f"CTC head, needed for word times: {has_head}"
 
 
-def _proof_lines(proof: "Proof") -> Iterator[str]:
+def _proof_lines(proof: "Proof", model: "ModelFile") -> Iterator[str]:
     from funasr_cli.checkpoints.untrusted import readable
+    from funasr_cli.families import registry
+    from funasr_cli.families.native import rounding
 
     if not any(proof.errors.values()) and proof.source_text == proof.result_text:
         yield f"verified: source and result agree exactly on {proof.clip}, in every stage"
@@ -257,8 +258,9 @@ def _proof_lines(proof: "Proof") -> Iterator[str]:
     if proof.is_doubtful:
         yield f"most {proof.unit} differ: test the model on your own recordings, or choose a recipe with more bits"
     if int8 := proof.int8:
-        same, used = len(int8.clips) - len(int8.differing), INT8 if int8.holds else "float32"
-        yield f"same text in int8 and float32 for {same} of {len(int8.clips)} clips: a CPU computes in {used}"
+        what, same = rounding(registry.of_config(model.config)), len(int8.clips) - len(int8.differing)
+        used = what if int8.holds else "float32"
+        yield f"same text with {what} as with float32 for {same} of {len(int8.clips)} clips: a CPU uses {used}"
     if proof.port_errors:
         yield f"compared with PyTorch: {proof.port_agreeing} of {proof.tokens} {proof.unit} agree"
         yield f"relative differences: {_errors(proof.port_errors)}"

@@ -15,16 +15,18 @@ from funasr_cli.capabilities import (
     refuse_unsupported,
     supported,
 )
-from funasr_cli.cli import console
+from funasr_cli.cli import console, parameters
 from funasr_cli.cli.run import choose_aligner, choose_punctuation
-from funasr_cli.errors import FunASRError, ModelError, OutputError, SetupError, UsageError
+from funasr_cli.errors import ExitCode, FunASRError, ModelError, OutputError, SetupError, UsageError
 from funasr_cli.extras import missing, to_add
 from funasr_cli.inputs import Input
 from funasr_cli.languages import LANGUAGES, resolve_language
-from funasr_cli.options import Hub, TranscribeOptions
+from funasr_cli.options import AUTO_DTYPE, INT8, MLX, Hub, TranscribeOptions
 from funasr_cli.paths import size_in_words
 
 if TYPE_CHECKING:
+    import typer
+
     from funasr_cli.cli.output import Files
     from funasr_cli.families.family import Download
 
@@ -47,7 +49,7 @@ class Known:
 
 
 def find_or_fetch(
-    given: Mapping[str, Any],
+    context: "typer.Context",
     inputs: Sequence[Input],
     options: TranscribeOptions,
     typed: Mapping[str, str],
@@ -60,8 +62,8 @@ def find_or_fetch(
     hub's cache is converted without a question.
 
     Args:
-        given: the command's parameters, of which ``model``, ``align_with``, ``punctuation``, ``device`` and
-            ``yes`` are used.
+        context: the command's parameters: ``model``, ``align_with``, ``punctuation``, ``device``, ``dtype``,
+            ``engine``, ``yes``.
         inputs: the recordings to transcribe.
         options: how to transcribe.
         typed: the options on the command line, by field of `TranscribeOptions`.
@@ -76,6 +78,7 @@ def find_or_fetch(
     from funasr_cli.hubs.find import find_model, is_fetched, offered
     from funasr_cli.hubs.huggingface import forbids_downloads
 
+    given = context.params
     try:
         return find_model(given["model"])
     except ModelError as error:
@@ -89,7 +92,7 @@ def find_or_fetch(
         copied = "copy a model's folder from another machine and name it with --model"
         hint = f"{offline} is set, so nothing is downloaded: {copied}, or test the installation with --model demo"
         raise ModelError(absent.message, hint, code=absent.code)
-    _refuse_options(download, options, typed, given["device"], given["align_with"], given["punctuation"])
+    _refuse_options(download, options, typed, context)
     _refuse_inputs(inputs, files)
     _refuse_conversion(download)
     if is_here:
@@ -109,18 +112,22 @@ def _refuse_options(
     download: "Download",
     options: TranscribeOptions,
     typed: Mapping[str, str],
-    device: str | None,
-    align_with: str | None,
-    punctuation: str,
+    context: "typer.Context",
 ) -> None:
-    """Raise an error for a device, a second model or an option that the model could not be used with."""
+    """Raise an error for a device, an engine, a second model or an option that cannot be used with the model."""
     from funasr_cli.compute.device import use_device
+    from funasr_cli.families.load import refuse_by_family
     from funasr_cli.families.open import capabilities
+    from funasr_cli.families.registry import of_download
 
+    device, dtype, engine, align_with = (
+        context.params[name] for name in ("device", "dtype", "engine", "align_with")
+    )
     if device:
         use_device(device)
+    refuse_by_family(of_download(download), dtype, engine, parameters.optional_computing(context))
     able = download.capabilities or ANYTHING
-    choose_punctuation(punctuation, able, download.name, options, typed)
+    choose_punctuation(context.params["punctuation"], able, download.name, options, typed)
     if aligner := choose_aligner(align_with, able, options, typed):
         second = Known(aligner.name, capabilities(aligner))
         refuse_aligner(Known(download.name, download.capabilities or NOTHING), second)
@@ -129,16 +136,25 @@ def _refuse_options(
         resolve_language(options.language, able.languages, download.name)
     else:
         able = able.with_aligner() if aligner else able
-        refuse_unsupported(supported(options, able, typed=typed), able, download.name, typed=typed)
+        known: dict[str, Any] = {"longest_segment_s": download.longest_segment_s, "typed": typed}
+        refuse_unsupported(supported(options, able, **known), able, download.name, **known)
 
 
 def _refuse_inputs(inputs: Sequence[Input], files: "Files | None") -> None:
-    """Raise an error if no input can be read and its results written; warn if some cannot."""
+    """Raise an error if no input can be read and its results written; warn if some cannot.
+
+    Several errors are reported here, with the line that ends a run.
+    """
+    import typer
+
     problems = list(_problems(inputs, files))
     if problems and len(problems) == len(inputs):
-        for problem in problems[:-1]:
+        if len(problems) == 1:
+            raise problems[0]
+        for problem in problems:
             console.report(problem)
-        raise problems[-1]
+        console.note(f"{len(problems)} of {len(inputs)} inputs failed")
+        raise typer.Exit(ExitCode.INPUT_FAILED)
     for problem in problems:
         console.warn(problem.message)
 
@@ -210,16 +226,21 @@ def _get_consent(given: Mapping[str, Any], download: "Download", absent: ModelEr
         message = f"{absent.message}, and there is no terminal to ask before a download"
         raise UsageError(message, f"add --yes to fetch {what}, {OTHER_WAYS}", code="download-unconfirmed")
     _warn_of_other_hub(download)
-    _explain(given["model"], download)
+    _explain(given, download)
     if not _agrees(f"Fetch {what}? [Y/n] "):
         raise ModelError("no model was fetched", OTHER_WAYS, code="model-missing")
 
 
-def _explain(name: str | None, download: "Download") -> None:
+def _explain(given: Mapping[str, Any], download: "Download") -> None:
     """Print what a user should know before the question."""
-    disk = ""
+    from funasr_cli.families.native import stated_kept_bytes
+
+    disk, name = "", given["model"]
     if download.size_bytes and download.converted_bytes:
         disk = f", which takes {size_in_words(download.size_bytes + download.converted_bytes)} of disk space"
+        in_int8 = given["engine"] != MLX and given["dtype"] in (AUTO_DTYPE, INT8)
+        if in_int8 and (packed_bytes := stated_kept_bytes(download)):
+            disk += f"; {size_in_words(packed_bytes)} more are for weights in the form that this CPU needs"
     console.say("No speech model is installed yet." if name is None else f"{name} is not on this machine yet.")
     console.say(f"{download.hub_id} is downloaded once and converted{disk}.")
     if easier := _same_without_packages(download):

@@ -28,6 +28,7 @@ from funasr_cli.paths import REFERENCE_PYTHON
 if TYPE_CHECKING:
     from funasr_cli.families.kept import Kept
 
+COMPARED = "compared with float32"  # the fact about what the native engine rounds, by model
 # Variables that belong to no option.
 OWN_VARIABLES = (
     CONFIG_VARIABLE, "FUNASR_HOME", "FUNASR_OFFLINE", "FUNASR_BLAS", "FUNASR_NATIVE", "FUNASR_TRACEBACK",
@@ -69,7 +70,7 @@ def info(
         console.result(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     else:
         facts["settings"] = [_in_words(setting, group) for setting in settings] or NO_SETTINGS
-        facts["int8 on a CPU"] = [f"{name}: {kept}" for name, kept in facts["int8 on a CPU"].items()]
+        facts[COMPARED] = [f"{name}: {kept}" for name, kept in facts[COMPARED].items()]
         abilities = facts["capabilities"].items()
         facts["capabilities"] = [f"{name}: {', '.join(_supports(able))}" for name, able in abilities]
         width = max(map(len, facts))
@@ -92,7 +93,7 @@ def gather(group: Any) -> tuple[dict[str, Any], list[str]]:
         **dict.fromkeys(("device", "blas", "native engine", "memory", "models folder")),
         "models": [],
         "capabilities": {},
-        "int8 on a CPU": {},
+        COMPARED: {},
         "settings file": None,
         "environment": {name: os.environ[name] for name in OWN_VARIABLES + HUB_VARIABLES if name in os.environ},
         "settings": settings_in_force(group, {}),
@@ -127,7 +128,7 @@ def _kept() -> dict[str, Any]:
     """Describe what the native engine keeps about each model that it can compute."""
     from funasr_cli.families import registry
     from funasr_cli.families.kept import Kept
-    from funasr_cli.families.native import native_parts
+    from funasr_cli.families.native import native_parts, rounding
     from funasr_cli.families.open import open_model
 
     found = {}
@@ -135,9 +136,10 @@ def _kept() -> dict[str, Any]:
         folder = Path(row["folder"])
         with suppress(FunASRError):  # a problem is listed elsewhere, or the engine cannot compute it here
             checkpoint = open_model(folder)
-            native_parts(checkpoint, registry.of_config(checkpoint.config), INT8)
-            found[row["name"]] = _kept_in_words(Kept.about(checkpoint, folder))
-    return {"int8 on a CPU": found}
+            family = registry.of_config(checkpoint.config)
+            native_parts(checkpoint, family, INT8)
+            found[row["name"]] = f"{rounding(family)}: {_kept_in_words(Kept.about(checkpoint, folder))}"
+    return {COMPARED: found}
 
 
 def _kept_in_words(kept: "Kept") -> str:

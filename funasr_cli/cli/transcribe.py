@@ -316,7 +316,7 @@ def transcribe(
     if compare_hotwords:
         compare.refuse_unusable(inputs, options)
         typed = {"hotwords": "--compare-hotwords"} | typed  # hotwords from a variable count as well
-        folder = first_model.find_or_fetch(context.params, inputs, options, typed)
+        folder = first_model.find_or_fetch(context, inputs, options, typed)
         number_type, computed_by = choose_type_and_engine(folder, context)
         recognizer, options = load_with(folder, options, typed, dtype=number_type, engine=computed_by)
         raise typer.Exit(compare.run(inputs, recognizer, options))
@@ -328,7 +328,7 @@ def transcribe(
     shown = {plan.style.times or DEFAULT_TIMES[format] for format in plan.formats}
     word_times = Timestamps.WORD in shown or plot_alignment is not None
     options = replace(options, word_times=word_times, segment_times=Timestamps.SEGMENT in shown)
-    folder = first_model.find_or_fetch(context.params, inputs, options, typed, files)
+    folder = first_model.find_or_fetch(context, inputs, options, typed, files)
     able = capabilities(folder)
     marks = choose_punctuation(punctuation, able, folder.name, options, typed)
     number_type, computed_by = choose_type_and_engine(folder, context)

@@ -86,6 +86,8 @@ class Download:
         converted_bytes: size of the conversion to bfloat16. None: unknown.
         packages: packages that the conversion needs, and that are not always installed.
         capabilities: what the converted model can do. None: unknown.
+        longest_segment_s: the longest segment that it takes.
+        packed_values: numbers in the matrices that the CPU engine packs: in the decoder's, and in all others.
     """
 
     name: str
@@ -94,6 +96,8 @@ class Download:
     converted_bytes: int | None = None
     packages: tuple[str, ...] = ()
     capabilities: Capabilities | None = None
+    longest_segment_s: float = math.inf
+    packed_values: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

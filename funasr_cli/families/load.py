@@ -17,10 +17,18 @@ from funasr_cli.compute.device import default_dtype, keep_in_memory, refuse_too_
 from funasr_cli.errors import SetupError, UsageError
 from funasr_cli.families import registry
 from funasr_cli.families.converted import ModelFile
-from funasr_cli.families.family import LoadedModel, NativePart
+from funasr_cli.families.family import Family, LoadedModel, NativePart
 from funasr_cli.families.int8 import prove
 from funasr_cli.families.kept import Int8Proof, Kept
-from funasr_cli.families.native import OPTION, belongs, load_parts, native_parts, needed_bytes
+from funasr_cli.families.native import (
+    OPTION,
+    belongs,
+    load_parts,
+    native_parts,
+    needed_bytes,
+    refuse_engine,
+    rounding,
+)
 from funasr_cli.families.open import open_model
 from funasr_cli.options import (
     AS_STORED,
@@ -126,17 +134,7 @@ def choose_engine(
         SetupError: the native engine is missing, or there is not enough memory for the proof.
         ModelError: the folder is not a model.
     """
-    dtype, ignored = dtype or AUTO_DTYPE, None
-    if engine not in ENGINES:
-        raise UsageError(f"unknown engine {engine!r}", f"choose from {', '.join(ENGINES)}", code="option-value")
-    if dtype not in _types(engine):
-        ignored = f"{'the native engine' if engine == NATIVE else 'MLX'} cannot compute in {dtype}"
-        if "dtype" in optional:
-            dtype = AUTO_DTYPE
-        elif "engine" in optional and dtype in _types(AUTO_ENGINE):
-            engine = AUTO_ENGINE
-        else:
-            raise _no_such_type(dtype, engine)
+    dtype, engine, ignored = _agreeing(dtype, engine, optional)
     by_default = "engine" in optional if engine == NATIVE else "dtype" in optional
     if engine == NATIVE and not by_default:  # `load_checkpoint` refuses what it cannot compute
         return Choice(_typed(dtype), NATIVE, ignored)
@@ -158,8 +156,37 @@ def choose_engine(
     proof = int8_proof(checkpoint, folder, say)
     if proof.holds:
         return Choice(None, NATIVE, ignored)
-    exact = f"int8 changes the text of {len(proof.differing)} of {len(proof.clips)} clips, {EXACT}"
+    what = rounding(registry.of_config(checkpoint.config))
+    exact = f"{what} changes the text of {len(proof.differing)} of {len(proof.clips)} clips, {EXACT}"
     return Choice(None, MLX, ignored, exact)
+
+
+def refuse_by_family(family: Family | None, dtype: str | None, engine: str, optional: Collection[str]) -> None:
+    """Raise an error as `choose_engine` does, as far as it does not depend on the model.
+
+    The family is None if it is not known yet. The other arguments are those of `choose_engine`.
+    """
+    dtype, engine, _ = _agreeing(dtype, engine, optional)
+    if engine == NATIVE and "engine" not in optional:
+        refuse_engine(family)
+    elif dtype == INT8 and "dtype" not in optional:
+        refuse_engine(family, f"--dtype {INT8}")
+
+
+def _agreeing(dtype: str | None, engine: str, optional: Collection[str]) -> tuple[str, str, str | None]:
+    """Return a type and an engine that go together, and why a default is ignored; see `choose_engine`."""
+    dtype, ignored = dtype or AUTO_DTYPE, None
+    if engine not in ENGINES:
+        raise UsageError(f"unknown engine {engine!r}", f"choose from {', '.join(ENGINES)}", code="option-value")
+    if dtype not in _types(engine):
+        ignored = f"{'the native engine' if engine == NATIVE else 'MLX'} cannot compute in {dtype}"
+        if "dtype" in optional:
+            dtype = AUTO_DTYPE
+        elif "engine" in optional and dtype in _types(AUTO_ENGINE):
+            engine = AUTO_ENGINE
+        else:
+            raise _no_such_type(dtype, engine)
+    return dtype, engine, ignored
 
 
 def _slow_on_mlx(folder: Path, dtype: str) -> str | None:
@@ -216,7 +243,8 @@ def int8_proof(checkpoint: Checkpoint, folder: Path, say: Callable[[str], None] 
     """
     kept = Kept.about(checkpoint, folder)
     if (proof := kept.proof() or _not_written.get(kept.fingerprint)) is None:
-        say(f"{folder.name}: comparing int8 with float32 on a few clips; no result of this version is kept yet")
+        what = rounding(registry.of_config(checkpoint.config))
+        say(f"{folder.name}: comparing {what} with float32 on a few clips; no result of this version is kept yet")
         proof = prove(partial(_load_to_compare, checkpoint, folder))
         if kept.keep_proof(proof) is None:
             _not_written[kept.fingerprint] = proof
@@ -235,7 +263,8 @@ def _load_to_compare(checkpoint: Checkpoint, folder: Path, dtype: str, engine: s
     except SetupError as error:
         if dtype == INT8:
             raise
-        message = f"comparing int8 with float32: {error.message}"
+        what = rounding(registry.of_config(checkpoint.config))
+        message = f"comparing {what} with float32: {error.message}"
         raise SetupError(message, UNPROVEN, code=error.code) from error
 
 

@@ -15,20 +15,23 @@ from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
 from funasr_cli.compute.backend import mx, on_accelerator
 from funasr_cli.errors import SetupError, UsageError
-from funasr_cli.families.family import Family, NativePart
+from funasr_cli.families.family import Download, Family, NativePart
 from funasr_cli.families.kept import LEAST_PACKED_BYTES, Kept
 from funasr_cli.native.decoder import NativeDecoder, interleaved, why_unsupported
 from funasr_cli.native.encoder import NativeEncoder, NativeNetwork
 from funasr_cli.native.library import (
+    BFLOAT16,
     FLOAT32,
     GROUP,
     INT8,
     PAIR,
     TINY,
+    TYPES,
     Packed,
     encoder_type,
     library,
     packed_size,
+    remedy,
     why_missing,
 )
 from funasr_cli.options import INT8 as INT8_DTYPE
@@ -45,6 +48,28 @@ class Affine(NamedTuple):
     offsets: np.ndarray
 
 
+def refuse_engine(family: Family | None, option: str = OPTION) -> None:
+    """Raise an error if the engine computes no model of a family, or nothing on this machine.
+
+    Args:
+        family: the family; None if it is not known yet.
+        option: what asked for the engine, for messages.
+
+    Raises:
+        UsageError: the family or the device rules it out.
+        SetupError: the library cannot be used here.
+    """
+    if family and not family.native:
+        unable = f"{option}: {family.title} has nothing that the native engine can compute"
+        raise UsageError(unable, f"omit {option}; MLX computes it", code="option-unsupported")
+    if on_accelerator():
+        on_cpu = f"add --device cpu, or omit {option}"
+        raise UsageError(f"{option} computes on a CPU, but MLX uses the GPU", on_cpu, code="options-conflict")
+    if missing := why_missing():
+        hint = f"{way}, or omit {option}" if (way := remedy()) else f"omit {option}"
+        raise SetupError(f"{option}: the native engine is missing: {missing}", hint, code="package-missing")
+
+
 def native_parts(checkpoint: Checkpoint, family: Family, dtype: str, option: str = OPTION) -> list[NativePart]:
     """Return what the engine computes of a model. ``option`` is what asked for it, for messages.
 
@@ -52,13 +77,8 @@ def native_parts(checkpoint: Checkpoint, family: Family, dtype: str, option: str
         UsageError: the family, the model's shape or quantization, or the device rules it out.
         SetupError: the library cannot be used here.
     """
+    refuse_engine(family, option)
     parts = [part for part in family.native if part.config(checkpoint.config) is not None]
-    if not parts:
-        unable = f"{option}: {family.title} has nothing that the native engine can compute"
-        raise UsageError(unable, f"omit {option}; MLX computes it", code="option-unsupported")
-    if on_accelerator():
-        on_cpu = f"add --device cpu, or omit {option}"
-        raise UsageError(f"{option} computes on a CPU, but MLX uses the GPU", on_cpu, code="options-conflict")
     for part in parts:
         if part.network is not NativeDecoder:
             continue
@@ -68,10 +88,14 @@ def native_parts(checkpoint: Checkpoint, family: Family, dtype: str, option: str
         if problem:
             unable = f"the native engine cannot compute the decoder of this {family.title}: {problem}"
             raise UsageError(f"{option}: {unable}", f"omit {option}", code="option-unsupported")
-    if missing := why_missing():
-        hint = f"install a C compiler and then this package again, unset FUNASR_NATIVE, or omit {option}"
-        raise SetupError(f"{option}: the native engine is missing: {missing}", hint, code="package-missing")
     return parts
+
+
+def rounding(family: Family) -> str:
+    """Name what rounds with ``--dtype int8``, for messages: int8, or the encoder's type without a decoder."""
+    if any(part.network is NativeDecoder for part in family.native):
+        return INT8_DTYPE
+    return TYPES[BFLOAT16] if encoder_type() == BFLOAT16 else "the native engine"
 
 
 def _odd_group(checkpoint: Checkpoint, part: NativePart) -> str | None:
@@ -111,6 +135,16 @@ def kept_bytes(source: Checkpoint, family: Family, *, quantized: bool) -> int:
         return 0
     size_bytes = _packed_bytes(source, parts, INT8_DTYPE, has_offset=quantized)
     return size_bytes if size_bytes >= LEAST_PACKED_BYTES else 0
+
+
+def stated_kept_bytes(download: Download) -> int:
+    """Return about the size of the packed matrices that will be kept of a download; 0 without the engine."""
+    try:
+        refuse_engine(None)
+    except (UsageError, SetupError):
+        return 0
+    decoder, others = download.packed_values
+    return decoder + 4 * (decoder // GROUP) + others * (4 if encoder_type() == FLOAT32 else 2)
 
 
 def _packed_bytes(checkpoint: Checkpoint, parts: list[NativePart], dtype: str, *, has_offset: bool) -> int:

@@ -45,6 +45,12 @@ def of_hub_name(name: str) -> Family | None:
     return None
 
 
+def of_download(download: Download) -> Family | None:
+    """Return the family of a download; None for a repository that no family names."""
+    named = (family for family in FAMILIES if download in family.downloads.values())
+    return next(named, of_hub_name(download.hub_id))
+
+
 def capabilities(config: Any) -> Capabilities:
     """Return the capabilities of a model with this configuration."""
     return of_config(config).capabilities(config)

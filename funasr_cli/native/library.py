@@ -4,6 +4,7 @@ import ctypes
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_size_t, c_void_p
 from functools import cache
 from pathlib import Path
@@ -175,6 +176,18 @@ def why_missing() -> str | None:
     if lacking is None:
         return f"it is fast on x86-64 and 64-bit ARM only, and this CPU is {platform.machine()}"
     return f"this CPU does not have {lacking}"
+
+
+def remedy() -> str | None:
+    """Return what to do about a missing library; None if it cannot be used on this machine."""
+    if sys.platform != "linux":
+        return None
+    if not is_wanted():
+        return f"unset {SWITCH}"
+    with suppress(OSError):
+        if LIBRARY.is_file() and _loaded():
+            return None
+    return "install a C compiler and then this package again"
 
 
 def library() -> ctypes.CDLL | None:

@@ -22,7 +22,7 @@ from funasr_cli.families.family import PUNCTUATION
 from funasr_cli.families.int8 import SENTENCE
 from funasr_cli.families.kept import Int8Proof
 from funasr_cli.families.load import int8_proof, load_checkpoint, load_model, load_punctuation_checkpoint
-from funasr_cli.families.native import native_parts
+from funasr_cli.families.native import native_parts, rounding
 from funasr_cli.families.open import open_model
 from funasr_cli.options import FULL, INT8, MLX, OFF, ConvertOptions, TranscribeOptions
 from funasr_cli.speech_model import SpeechModel, Trace
@@ -91,7 +91,8 @@ def _prove_int8(result: Path) -> tuple[Int8Proof | None, tuple[str, ...]]:
     try:
         return int8_proof(checkpoint, result), ()
     except SetupError as error:
-        return None, (f"int8 was not compared with float32: {error.message}",)
+        what = rounding(registry.of_config(checkpoint.config))
+        return None, (f"{what} was not compared with float32: {error.message}",)
 
 
 def prove(source: Checkpoint, result: Path, *, exact: bool, with_pytorch: bool) -> Proof:

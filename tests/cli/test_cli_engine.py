@@ -222,6 +222,21 @@ def test_a_family_without_a_decoder(dtype: str | None, tmp_path: Path) -> None:
 
 
 @needs_library
+def test_nothing_is_called_int8_without_a_decoder(tmp_path: Path) -> None:
+    """The note about the comparison, and what is reported about it."""
+    source = DATA / "sense_voice_small"
+    folder = funasr_cli.convert(source, tmp_path / "models/sense", verify="off").folder
+    first = invoke("transcribe", "-m", folder, PATHS[0])
+    assert "with float32 on a few clips" in first.stderr
+    home = {"FUNASR_HOME": str(tmp_path)}
+    shown = json.loads(invoke("info", "--json", env=home).stdout)["compared with float32"]["sense"]
+    converted = invoke("convert", source, tmp_path / "again")
+    assert "as with float32" in converted.stderr
+    for text in (first.stderr, shown.replace("int8.safetensors", ""), converted.stderr):
+        assert "int8" not in text
+
+
+@needs_library
 def test_measurements_of_several_families_with_a_default_engine(tmp_path: Path) -> None:
     folder = convert(DATA / "sense_voice_small", tmp_path / "m").folder
     result = invoke(

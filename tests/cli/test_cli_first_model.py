@@ -19,6 +19,7 @@ from support.expected import lines_of
 from support.hub_client import IMPATIENT, UNSET, surroundings
 from support.hub_server import LARGE, Hub, serving
 from support.layouts import write_mlx_audio, write_transformers
+from support.native import LIBRARY
 from support.running import COMMAND, PYTHON, Result, environment, funasr, invoke
 from support.sense_voice import write_sense_voice
 from support.small import MakeCheckpoint
@@ -29,6 +30,7 @@ from funasr_cli.cli import first_model
 from funasr_cli.compute.backend import mx
 from funasr_cli.hubs.find import ALIASES, DEFAULT_DOWNLOAD, converted_models, find_model
 from funasr_cli.hubs.huggingface import ADDRESS
+from funasr_cli.native.library import BFLOAT16, FLOAT32
 
 NANO = DEFAULT_DOWNLOAD.hub_id
 SENSE_VOICE = ALIASES["sensevoice"]
@@ -269,6 +271,25 @@ def test_what_mlx_can_use_is_not_converted(
     assert hub.requests == count
 
 
+def test_the_question_names_all_that_is_written(
+    run: Run, hub: Hub, short_wav: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packed weights, too, where the native engine will keep them."""
+    asked(monkeypatch, *[False] * 9)
+    monkeypatch.setattr("funasr_cli.families.native.encoder_type", lambda: BFLOAT16)
+    for options, model, packed in (
+        ((), "3.4 GB", "1.1 GB"), (("--dtype", "int8"), "3.4 GB", "1.1 GB"), (("--engine", "mlx"), "3.4 GB", None),
+        (("--dtype", "float32"), "3.4 GB", None), (("--model", "whisper-base"), "436 MB", None),
+    ):  # fmt: skip
+        said = run("--device", "cpu", *options, short_wav).stderr
+        assert model in said
+        assert ("1.1 GB" in said) == bool(packed and LIBRARY)
+    monkeypatch.setattr("funasr_cli.families.native.encoder_type", lambda: FLOAT32)
+    assert ("1.6 GB" in run("--device", "cpu", short_wav).stderr) == bool(LIBRARY)
+    monkeypatch.setenv("FUNASR_NATIVE", "0")
+    assert "1.6 GB" not in run("--device", "cpu", short_wav).stderr
+
+
 def test_short_names(run: Run, hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch, short_wav: Path) -> None:
     """`nano` is fetched in the layout that needs no torch; for the other layout, a line names it."""
     questions = asked(monkeypatch, *[False] * 4)
@@ -459,6 +480,7 @@ def test_inputs_that_cannot_be_opened(
     (tmp_path / "text.wav").write_text("no audio")
     result = run(*yes, tmp_path / "missing.wav", tmp_path / "text.wav")
     assert (result.exit_code, result.stdout, len(result.errors)) == (1, "", 2)
+    assert result.stderr.splitlines()[-1] == "2 of 2 inputs failed"
     assert result.errors[0] == ("audio-missing", f"{tmp_path / 'missing.wav'}: no such file")
     assert (hub.requests, questions) == (0, [])
 
@@ -487,6 +509,16 @@ CONFLICTS: list[tuple[tuple[str, ...], int, str]] = [
     (("--lang", "bg"), 2, "choose from zh (Chinese), en (English), ja (Japanese), or auto"),
     (("--model", "owner/model", "--lang", "klingon"), 2, "zh, en, yue"),
     (("--tags", "emoji"), 2, "--tags emoji"),
+    (("--model", "whisper-base", "--tags", "emoji"), 2, "--tags emoji"),
+    (("--model", "whisper-base.en", "--lang", "de"), 2, "choose from en (English)"),
+    (("--model", "openai/whisper-tiny.en", "--translate"), 2, "--translate"),
+    (("--model", "whisper-turbo", "--translate"), 2, "--translate"),
+    (("--model", "whisper-large-v2", "--lang", "yue"), 2, "Whisper large-v2"),
+    (("--model", "whisper-base", "--max-segment", "60"), 2, "up to 30 s"),
+    (("--model", "whisper-base", "--engine", "native"), 2, "--engine native"),
+    (("--model", "openai/whisper-tiny", "--dtype", "int8"), 2, "--dtype int8"),
+    (("--dtype", "int8", "--engine", "mlx"), 2, "--dtype int8"),
+    (("--model", "owner/model", "--dtype", "bfloat16", "--engine", "native"), 2, "bfloat16"),
     (("--clip", "100-200"), 1, "100.0 s"),
 ]
 
@@ -497,6 +529,24 @@ def test_options_that_cannot_work(
 ) -> None:
     run("--yes", *options, short_wav).assert_fails(exit_code, value)
     assert hub.requests == 0
+
+
+@pytest.mark.parametrize("option", [("--engine", "native"), ("--dtype", "int8")])
+@pytest.mark.parametrize("model", [(), ("--model", "owner/model")])
+def test_an_engine_that_is_missing(
+    run: Run, hub: Hub, short_wav: Path, monkeypatch: pytest.MonkeyPatch, model: tuple[str, ...],
+    option: tuple[str, ...],
+) -> None:  # fmt: skip
+    """A default from a variable is no reason to refuse."""
+    monkeypatch.setenv("FUNASR_NATIVE", "0")
+    run("--yes", *model, *option, "--device", "cpu", short_wav).assert_error(
+        5, "package-missing", " ".join(option)
+    )
+    assert hub.requests == 0
+    name, value = option
+    monkeypatch.setenv(f"FUNASR_{name[2:].upper()}", value)
+    asked(monkeypatch, False)
+    run(*model, "--device", "cpu", short_wav).assert_error(3, "model-missing")
 
 
 @pytest.mark.skipif(mx.is_available(mx.Device(mx.gpu)), reason="there is a GPU")

@@ -118,7 +118,16 @@ def test_a_library_of_other_sources(source: str, tmp_path: Path, monkeypatch: py
         load(stale)
     monkeypatch.setattr(library, "_loaded", lambda: load(stale))
     assert "other sources" in str(library.why_missing())
+    assert "this package again" in str(library.remedy())
     assert library.library() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it exists for Linux only")
+def test_a_library_that_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling it again would not help."""
+    monkeypatch.setenv("FUNASR_NATIVE", "0")
+    assert "FUNASR_NATIVE=0" in str(library.why_missing())
+    assert library.remedy() == "unset FUNASR_NATIVE"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it exists for Linux only")
@@ -128,6 +137,7 @@ def test_why_it_was_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(library, "LOG", tmp_path / "build.log")
     assert "not compiled" in str(library.why_missing())
     assert "build.log" not in str(library.why_missing())
+    assert "C compiler" in str(library.remedy())
     monkeypatch.setenv("CC", "no-such-compiler")
     assert "no C compiler" in str(build.build(tmp_path))
     assert "no C compiler" in (tmp_path / "build.log").read_text()
@@ -228,7 +238,8 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(("machine", "part"), [("x86_64", "AVX2"), ("aarch64", "asimddp"), ("riscv64", "riscv64")])
 def test_a_cpu_that_it_is_slow_on(machine: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "LIBRARY", Path(__file__))
-    monkeypatch.setattr(library, "_loaded", lambda: None)
+    monkeypatch.setattr(library, "_loaded", lambda: True)
     monkeypatch.setattr(library, "instruction_sets", lambda _: (library.SLOWEST,))
     monkeypatch.setattr("platform.machine", lambda: machine)
     assert part in str(library.why_missing())
+    assert library.remedy() is None

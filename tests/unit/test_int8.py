@@ -134,7 +134,7 @@ def test_info_shows_what_is_kept(
     convert(make_checkpoint(), tmp_path / "models/other")
 
     def shown() -> dict[str, str]:
-        return json.loads(invoke("info", "--json").stdout)["int8 on a CPU"]
+        return json.loads(invoke("info", "--json").stdout)["compared with float32"]
 
     assert shown().keys() == {"mine", "demo"}
     assert "3 clips" in shown()["demo"]

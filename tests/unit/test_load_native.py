@@ -19,12 +19,16 @@ from support.native import LIBRARY, WITHOUT
 from support.small import NATIVE, MakeCheckpoint, convert, edit_json
 
 from funasr_cli import demo
+from funasr_cli.benchmarks.synthetic import RELEASE
+from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.tensors import Tensor
 from funasr_cli.compute.backend import mx
-from funasr_cli.families import native
+from funasr_cli.families import native, registry
+from funasr_cli.families.converted import read_config
 from funasr_cli.families.load import load_model
 from funasr_cli.families.native import Affine, Stored, rounded
 from funasr_cli.families.open import open_model
+from funasr_cli.families.sense_voice.config import SenseVoiceConfig
 from funasr_cli.native import library as native_library
 from funasr_cli.native.decoder import SLOTS, NativeDecoder
 from funasr_cli.native.library import BFLOAT16, FLOAT32, INT8, Packed
@@ -402,3 +406,23 @@ def test_networks_of_any_width(width: int, make_checkpoint: MakeCheckpoint, tmp_
     ours, theirs = (trace(load_model(folder, "float32", engine), PATHS[0]) for engine in ("native", "mlx"))
     for name, values in theirs.stages.items():
         np.testing.assert_allclose(ours.stages[name], values, atol=1e-3 * np.abs(values).max(), err_msg=name)
+
+
+@needs_library
+@pytest.mark.parametrize("encoder", [BFLOAT16, FLOAT32])
+def test_the_stated_size_of_packed_matrices(encoder: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a download, it is known from a count; it is about that of the model's matrices."""
+    monkeypatch.setattr(native, "encoder_type", lambda: encoder)
+    monkeypatch.setattr(native, "on_accelerator", lambda: False)
+    sense = read_config(demo.MODEL).config.frontend, RELEASE.encoder, 25055, 0
+    for alias, config in (("nano", RELEASE), ("mlt-nano", RELEASE), ("sensevoice", SenseVoiceConfig(*sense))):
+        family = registry.of_config(config)
+        shapes = model_shapes(family.network(config)).items()
+        source: Any = SimpleNamespace(
+            config=config,
+            tensors={name: SimpleNamespace(shape=shape) for name, shape in shapes},
+            quantized=dict,
+        )
+        exact = native.kept_bytes(source, family, quantized=False)
+        assert native.stated_kept_bytes(registry.downloads()[alias]) == pytest.approx(exact, rel=0.01)
+    assert native.stated_kept_bytes(registry.downloads()["whisper-base"]) == 0

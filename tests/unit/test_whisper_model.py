@@ -11,9 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.errors import refused
+from support.real_data import real_part
 from support.whisper import random_tensors, write_mlx
 from support.whisper_rows import CLIPS, load_whisper
 
+from funasr_cli.families import registry
+from funasr_cli.families.open import open_checkpoint
 from funasr_cli.families.whisper.config import capabilities, usual_heads
 from funasr_cli.families.whisper.model import WhisperModel
 from funasr_cli.languages import WHISPER_TOKEN_OF
@@ -116,3 +119,19 @@ def test_the_model_itself(shared_whisper: WhisperModel) -> None:
     assert shared_whisper.prompt(TranscribeOptions()) is None
     with refused("audio-too-short"):
         shared_whisper.encode(np.zeros(0, np.float32))
+
+
+def test_what_is_known_of_a_size_before_its_download() -> None:
+    """Languages, translation and longest segments; for base, compared with the true model."""
+    known = {alias: download for alias, download in registry.downloads().items() if alias.startswith("whisper-")}
+    able = {alias.removeprefix("whisper-"): download.capabilities for alias, download in known.items()}
+    assert all(download.longest_segment_s == WhisperModel.longest_segment_s for download in known.values())
+    counts = {size: len(each.languages) for size, each in able.items() if each}
+    assert {size for size, count in counts.items() if count == 100} == {"large-v3", "large-v3-turbo", "turbo"}
+    assert {size for size, count in counts.items() if count == 1} == {size for size in able if ".en" in size}
+    assert set(counts.values()) == {1, 99, 100}
+    assert {size for size, each in able.items() if each and not each.translation} == {
+        "turbo", "large-v3-turbo", "tiny.en", "base.en", "small.en", "medium.en",
+    }  # fmt: skip
+    base = open_checkpoint(real_part("weights/whisper-base-hf"), "openai/whisper-base").config
+    assert able["base"] == capabilities(base)

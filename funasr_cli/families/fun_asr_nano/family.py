@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from funasr_cli.families.fun_asr_nano.upstream import MODEL, upstream_options
 from funasr_cli.languages import MLT_LANGUAGES, NANO_LANGUAGES, resolve_language
 from funasr_cli.native.decoder import NativeDecoder
 from funasr_cli.native.networks import NativeAdaptor, NativeCTCHead, NativeSANM
+from funasr_cli.options import MAX_SEGMENT_S
 from funasr_cli.vocabulary import MARKS
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ CTC_ON_MODELSCOPE = "convert Fun-ASR-Nano-2512 with --hub ms: that copy has a CT
 ALIGN_HINT = "get word times from another model with --align-with sensevoice"
 ALIASES = {"nano": "FunAudioLLM/Fun-ASR-Nano-2512", "mlt-nano": "FunAudioLLM/Fun-ASR-MLT-Nano-2512"}
 CONVERTED_BYTES = 1_671_000_000  # 829.8 M values in bfloat16, and 11 MB of tokenizer
+PACKED_VALUES = 596_000_000, 233_000_000  # of 829.8 M: the rest are not matrices
 PICKLE_BYTES = 2_000_000_000  # of model.pt, which also has the decoder's head
 TOP_FILES = (*transformers.FEATURES_FILES, files.CTC_VOCABULARY_FILE, "chat_template.jinja")
 
@@ -75,12 +78,15 @@ def _capabilities(languages: tuple[str, ...], *, has_ctc: bool) -> Capabilities:
 def _downloads() -> dict[str, Download]:
     """Return what is fetched for each name. No repository on Hugging Face has a CTC branch."""
     nano, mlt_nano = (_capabilities(languages, has_ctc=False) for languages in (NANO_LANGUAGES, MLT_LANGUAGES))
+    of_nano, of_mlt_nano = (
+        partial(Download, name, packed_values=PACKED_VALUES, longest_segment_s=MAX_SEGMENT_S, capabilities=able)
+        for name, able in (("Fun-ASR-Nano", nano), ("Fun-ASR-MLT-Nano", mlt_nano))
+    )
     pickled = PICKLE_BYTES, CONVERTED_BYTES, ("torch",)
-    in_safetensors = f"{ALIASES['nano']}-hf", CONVERTED_BYTES, CONVERTED_BYTES
     return {
-        "nano": Download("Fun-ASR-Nano", *in_safetensors, capabilities=nano),
-        ALIASES["nano"]: Download("Fun-ASR-Nano", ALIASES["nano"], *pickled, capabilities=nano),
-        "mlt-nano": Download("Fun-ASR-MLT-Nano", ALIASES["mlt-nano"], *pickled, capabilities=mlt_nano),
+        "nano": of_nano(f"{ALIASES['nano']}-hf", CONVERTED_BYTES, CONVERTED_BYTES),
+        ALIASES["nano"]: of_nano(ALIASES["nano"], *pickled),
+        "mlt-nano": of_mlt_nano(ALIASES["mlt-nano"], *pickled),
     }
 
 

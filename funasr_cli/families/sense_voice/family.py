@@ -15,6 +15,7 @@ from funasr_cli.families.sense_voice.config import CAPABILITIES, REQUIRED_TAGS, 
 from funasr_cli.families.sense_voice.layout_funasr import MODEL, RULES, open_funasr
 from funasr_cli.families.sense_voice.network import SenseVoice
 from funasr_cli.native.networks import NativeCTCHead, NativeSANM
+from funasr_cli.options import MAX_SEGMENT_S
 
 if TYPE_CHECKING:
     from funasr_cli.speech_model import SpeechModel
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 HUB_ID = "FunAudioLLM/SenseVoiceSmall"
 # 234 M values: in float32, and converted to bfloat16. Hugging Face has the vocabulary only for SentencePiece.
 DOWNLOAD = Download(
-    "SenseVoiceSmall", HUB_ID, 937_000_000, 469_000_000, ("torch", "sentencepiece"), capabilities=CAPABILITIES
-)
+    "SenseVoiceSmall", HUB_ID, 937_000_000, 469_000_000, ("torch", "sentencepiece"), CAPABILITIES, MAX_SEGMENT_S,
+    (0, 233_000_000),
+)  # fmt: skip
 WHY_NOT_4_BITS = "4 bits raise its error rate by a tenth"  # transcribe.cpp's model card, LibriSpeech test-clean
 
 

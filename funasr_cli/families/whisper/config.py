@@ -83,9 +83,14 @@ def usual_heads(encoder: WhisperEncoderConfig, decoder: WhisperDecoderConfig, na
 
 def capabilities(config: WhisperConfig) -> Capabilities:
     """Return what a model with this configuration can do."""
+    return capabilities_of(config.languages, translates=config.translates)
+
+
+def capabilities_of(languages: tuple[str, ...], *, translates: bool) -> Capabilities:
+    """Return what a model with these languages can do. A single language means an English model."""
     instead = "leave it out, or use a larger multilingual model, such as whisper-small; turbo cannot translate"
     return Capabilities(
-        languages=config.languages,
+        languages=languages,
         hotwords=True,
         previous_text=True,
         context_text=True,
@@ -96,7 +101,7 @@ def capabilities(config: WhisperConfig) -> Capabilities:
         partial_text=True,
         word_times=True,
         confidence=True,
-        language_found=config.multilingual,
-        translation=config.translates,
+        language_found=len(languages) > 1,
+        translation=translates,
         hints={"translation": instead, "alignment": CTC_INSTEAD, "drafts": "leave it out: Whisper has no drafts"},
     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from funasr_cli.capabilities import Capabilities
 from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints import funasr
 from funasr_cli.checkpoints.checkpoint import Checkpoint
@@ -12,9 +13,10 @@ from funasr_cli.checkpoints.shards import PICKLE
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in
 from funasr_cli.families.family import Download, Family, Layout, LoadedModel
 from funasr_cli.families.whisper import layouts
-from funasr_cli.families.whisper.config import WhisperConfig, capabilities, misfits
+from funasr_cli.families.whisper.config import TOKEN_OF, WhisperConfig, capabilities, capabilities_of, misfits
 from funasr_cli.families.whisper.network import Whisper
 from funasr_cli.families.whisper.tokens import TOKENS_FILE, read_vocabulary
+from funasr_cli.features.log_mel import WINDOW_S
 from funasr_cli.options import ENCODER_BITS
 
 if TYPE_CHECKING:
@@ -46,9 +48,20 @@ def _downloads() -> dict[str, Download]:
     found = {}
     for alias, hub_id in ALIASES.items():
         fetched_mb, converted_mb = SIZES[hub_id.removeprefix("openai/whisper-")]
-        name = f"Whisper {alias.removeprefix('whisper-')}"
-        found[alias] = Download(name, hub_id, fetched_mb * 10**6, converted_mb * 10**6)
+        size = alias.removeprefix("whisper-")
+        found[alias] = Download(
+            f"Whisper {size}", hub_id, fetched_mb * 10**6, converted_mb * 10**6,
+            capabilities=_capabilities(size), longest_segment_s=float(WINDOW_S),
+        )  # fmt: skip
     return found
+
+
+def _capabilities(size: str) -> Capabilities:
+    """Return what the model of a size can do; Cantonese came with large-v3."""
+    every = tuple(TOKEN_OF)
+    newest = size in ("large-v3", "large-v3-turbo", "turbo")
+    languages = ("en",) if size.endswith(".en") else every if newest else every[:-1]
+    return capabilities_of(languages, translates=len(languages) > 1 and not size.endswith("turbo"))
 
 
 def _readme(config: WhisperConfig) -> Iterator[str]:
