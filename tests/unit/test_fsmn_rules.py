@@ -1,4 +1,4 @@
-"""The rules of FSMN-VAD on made-up probabilities. parity/test_fsmn_vad.py compares them with FunASR's."""
+"""The rules of FSMN-VAD on made-up probabilities. parity/test_fsmn_vad_parity.py compares them with FunASR's."""
 
 from __future__ import annotations
 
