@@ -253,6 +253,7 @@ class Transcript:
         level_dbfs: level of the loudest moment relative to full scale; None if there is no sound.
         engine: what computed the model, and in which arithmetic: "mlx" with the number type and the device, or
             "native" with the number types and the instruction set.
+        vad_model: what detected speech, one of `options.VAD_MODELS`; None without detection.
     """
 
     source: str
@@ -270,6 +271,7 @@ class Transcript:
     aligned_by: str | None = None  # the model that measured the word times, if it is another one (`align_with`)
     engine: str = ""
     punctuated_by: str | None = None  # the model that inserted punctuation, if there was one (`punctuation`)
+    vad_model: str | None = None
 
     @property
     def text(self) -> str:

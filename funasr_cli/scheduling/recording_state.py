@@ -115,6 +115,7 @@ class RecordingState:
             duration_s=self.end.read_s + self.end.unread_s,
             model=model.name,
             engine=model.engine,
+            vad_model=options.vad_model if options.vad else None,
             language=resolve_language(options.language, model.capabilities.languages),
             segments=tuple(self._finished),
             timings=Timings(

@@ -50,7 +50,9 @@ def test_a_recording_of_many_sentences(joined: Path) -> None:
 )  # fmt: skip
 def test_options_that_move_the_cuts(joined: Path, arguments: tuple[str, ...], options: dict) -> None:
     result = invoke("transcribe", "-m", "demo", joined, "-f", "json", *arguments)
-    cut = [(segment["start_s"], segment["end_s"]) for segment in json.loads(result.stdout)["segments"]]
+    found = json.loads(result.stdout)
+    assert found["vad_model"] == (options.get("vad_model", "silero") if options.get("vad", True) else None)
+    cut = [(segment["start_s"], segment["end_s"]) for segment in found["segments"]]
     wanted, default = (
         [
             (round(one.start_s, 6), round(one.end_s, 6))

@@ -1,4 +1,4 @@
-"""FSMN-VAD alone, and the segments that are cut by it. parity/test_fsmn_vad.py compares it with FunASR's."""
+"""FSMN-VAD alone, and the segments that are cut by it. test_fsmn_vad_parity.py compares it with FunASR's."""
 
 from __future__ import annotations
 

@@ -13,10 +13,11 @@ from funasr_cli.checkpoints.shards import PICKLE
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in
 from funasr_cli.families.family import Download, Family, Layout, LoadedModel
 from funasr_cli.families.whisper import layouts
-from funasr_cli.families.whisper.config import TOKEN_OF, WhisperConfig, capabilities, capabilities_of, misfits
+from funasr_cli.families.whisper.config import WhisperConfig, capabilities, capabilities_of, misfits
 from funasr_cli.families.whisper.network import Whisper
 from funasr_cli.families.whisper.tokens import TOKENS_FILE, read_vocabulary
 from funasr_cli.features.log_mel import WINDOW_S
+from funasr_cli.languages import WHISPER_TOKEN_OF
 from funasr_cli.options import ENCODER_BITS
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _downloads() -> dict[str, Download]:
 
 def _capabilities(size: str) -> Capabilities:
     """Return what the model of a size can do; Cantonese came with large-v3."""
-    every = tuple(TOKEN_OF)
+    every = tuple(WHISPER_TOKEN_OF)
     newest = size in ("large-v3", "large-v3-turbo", "turbo")
     languages = ("en",) if size.endswith(".en") else every if newest else every[:-1]
     return capabilities_of(languages, translates=len(languages) > 1 and not size.endswith("turbo"))
