@@ -18,6 +18,7 @@ from funasr_cli.capabilities import (
 )
 from funasr_cli.compute.memory import FREED_BUFFERS, clear_streams_with_thread
 from funasr_cli.errors import AudioError, UsageError
+from funasr_cli.languages import resolve_language
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.punctuation_model import PunctuationModel
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, SegmentFinished
@@ -216,7 +217,8 @@ class Recognizer:
         model = self._punctuation
         if model is None or self._punctuation_problem(options):
             return Stages()
-        return Stages([lambda: Punctuation(model)])
+        language = resolve_language(options.language, self.capabilities.languages)
+        return Stages([lambda: Punctuation(model, language)])
 
     def _punctuation_problem(self, options: TranscribeOptions) -> UsageError | None:
         if not (model := self._punctuation):

@@ -39,7 +39,9 @@ from funasr_cli.hubs.repository import CheckpointFolder
 from funasr_cli.options import DEFAULT_HUB, FULL, OFF, ConvertOptions, Hub
 from funasr_cli.paths import require_space
 
-TABLE_DTYPES = {"bfloat16": "float16"}  # types of a family's `tables`, by that of the other tensors
+# Types of a family's `tables`, by that of the other tensors. Values of a table are small, so float16 represents
+# them more precisely than bfloat16, and NumPy reads it.
+TABLE_DTYPES = {"bfloat16": "float16"}
 UNVERIFIED = ConvertOptions(verify=OFF)  # for a model that is fetched and used at once
 
 
@@ -177,7 +179,9 @@ def _convert(
     with new_folder(out, replace=replace) as folder:
         origin = _origin(checkpoint, found)
         kept = kept_bytes(checkpoint, family, quantized=bool(chosen)) if options.verify != OFF else 0
-        sha256 = _write_weights(folder, checkpoint, options.dtype, chosen, origin, progress, room=kept)
+        table = TABLE_DTYPES.get(options.dtype, options.dtype)
+        types = {name: table if name in family.tables else options.dtype for name in checkpoint.tensors}
+        sha256 = _write_weights(folder, checkpoint, types, chosen, origin, progress, room=kept)
         origin["sha256"] = _hash_source(checkpoint.weights, progress)
         model = ModelFile(checkpoint.config, options.dtype, quantize.summarise(chosen, family.parts), origin)
         for file, path in checkpoint.files.items():
@@ -258,7 +262,7 @@ def _hash_source(weights: tuple[Path, ...], progress: Progress) -> str:
 def _write_weights(
     folder: Path,
     checkpoint: Checkpoint,
-    dtype: str,
+    types: Mapping[str, str],
     chosen: Mapping[str, Groups],
     origin: Mapping[str, str | None],
     progress: Progress,
@@ -270,13 +274,10 @@ def _write_weights(
     """
     tensors = checkpoint.tensors
     shapes = stored_shapes({name: tensor.shape for name, tensor in tensors.items()}, chosen)
-    # A lookup table has small values, which float16 represents more precisely than bfloat16, and NumPy reads it.
-    tables = registry.of_config(checkpoint.config).tables
-    types = {name: TABLE_DTYPES.get(dtype, dtype) if name in tables else dtype for name in tensors}
-    specs = {
-        name: (PACKED if name.removesuffix(".weight") in chosen else types.get(name, dtype), shapes[name])
-        for name in shapes
-    }
+    # Scales and biases have the type of the matrix that they belong to.
+    stored = {name: types.get(name) or types[f"{name.rpartition('.')[0]}.weight"] for name in shapes}
+    stored |= {f"{module}.weight": PACKED for module in chosen}
+    specs = {name: (stored[name], shape) for name, shape in shapes.items()}
     total = sum(size_bytes(*spec) for spec in specs.values())
     needed = total + room + sum(path.stat().st_size for path in checkpoint.files.values())
     needed += sum(len(text.encode()) for text in checkpoint.texts.values())

@@ -7,7 +7,7 @@ the embedding table is not part of the computation: the caller looks its rows up
 
 from funasr_cli.compute.backend import mx, nn
 from funasr_cli.models.layers import embedding, linear
-from funasr_cli.models.sanm import SANMConfig, SANMStack
+from funasr_cli.models.sanm import PlainSANMEncoder, SANMConfig
 
 
 class CTTransformer(nn.Module):
@@ -16,7 +16,7 @@ class CTTransformer(nn.Module):
     def __init__(self, config: SANMConfig, entries: int, labels: int):
         super().__init__()
         self.embed = embedding(entries, config.input_dim)
-        self.encoder = SANMStack(config)
+        self.encoder = PlainSANMEncoder(config)
         self.decoder = linear(config.width, labels)
 
     def __call__(self, embedded: mx.array, lengths: mx.array | None = None) -> mx.array:

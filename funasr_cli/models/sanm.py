@@ -1,9 +1,9 @@
-"""SAN-M encoders: self-attention in parallel with a learned FIR memory (FSMN).
+"""SAN-M encoder: self-attention in parallel with a learned FIR memory (FSMN).
 
-Source: FunASR ``funasr/models/sense_voice/model.py`` (``SenseVoiceEncoderSmall``: `SANMEncoder`) and
-``funasr/models/sanm/encoder.py`` (``SANMEncoder``: `SANMStack`); Gao et al. 2020, "SAN-M: Memory Equipped
-Self-Attention for End-to-End Speech Recognition", section 2.2. What differs: there is no dropout, no streaming
-cache, and no ``concat_after`` or post-norm variant, which no released checkpoint uses.
+Source: FunASR ``funasr/models/sense_voice/model.py`` (``SenseVoiceEncoderSmall``) and
+``funasr/models/sanm/encoder.py`` (``SANMEncoder``); Gao et al. 2020, "SAN-M: Memory Equipped Self-Attention for
+End-to-End Speech Recognition", section 2.2. What differs: there is no dropout, no streaming cache, and no
+``concat_after`` or post-norm variant, which no released checkpoint uses.
 """
 
 import math
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from funasr_cli.compute.backend import mx, nn
 from funasr_cli.models.layers import FeedForward, length_mask, linear, normalise, self_attention
 
-LAYER_NORM_EPS = 1e-5  # PyTorch's default, which SenseVoice and Fun-ASR-Nano use
-SMALL_NORM_EPS = 1e-12  # of ``SANMEncoder`` upstream
+LAYER_NORM_EPS = 1e-5  # PyTorch's default, which upstream uses in `SANMEncoder`
+PLAIN_NORM_EPS = 1e-12  # in `PlainSANMEncoder`
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class SANMAttention(nn.Module):
 class SANMLayer(nn.Module):
     """Pre-norm layer. Attention has a residual connection only if the layer keeps the width."""
 
-    def __init__(self, input_dim: int, config: SANMConfig, eps: float = LAYER_NORM_EPS):
+    def __init__(self, input_dim: int, config: SANMConfig, eps: float):
         super().__init__()
         self.self_attn = SANMAttention(input_dim, config)
         self.feed_forward = FeedForward(config.width, config.ffn_dim)
@@ -107,23 +107,21 @@ class SANMLayer(nn.Module):
         return x + self.feed_forward(normalise(self.norm2, x))
 
 
-class SANMStack(nn.Module):
-    """The first half of the encoder: ``encoders0`` (1 layer), ``encoders``, ``after_norm``."""
+class SANMEncoder(nn.Module):
+    """The encoder: ``encoders0`` (1 layer), ``encoders``, ``after_norm``, ``tp_encoders``, ``tp_norm``."""
 
-    def __init__(self, config: SANMConfig, eps: float = SMALL_NORM_EPS):
+    eps, has_tp = LAYER_NORM_EPS, True
+
+    def __init__(self, config: SANMConfig):
         super().__init__()
-        self.encoders0 = [SANMLayer(config.input_dim, config, eps)]
-        self.encoders = [SANMLayer(config.width, config, eps) for _ in range(config.blocks - 1)]
-        self.after_norm = nn.LayerNorm(config.width, eps=eps)
+        self.encoders0 = [SANMLayer(config.input_dim, config, self.eps)]
+        self.encoders = [SANMLayer(config.width, config, self.eps) for _ in range(config.blocks - 1)]
+        if self.has_tp:
+            self.tp_encoders = [SANMLayer(config.width, config, self.eps) for _ in range(config.tp_blocks)]
+        self.after_norm = nn.LayerNorm(config.width, eps=self.eps)
+        if self.has_tp:
+            self.tp_norm = nn.LayerNorm(config.width, eps=self.eps)
         self._input_scale = math.sqrt(config.width)
-
-    def encode(self, features: mx.array, valid: mx.array | None) -> mx.array:
-        """Encode `features` (batch, frames, input_dim) where `valid`; return (batch, frames, width) float32."""
-        _, frames, input_dim = features.shape
-        x = features * self._input_scale + sinusoidal_positions(frames, input_dim)
-        for layer in self.encoders0 + self.encoders:
-            x = layer(x, valid)
-        return self.after_norm(x)
 
     def __call__(self, features: mx.array, lengths: mx.array | None = None) -> mx.array:
         """Encode `features` (batch, frames, input_dim) float32 as (batch, frames, width) float32.
@@ -131,26 +129,20 @@ class SANMStack(nn.Module):
         `lengths` (batch,) holds the number of valid frames in each right-padded row; None if no row is padded.
         Output beyond a row's length is meaningless.
         """
-        return self.encode(features, _valid(lengths, features))
-
-
-class SANMEncoder(SANMStack):
-    """The whole encoder: the stack, ``tp_encoders``, ``tp_norm``."""
-
-    def __init__(self, config: SANMConfig):
-        super().__init__(config, LAYER_NORM_EPS)
-        self.tp_encoders = [SANMLayer(config.width, config) for _ in range(config.tp_blocks)]
-        self.tp_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
-
-    def __call__(self, features: mx.array, lengths: mx.array | None = None) -> mx.array:
-        """Encode as `SANMStack` does."""
-        valid = _valid(lengths, features)
-        x = self.encode(features, valid)
+        _, frames, input_dim = features.shape
+        valid = None if lengths is None else length_mask(lengths, frames)  # (batch, frames)
+        x = features * self._input_scale + sinusoidal_positions(frames, input_dim)
+        for layer in self.encoders0 + self.encoders:
+            x = layer(x, valid)
+        x = self.after_norm(x)
+        if not self.has_tp:
+            return x
         for layer in self.tp_encoders:
             x = layer(x, valid)
         return self.tp_norm(x)
 
 
-def _valid(lengths: mx.array | None, features: mx.array) -> mx.array | None:
-    """Mark the valid frames, (batch, frames) bool; None if all are."""
-    return None if lengths is None else length_mask(lengths, features.shape[1])
+class PlainSANMEncoder(SANMEncoder):
+    """The encoder of CT-Transformer, which ends with ``after_norm`` and whose norms have a smaller epsilon."""
+
+    eps, has_tp = PLAIN_NORM_EPS, False

@@ -19,12 +19,13 @@ Part = TypeVar("Part", Word, Score, TimedText)
 
 
 class Punctuation:
-    """The stage. A segment in a detected language that the model does not know stays as it is, and ends a text."""
+    """The stage. A segment in a language that the model does not know stays as it is, and ends a text."""
 
     option = f"--punctuation {NO_PUNCTUATION}"
 
-    def __init__(self, model: PunctuationModel):
-        self.name = model.name
+    def __init__(self, model: PunctuationModel, language: str | None = None):
+        """Take the model, and the language that was asked for; None takes the one that each segment states."""
+        self.name, self._language = model.name, language
         self._languages, self._text = model.languages, model.start()
         self._held: deque[Segment] = deque()
         self._changed: list[tuple[Segment, Segment]] = []  # before and after, of all segments in order
@@ -45,7 +46,8 @@ class Punctuation:
 
     def _take(self, segment: Segment) -> Iterator[Segment]:
         """Take the next segment, and yield those that are final now."""
-        if segment.language and segment.language not in self._languages:
+        language = self._language or segment.language
+        if language and language not in self._languages:
             yield from self._end()
             self._changed.append((segment, segment))
             yield segment

@@ -14,6 +14,7 @@ from support.parity.live import run_reference
 from support.punctuation import CHARACTERS, CHINESE_WORDS, WORDS, PunctuationSpec, write_punctuation
 from support.small import convert, once
 
+from funasr_cli.compute.backend import nn
 from funasr_cli.families.ct_punc.model import CTPunctuation
 from funasr_cli.families.ct_punc.text import Pieces, Token
 from funasr_cli.families.load import load_punctuation
@@ -113,6 +114,12 @@ def test_logits(reference: Reference) -> None:
         assert alone.shape == wanted.shape
         np.testing.assert_allclose(alone, wanted, rtol=0, atol=2e-5)
         np.testing.assert_allclose(in_batch, alone, rtol=0, atol=1e-5)
+
+
+def test_constants(reference: Reference) -> None:
+    norms = [module for module in reference.model.network.modules() if isinstance(module, nn.LayerNorm)]
+    assert len(norms) > 4
+    assert sorted({norm.eps for norm in norms}) == reference.answers[0]["eps"]
 
 
 def test_labels(reference: Reference) -> None:

@@ -155,6 +155,10 @@ def test_another_language_stays_as_it_is() -> None:
     assert found[0].text == model.punctuate(["今天天气"])[0]
     assert (found[1], found[4]) == (segments[1], segments[4])
     assert found[2].text + found[3].text == model.punctuate(["今天天气" * 2])[0]
+    stages = Stages([lambda: Punctuation(model, "zh")])
+    *_, last = [later for event in events_of(segments) for later in stages(event)]
+    assert isinstance(last, Finished)
+    assert last.transcript.text == model.punctuate(["今天天气" * 5])[0], "the language was asked for"
 
 
 def test_recordings_have_their_own_text() -> None:
@@ -236,6 +240,15 @@ def test_a_model_without_work(able: dict[str, Any], options: dict[str, Any], cod
         transcribed(capabilities, **options)
     transcript = transcribed(capabilities, must=False, **options)
     assert (transcript.text, transcript.punctuated_by) == (UNMARKED.text, None)
+
+
+def test_the_language_that_was_asked_for_counts() -> None:
+    """Otherwise, the detected one."""
+    model: Any = SpeakingModel(capabilities=Capabilities(("zh",)), result=replace(UNMARKED, language="ja"))
+    recognizer = Recognizer(model, punctuate_with=MODEL)
+    for language, text in (("zh", MARKED), ("Chinese", MARKED), (None, UNMARKED.text), ("auto", UNMARKED.text)):
+        found = recognizer.transcribe(AUDIO, sample_rate_hz=16000, vad=False, language=language)
+        assert found.text == text
 
 
 def test_marks_only_with_itn() -> None:

@@ -2,8 +2,9 @@
 
 Runs in the environment of the reference, without this package. A job is a JSON list of {"checkpoint": folder,
 "texts": [...], "rows": [[token, ...], ...]}. OUT.json receives for each checkpoint and text {"ids", "text",
-"tokens", "margin"}: the label after each token, the text as FunASR writes it, its tokens, and the smallest
-difference between the two highest logits of any token that it read. OUT.npz receives the logits of each row of
+"tokens", "margin", "eps"}: the label after each token, the text as FunASR writes it, its tokens, and the smallest
+difference between the two highest logits of any token that it read; and "eps": the constants of all layer norms,
+which change these results too little to be noticed. OUT.npz receives the logits of each row of
 tokens, read as a whole, as "{checkpoint's number}/{row}".
 """
 
@@ -40,13 +41,14 @@ def answers(checkpoint: str, texts: list[str], rows: list[list[str]]) -> tuple[l
 
     logits = [forward(torch.tensor([encode(list(row))]), torch.tensor([len(row)]))[0][0].numpy() for row in rows]
     auto.model.punc_forward = recorded
+    eps = sorted({module.eps for module in auto.model.modules() if isinstance(module, torch.nn.LayerNorm)})
     found = []
     for text in texts:
         margins.clear()
         [answer] = auto.generate(input=text)
         tokens = split_words(text, jieba_usr_dict=auto.model.jieba_usr_dict)
         ids = answer["punc_array"].tolist()
-        found.append({"ids": ids, "text": answer["text"], "tokens": tokens, "margin": min(margins)})
+        found.append({"ids": ids, "text": answer["text"], "tokens": tokens, "margin": min(margins), "eps": eps})
     return found, logits
 
 
