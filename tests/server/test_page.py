@@ -192,6 +192,9 @@ def test_several_dropped_recordings_and_one_that_is_none(page: Browser, tmp_path
     assert "notes.txt" in page.text('.entry[data-state="failed"]')
     page.one(".again-button").click()
     page.until(lambda: page.all('.entry[data-state="failed"]'))
+    page.click('.entry[data-state="failed"] .open')
+    page.click("#retry")
+    page.until(lambda: page.all('.entry[data-state="failed"]'))
     for entry, text in zip(reversed(page.all('.entry[data-state="done"]')), TEXTS, strict=False):
         entry.find_element("css selector", ".open").click()
         page.until(lambda text=text: paragraphs(page) == [text])  # type: ignore[misc]
