@@ -18,9 +18,9 @@ from funasr_cli.languages import AUTO
 from funasr_cli.options import DEFAULTS, MIN_PAUSES_S, VAD_MODELS, TranscribeOptions
 from funasr_cli.server.problems import invalid
 
-FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json", "full_json")
-JSON, TEXT, SRT, VTT, VERBOSE, DIARIZED, FULL = FORMATS
-STREAMED = (JSON, TEXT, DIARIZED, FULL)
+JSON, TEXT, SRT, VTT, VERBOSE, DIARIZED = FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json")
+STREAMED = (JSON, TEXT, DIARIZED)
+FULL = "full_json"  # not one of OpenAI's; also streamed
 GRANULARITIES = WORD, SEGMENT = ("word", "segment")
 OWN = (
     "file", "model", "language", "languages", "keywords", "hotwords", "context", "prompt", "response_format",
@@ -46,7 +46,7 @@ class Wanted:
 
     Attributes:
         model: name; None for the default.
-        format: one of `FORMATS`.
+        format: one of `FORMATS`, or `FULL`.
         stream: whether to send events.
         options: as asked for.
         spelled: fields of the request, by field of `TranscribeOptions`, for messages.
@@ -217,10 +217,13 @@ def wanted(given: Sequence[tuple[str, Any]], model: str | None = None, *, transl
             raise invalid(
                 name, f"{name!r} is not supported: there is no recognition of speakers", "unsupported_value"
             )
-    format, stream = fields.choice("response_format", FORMATS, JSON), fields.truth("stream", default=False)
-    if stream and format not in STREAMED:
+    format, stream = (
+        fields.choice("response_format", (*FORMATS, FULL), JSON),
+        fields.truth("stream", default=False),
+    )
+    if stream and format not in (*STREAMED, FULL):
         raise invalid(
-            "stream", f"'stream' works with {', '.join(STREAMED)}, not with {format}", "unsupported_value"
+            "stream", f"'stream' works with {', '.join((*STREAMED, FULL))}, not with {format}", "unsupported_value"
         )
     granularities = fields.texts("timestamp_granularities")
     if unknown := set(granularities) - set(GRANULARITIES):

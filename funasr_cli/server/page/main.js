@@ -55,9 +55,7 @@ function rowOf(entry) {
   const node = element("li", { className: "entry" }, button, remove, again);
   button.addEventListener("click", () => show(entry));
   remove.addEventListener("click", () => forget(entry));
-  again.addEventListener("click", async () => {
-    if (!(await recordings.again(entry, fields()))) say("The recording is not here any more. Choose it again.");
-  });
+  again.addEventListener("click", () => retry(entry));
   const row = { node, state, progress, button, again };
   rows.set(entry, row);
   return row;
@@ -77,11 +75,13 @@ function stateOf(entry) {
     waiting: "Waiting",
     uploading: `Uploading, ${Math.round(100 * (entry.share ?? 0))} %`,
     transcribing: end_s ? `Transcribing, ${clock(end_s)} so far` : "Transcribing",
-    done: entry.transcript && [
-      length(entry.transcript.duration_s),
-      new Date(entry.created).toLocaleString([], { dateStyle: "medium", timeStyle: "short" }),
-      ...(entry.transcript.complete ? [] : ["not complete"]),
-    ].join(" · "),
+    done:
+      entry.transcript &&
+      [
+        length(entry.transcript.duration_s),
+        new Date(entry.created).toLocaleString([], { dateStyle: "medium", timeStyle: "short" }),
+        ...(entry.transcript.complete ? [] : ["not complete"]),
+      ].join(" · "),
     failed: entry.error,
   };
   return states[entry.state] + (entry.note ? ` · ${entry.note}` : "");
@@ -116,6 +116,10 @@ function changed(entry, segment) {
   showProgress();
 }
 
+async function retry(entry) {
+  if (!(await recordings.again(entry, fields()))) say("The recording is not here any more. Choose it again.");
+}
+
 async function forget(entry) {
   const busy = entry.state !== "done" && entry.state !== "failed";
   const what = busy
@@ -124,10 +128,11 @@ async function forget(entry) {
       ? "Remove the text with its corrections of"
       : "Remove";
   if (!confirm(`${what} ${entry.name}?`)) return;
+  const removed = recordings.remove(entry);
   rowOf(entry).node.remove();
   rows.delete(entry);
   if (entry === open) close();
-  await recordings.remove(entry);
+  await removed;
 }
 
 // The reader
@@ -156,7 +161,9 @@ async function show(entry) {
 }
 
 function close() {
+  const before = open;
   open = null;
+  if (recordings.all.includes(before)) draw(before);
   player.unload();
   document.body.classList.remove("reading");
   document.title = "Transcripts";
@@ -204,9 +211,11 @@ function showProgress() {
   byId("progress").hidden = !busy;
   byId("progress").textContent = busy ? stateOf(open) : "";
   byId("progress").classList.toggle("wrong", open.state === "failed");
+  byId("retry").hidden = open.state !== "failed";
 }
 
 byId("back").addEventListener("click", close);
+byId("retry").addEventListener("click", () => retry(open));
 
 byId("tools").addEventListener("click", async ({ target }) => {
   const { format } = target.dataset;

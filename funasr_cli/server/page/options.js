@@ -21,7 +21,7 @@ export function offer(models) {
 
 /** Show only what the chosen model can do. */
 function suit() {
-  const languages = chosen().languages.map((code) => new Option(names.of(code), code));
+  const languages = chosen().languages.map((code) => new Option(nameOf(code), code));
   languages.sort((one, other) => one.text.localeCompare(other.text));
   language.replaceChildren(new Option("Automatic", ""), ...languages);
   language.value = chosen().languages.includes(setting("language")) ? setting("language") : "";
@@ -48,7 +48,13 @@ export function fields() {
 }
 
 /** Return the name of a language in words; "" if there is none. */
-export const nameOf = (code) => (code ? names.of(code) : "");
+export function nameOf(code) {
+  try {
+    return code ? names.of(code) : "";
+  } catch {
+    return code; // not the form of a code
+  }
+}
 
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("change", ({ target }) => {

@@ -156,7 +156,7 @@ export class Player {
     )
       return;
     if (target.closest("textarea, select, input:not([type=range]):not([type=checkbox])")) return;
-    if (key === " " && target.closest("button, input:not([type=range])")) return; // it presses that
+    if (key === " " && target.closest("button, summary, input:not([type=range])")) return; // it presses that
     if (target.closest("input[type=range]") && key.startsWith("Arrow")) return;
     const acts = {
       " ": () => this.toggle(),

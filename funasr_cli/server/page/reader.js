@@ -97,7 +97,8 @@ export class Reader {
       if (tint(unit.probability)) span.title = `probability ${Math.round(unit.probability * 100)} %`;
       return span;
     });
-    const said = element("p", { className: "said", dir: "auto" });
+    const lang = segment.language ?? this.original?.language ?? "";
+    const said = element("p", { className: "said", dir: "auto", lang });
     paragraph.units.forEach((unit, number) => said.append(unit.before, paragraph.spans[number]));
     const notes = [];
     if (segment.state === "failed")
