@@ -14,19 +14,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.native import LIBRARY, WITHOUT
 from support.parity.live import REPOSITORY, reference_python, run_reference
 from support.real_data import real_part
 
 from funasr_cli.audio.decode import load_audio
+from funasr_cli.audio.segment import AudioSegment
 from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.continuous import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.families.load import load_checkpoint
 from funasr_cli.families.open import open_checkpoint
-from funasr_cli.options import TranscribeOptions
+from funasr_cli.options import MLX, NATIVE, TranscribeOptions
+from funasr_cli.speech_model import SegmentRequest
 from tools.accuracy.real_speech import read_phrases
 from tools.real_data.cache import SPEECH, WHISPER
 
+needs_library = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
 pytestmark = [pytest.mark.slow, pytest.mark.process]
 
 SCRIPTS = REPOSITORY / "tests/support/parity"
@@ -43,8 +47,7 @@ class Run:
     model: Any
     clips: dict[str, np.ndarray]  # samples (samples,) at 16 kHz; a name begins with the language
     arrays: dict[str, np.ndarray]  # of openai-whisper
-    source: Path
-    folder: Path
+    folder: Path  # contains the clips as audio.npz
 
     def __post_init__(self) -> None:
         self.features = {name: self.model.features(clip) for name, clip in self.clips.items()}
@@ -85,26 +88,35 @@ def recorded() -> dict[str, Path]:
     return found
 
 
+def recorded_by_openai(clips: dict[str, np.ndarray], folder: Path, *, stages: bool) -> dict[str, np.ndarray]:
+    """Run openai-whisper on clips whose names begin with their language; skip the test if it is not installed."""
+    weights = real_part(f"{WHISPER}-openai") / "base.pt"
+    has_whisper = subprocess.run([reference_python(), "-c", "import whisper"], capture_output=True, check=False)
+    if has_whisper.returncode:
+        pytest.skip("openai-whisper is not in the reference's environment; `make test` installs it")
+    np.savez(folder / "audio.npz", **clips)
+    languages = {name: name.split("-")[0] for name in clips}
+    job = {"weights": str(weights), "audio": str(folder / "audio.npz"), "languages": languages, "stages": stages}
+    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    run_reference(SCRIPTS / "record_openai_whisper.py", folder / "job.json", folder / "out.npz")
+    return dict(np.load(folder / "out.npz"))
+
+
+def load(dtype: str = "float32", engine: str = MLX) -> Any:
+    source = real_part(f"{WHISPER}-hf")
+    return load_checkpoint(open_checkpoint(source, source.name), source, dtype, engine)
+
+
 # The default suite computes two windows, since each takes seconds.
 @pytest.fixture(scope="module", params=["bundled", pytest.param("recorded", marks=pytest.mark.full)])
 def run(
     request: pytest.FixtureRequest, en_flac: Path, zh_wav: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Run:
     """Both programs' results. Do not change them."""
-    source, weights = real_part(f"{WHISPER}-hf"), real_part(f"{WHISPER}-openai") / "base.pt"
+    model, folder = load(), tmp_path_factory.mktemp("openai")
     paths = {"en": en_flac, "zh": zh_wav} if request.param == "bundled" else recorded()
-    has_whisper = subprocess.run([reference_python(), "-c", "import whisper"], capture_output=True, check=False)
-    if has_whisper.returncode:
-        pytest.skip("openai-whisper is not in the reference's environment; `make test` installs it")
     clips = {name: load_audio(path, 16000).samples for name, path in paths.items()}
-    folder = tmp_path_factory.mktemp("openai")
-    np.savez(folder / "audio.npz", **clips)
-    languages = {name: name.split("-")[0] for name in clips}
-    job = {"weights": str(weights), "audio": str(folder / "audio.npz"), "languages": languages}
-    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    run_reference(SCRIPTS / "record_openai_whisper.py", folder / "job.json", folder / "out.npz")
-    model = load_checkpoint(open_checkpoint(source, source.name), source, "float32")
-    return Run(model, clips, dict(np.load(folder / "out.npz")), source, folder)
+    return Run(model, clips, recorded_by_openai(clips, folder, stages=True), folder)
 
 
 def test_features_and_encoder(run: Run) -> None:
@@ -161,7 +173,7 @@ def test_transformers(run: Run) -> None:
     """Features, encoder, and logits after the same tokens, all with an English prompt."""
     forced = {name: run.arrays[f"{name}/plain/tokens"].tolist() for name in run.clips}
     job = {
-        "checkpoint": str(run.source), "audio": str(run.folder / "audio.npz"), "forced": forced,
+        "checkpoint": str(real_part(f"{WHISPER}-hf")), "audio": str(run.folder / "audio.npz"), "forced": forced,
         "prompt": run.prompt("en", timed=False), "never": [], "not_first": [], "steps": 0,
     }  # fmt: skip
     (run.folder / "hf.json").write_text(json.dumps(job), encoding="utf-8")
@@ -172,3 +184,42 @@ def test_transformers(run: Run) -> None:
         assert np.abs(np.array(run.encoded[name][0]) - arrays[f"{name}/encoder"]).max() < 1e-3, name
         found = run.logits(name, timed=False, token_ids=forced[name], language="en")
         assert np.abs(found - arrays[f"{name}/logits"]).max() < 1e-3 * np.ptp(found), name
+
+
+@pytest.mark.full
+@needs_library
+def test_all_english_phrases(tmp_path: Path) -> None:
+    """At least 300 of the 304 texts are the same, and the others part where two tokens are almost equally likely."""
+    real_part(f"{SPEECH}/en")
+    paths = [phrase.path for phrase in read_phrases("en") if phrase.duration_s >= 1]
+    clips = {f"en-{index}": load_audio(path, 16000).samples for index, path in enumerate(paths)}
+    arrays, model = recorded_by_openai(clips, tmp_path, stages=False), load(engine=NATIVE)
+    found = decoded(model, TranscribeOptions(), clips)
+    assert len(found) == 304
+    assert {language for _, language in found.values()} == {"en"}
+    different = {}
+    for name, (token_ids, _) in found.items():
+        expected = arrays[f"{name}/plain/tokens"].tolist()
+        if token_ids != expected:
+            same = [one == other for one, other in zip(token_ids, expected, strict=False)]
+            different[name] = arrays[f"{name}/margins"][(*same, False).index(False)]
+    assert len(different) <= 4
+    assert max(different.values(), default=0) < MARGIN
+
+
+def decoded(
+    model: Any, options: TranscribeOptions, clips: dict[str, np.ndarray]
+) -> dict[str, tuple[list[int], str]]:
+    """Return each clip's tokens and language."""
+    session, waiting, names, found = model.session(options), list(clips), dict[int, str](), {}
+    while waiting or names:
+        while waiting and len(names) < session.max_rows:
+            name = waiting.pop(0)
+            frames = np.ones(len(clips[name]) // 512)
+            [row] = session.add([SegmentRequest(0, AudioSegment(0, clips[name], frames), first=True)])
+            names[row], texts = name, session._rows[row].texts
+            found[name] = texts[0].stream.token_ids, session._rows[row].witness.language
+        for update in session.step():
+            if update.hypothesis:
+                del names[update.row]
+    return found
