@@ -189,7 +189,7 @@ def test_transformers(run: Run) -> None:
 @pytest.mark.full
 @needs_library
 def test_all_english_phrases(tmp_path: Path) -> None:
-    """At least 300 of the 304 texts are the same, and the others part where two tokens are almost equally likely."""
+    """At least 300 of 304 texts are the same; the others part where two tokens are almost equally likely."""
     real_part(f"{SPEECH}/en")
     paths = [phrase.path for phrase in read_phrases("en") if phrase.duration_s >= 1]
     clips = {f"en-{index}": load_audio(path, 16000).samples for index, path in enumerate(paths)}
