@@ -16,8 +16,9 @@ MODE = "affine"  # mode of `mx.quantize` with a scale and a bias for each group
 GROUP_SIZE_HINT = "choose a smaller --group-size"
 COARSE_BITS, FINE_BITS = 4, 8  # bits in the mixed recipe
 # Modules with 8 bits in the mixed recipe: the embedding, which is also the output head, and in each layer the two
-# matrices that llama.cpp's Q4_K_M and mlx-lm's mixed recipes also keep at higher precision.
-FINE = ("embed_tokens", "lm_head", "v_proj", "down_proj")
+# matrices that llama.cpp's Q4_K_M and mlx-lm's mixed recipes also keep at higher precision. The names are those of
+# Qwen3 and of Whisper.
+FINE = ("embed_tokens", "lm_head", "v_proj", "down_proj", "token_embedding", "value", "mlp2")
 # A quantized matrix is stored as these arrays and `weight`.
 SCALES, BIASES = "scales", "biases"
 PACKED = "uint32"  # storage type of quantized values

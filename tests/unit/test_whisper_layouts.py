@@ -89,8 +89,20 @@ def test_quantizing(whisper_source: Path, tmp_path: Path) -> None:
         load_whisper(tmp_path / "out", "stored"), TranscribeOptions(language="en", max_tokens=2), CLIPS[0]
     )
     assert segment.tokens == 2
-    with refused("option-unsupported"):
-        convert(whisper_source, tmp_path / "mixed", quantize="mixed")
+
+
+@pytest.mark.slow
+def test_mixed_quantization(whisper_source: Path, tmp_path: Path) -> None:
+    """Embedding, values and the end of each feed-forward network have 8 bits, all other matrices 4."""
+    folder = convert(whisper_source, tmp_path / "mixed", quantize="mixed").folder
+    groups = open_model(folder).quantized()
+    fine = {name for name, each in groups.items() if each.bits == 8}
+    assert {each.bits for name, each in groups.items() if name not in fine} == {4}
+    of_layer = {"attn.value", "cross_attn.value", "mlp2"}
+    assert fine == {
+        "decoder.token_embedding",
+        *(f"decoder.blocks.{n}.{name}" for n in range(2) for name in of_layer),
+    }
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 2, 2, 2)])

@@ -18,7 +18,7 @@ from funasr_cli.families.whisper.network import Whisper
 from funasr_cli.families.whisper.tokens import TOKENS_FILE, read_vocabulary
 from funasr_cli.features.log_mel import WINDOW_S
 from funasr_cli.languages import WHISPER_TOKEN_OF
-from funasr_cli.options import ENCODER_BITS
+from funasr_cli.options import ENCODER_BITS, RECIPES
 
 if TYPE_CHECKING:
     from funasr_cli.speech_model import SpeechModel
@@ -98,7 +98,7 @@ FAMILY = Family(
     files=lambda folder, _: {TOKENS_FILE: file_in(folder, TOKENS_FILE, DAMAGED_HINT)},
     vocabulary_problems=_vocabulary_problems,
     parts=(
-        Part("quantize", "the decoder", ("decoder.blocks.", "decoder.token_embedding."), ("4", "8")),
+        Part("quantize", "the decoder", ("decoder.blocks.", "decoder.token_embedding."), RECIPES),
         Part("quantize_encoder", "the encoder", ("encoder.blocks.",), ENCODER_BITS),
     ),
     readme=_readme,

@@ -3,7 +3,7 @@
 Runs in the environment of the reference, without this package. A job is a JSON object {"checkpoint": folder,
 "audio": file of float32 samples at 16 kHz (npz), "forced": {clip: token ids}, "prompt": token ids}. OUT, an npz
 archive, receives for each clip its features, the encoder's rows, the logits after the prompt and after each forced
-token, and the tokens of greedy decoding after the prompt.
+token, and the tokens of greedy decoding after the prompt ("steps" of them, if the job has this number).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main(job_path: Path, out: Path) -> None:
         ids = [*job["prompt"], *job["forced"][name]]
         logits = model(encoder_outputs=(encoded,), decoder_input_ids=torch.tensor([ids])).logits[0]
         written = list(job["prompt"])
-        for _ in range(STEPS):
+        for _ in range(job.get("steps", STEPS)):
             after = model(encoder_outputs=(encoded,), decoder_input_ids=torch.tensor([written])).logits[0, -1]
             after[job["never"]] = -torch.inf
             if len(written) == len(job["prompt"]):
