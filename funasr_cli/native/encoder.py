@@ -151,12 +151,15 @@ class NativeNetwork:
         """What it computes with."""
         return self.encoder.instruction_set
 
-    def _linear(self, *names: str) -> Linear:
-        """Pack the linear layers of these names as one, with their biases."""
+    def _linear(self, *names: str, unbiased: str | None = None) -> Linear:
+        """Pack linear layers as one, with their biases; all have the same width if one is ``unbiased``."""
         matrix = self._weights.matrix(*names)
         self._kept.append(matrix)
-        biases = np.concatenate([self._weights.vector(f"{name}.bias") for name in names])
-        return Linear(matrix.matrix, self._address(biases))
+        none = np.zeros(matrix.matrix.rows // len(names), np.float32)
+        biases = [
+            none if name.rpartition(".")[2] == unbiased else self._weights.vector(f"{name}.bias") for name in names
+        ]
+        return Linear(matrix.matrix, self._address(np.concatenate(biases)))
 
     def _norm(self, name: str, eps: float) -> Norm:
         """Read a layer norm."""
