@@ -63,7 +63,7 @@ class NativePart:
     """
 
     prefix: str
-    network: type[NativeDecoder] | type[NativeNetwork]
+    network: type[NativeNetwork]
     config: Callable[[Any], Any]
 
 
@@ -174,7 +174,7 @@ class LoadedModel:
     folder: Path
     dtype: str
     texts: Mapping[str, str] = field(default_factory=dict)
-    native: tuple[NativeDecoder | NativeNetwork, ...] = ()
+    native: tuple[NativeNetwork, ...] = ()
 
     @property
     def name(self) -> str:

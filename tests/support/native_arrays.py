@@ -5,8 +5,8 @@ from mlx.utils import tree_flatten
 from support.native import LIBRARY
 
 from funasr_cli.compute.backend import nn
-from funasr_cli.native.decoder import interleaved
 from funasr_cli.native.library import Packed
+from funasr_cli.native.qwen3 import interleaved
 
 
 class Arrays:
