@@ -25,13 +25,12 @@ class Capabilities:
         previous_text: takes the text that precedes a recording.
         context_text: takes any text before a recording as a hint at style and spelling, and does not repeat it.
         sampling: samples tokens at a temperature.
-        decoder: writes text token by token, so that drafts can save time.
         token_limit: stops after a given number of tokens.
         itn_switch: writes numbers as digits or as words, as requested.
         digits: writes numbers as digits; matters only without `itn_switch`.
         partial_text: shows text while it is being decoded.
         word_times: measures when each word was spoken.
-        alignment: measures word times for the text of another model, with a CTC output.
+        alignment: has a CTC output, which shows when a text was spoken, also that of another model.
         confidence: gives a probability for each piece of text.
         ctc_text: gives the text of a CTC branch in addition to the decoder's.
         drafts: lets the decoder verify a draft instead of writing each token itself.
@@ -48,7 +47,6 @@ class Capabilities:
     previous_text: bool = False
     context_text: bool = False
     sampling: bool = False
-    decoder: bool = False
     token_limit: bool = False
     itn_switch: bool = False
     digits: bool = False
@@ -63,6 +61,10 @@ class Capabilities:
     tags: bool = False
     translation: bool = False
     hints: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def with_aligner(self) -> "Capabilities":
+        """Return these capabilities and those that come from a second model, which has a CTC output."""
+        return replace(self, word_times=True, alignment=True)
 
     def names(self) -> tuple[str, ...]:
         """Return the supported capabilities in words, without the languages."""
@@ -105,10 +107,11 @@ NEEDS = {
     "word_times": Need("--timestamps word", "word_times"),
     "translate": Need("--translate", "translation"),
 }
-# Needed when an option is given on the command line, with any value. `tags` and `show_prompt` are not fields of
+# Needed when an option is given on the command line, with any value. Of these, only `draft` is a field of
 # `TranscribeOptions`.
 NEEDS_IF_TYPED = {
-    "draft": Need("--draft", "decoder"),
+    "draft": Need("--draft", "drafts"),
+    "plot_alignment": Need("--plot-alignment", "alignment"),
     "tags": Need("--tags", "tags"),
     "show_prompt": Need("--show-prompt", "prompt"),
 }
@@ -137,7 +140,7 @@ def refuse_unsupported(
 
     Args:
         options: the requested options.
-        capabilities: those of the model; `word_times` is true if another model measures them.
+        capabilities: those of the model; see `Capabilities.with_aligner` if another one measures word times.
         model: the model's name.
         longest_segment_s: the longest segment that the model takes.
         typed: options given on the command line, even with their default value: the option as written, by field of

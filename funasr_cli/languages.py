@@ -1,6 +1,7 @@
 """The languages of all models, and their names for users and in the prompts of the Fun-ASR models."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from funasr_cli.errors import UsageError
@@ -122,8 +123,15 @@ LANGUAGES = {
 
 NANO_LANGUAGES = ("zh", "en", "ja")
 MLT_LANGUAGES = tuple(code for code, language in LANGUAGES.items() if language.prompt_name)
+# Whisper's language tokens in order, the last one only in large-v3 and turbo. Two differ from our codes.
+WHISPER_TOKENS = (
+    "en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur hr bg lt la "
+    "mi ml cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr pa si km sn yo so af oc ka be "
+    "tg sd gu am yi lo uz fo ht ps tk nn mt sa lb my bo tl mg as tt haw ln ha ba jw su yue"
+).split()
+WHISPER_TOKEN_OF = {{"tl": "fil", "jw": "jv"}.get(token, token): token for token in WHISPER_TOKENS}
 AUTO = "auto"
-MOST_NAMED = 40  # a message lists more languages by their codes alone
+MOST_LISTED, FIRST_LISTED = 40, 8  # of more languages than this, only the first ones are shown
 
 
 def language_code(name: str) -> str | None:
@@ -149,7 +157,14 @@ def resolve_language(name: str | None, supported: tuple[str, ...], model: str = 
     code = language_code(name)
     if code in supported:
         return code
-    named = len(supported) <= MOST_NAMED
-    known = ", ".join(f"{code} ({LANGUAGES[code].english_name})" if named else code for code in supported)
+    known = listed([f"{code} ({LANGUAGES[code].english_name})" for code in supported])
     hint = f"choose from {known}, or auto"
     raise UsageError(f"{model} does not support the language {name!r}", hint, code="language-unknown")
+
+
+def listed(languages: Sequence[str]) -> str:
+    """List codes or names of a model's languages for people; of many, only the first ones and the number."""
+    if len(languages) <= MOST_LISTED:
+        return ", ".join(languages)
+    more = len(languages) - FIRST_LISTED
+    return f"{', '.join(languages[:FIRST_LISTED])} and {more} others (all: funasr models --json)"

@@ -59,9 +59,9 @@ class Recognizer:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Capabilities of the model, including word times if `align_with` provides them."""
+        """Capabilities of the model, including those that `align_with` provides."""
         capabilities = self.model.capabilities
-        return replace(capabilities, word_times=capabilities.word_times or self._aligner is not None)
+        return capabilities.with_aligner() if self._aligner else capabilities
 
     @property
     def timing_model(self) -> SpeechModel:

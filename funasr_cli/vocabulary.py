@@ -7,7 +7,7 @@ import base64
 import codecs
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -75,6 +75,17 @@ class CTCVocabulary:
     @cached_property
     def _tokens(self) -> dict[bytes, int]:
         return {token: rank for rank, token in self._bytes.items()}
+
+
+class ByteVocabulary(CTCVocabulary):
+    """Vocabulary of byte tokens and of special tokens, which are not part of a text.
+
+    It is made from two tables of ids: by token in GPT-2's alphabet, and by name without marks, such as "en".
+    """
+
+    def __init__(self, tokens: Mapping[str, int], special: Mapping[str, int]):
+        self._bytes = {token_id: bytes(map(BYTES.__getitem__, token)) for token, token_id in tokens.items()}
+        self.special = special
 
 
 class PieceVocabulary(CTCVocabulary):

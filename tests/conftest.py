@@ -1,4 +1,4 @@
-"""Settings and fixtures of all tests: a clean environment and real speech. Small models: `support/small.py`."""
+"""Settings and fixtures of all tests: a clean environment and real speech. Small models are in `support/`."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from hypothesis import settings
 
-pytest_plugins = ["support.small", "support.processes"]
+pytest_plugins = ["support.small", "support.processes", "support.whisper_rows"]
 
 DATA = Path(__file__).parent / "data"
 

@@ -10,7 +10,7 @@ import typer
 
 from funasr_cli.cli import console, parameters
 from funasr_cli.errors import UsageError
-from funasr_cli.languages import MLT_LANGUAGES
+from funasr_cli.languages import MLT_LANGUAGES, listed
 from funasr_cli.options import (
     CONVERT_DEFAULTS,
     DEFAULT_HUB,
@@ -230,7 +230,7 @@ def capabilities(config: Any, source: Mapping[str, str | None]) -> Iterator[str]
     from funasr_cli.hubs.find import ctc_copy
 
     able = registry.capabilities(config)
-    yield f"languages: {', '.join(able.languages)}"
+    yield f"languages: {listed(able.languages)}"
     copy = ctc_copy(source)
     elsewhere = f"; {copy} {FETCHES_CTC}" if copy else ""
     if able.word_times and not able.alignment:

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,7 +125,7 @@ def _refuse_options(
     if able is ANYTHING:
         resolve_language(options.language, able.languages, download.name)
     else:
-        able = replace(able, word_times=able.word_times or aligner is not None)
+        able = able.with_aligner() if aligner else able
         refuse_unsupported(supported(options, able, typed=typed), able, download.name, typed=typed)
 
 

@@ -21,7 +21,7 @@ from funasr_cli.cli.convert import FETCHES_CTC
 from funasr_cli.cli.serve import KEY_VARIABLE
 from funasr_cli.cli.settings import CONFIG_VARIABLE, Setting, command_settings, config_file, settings_in_force
 from funasr_cli.errors import FunASRError, ModelError
-from funasr_cli.languages import LANGUAGES
+from funasr_cli.languages import LANGUAGES, listed
 from funasr_cli.options import INT8
 from funasr_cli.paths import REFERENCE_PYTHON
 
@@ -49,7 +49,7 @@ SUPPORTS = {  # words for capabilities in lists; empty for those that matter onl
     "ITN switch": "numbers as digits or as words", "digits": "numbers as digits",
     "partial text": "live text (--stream)", "alignment": "word times for other models (--align-with)",
     "drafts": "drafts", "language found": "language detection", "tags": "emotion and sounds (--tags)",
-    **dict.fromkeys(("prompt", "decoder", "word times", "CTC text", "second opinion"), ""),
+    **dict.fromkeys(("prompt", "word times", "CTC text", "second opinion"), ""),
 }  # fmt: skip
 PACKAGES = ("mlx", "numpy", "soxr", "soundfile", "tokenizers", "sentencepiece", "huggingface_hub", "torch", "av")
 
@@ -306,7 +306,7 @@ def _facts(row: dict[str, Any]) -> dict[str, str]:
     copy = ctc_copy(read_config(Path(row["folder"])).source) if row["ctc_on_modelscope"] else None
     return {
         "family": f"{row['family']} ({row['bytes'] / 1e6:,.0f} MB, {weights})",
-        "languages": ", ".join(LANGUAGES[code].english_name for code in row["languages"]),
+        "languages": listed([LANGUAGES[code].english_name for code in row["languages"]]),
         "word times": times + (f"; {copy} {FETCHES_CTC}" if copy else ""),
         "supports": ", ".join(_supports(row["capabilities"])) or "only plain transcription",
         "folder": row["folder"],

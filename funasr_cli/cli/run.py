@@ -91,6 +91,8 @@ def choose_type_and_engine(folder: Path, context: "typer.Context") -> tuple[str 
     chosen = choose_engine(folder, dtype, engine, parameters.optional_computing(context), console.note)
     if chosen.exact:
         console.note(chosen.exact)
+    if chosen.slow:
+        console.warn(chosen.slow)
     if chosen.ignored:
         console.detail(f"a default from a variable or the settings file is ignored: {chosen.ignored}")
     return chosen.dtype, chosen.engine

@@ -292,7 +292,7 @@ def transcribe(
     aligner = choose_aligner(align_with, able, options, typed)
     left = inputs
     if plan.folder and files:  # results depend only on the options that have an effect
-        able = replace(able, word_times=able.word_times or aligner is not None)
+        able = able.with_aligner() if aligner else able
         style = plan.style if able.tags or "tags" in typed else replace(plan.style, tags=Tags.NONE)
         effective = supported(options, able, typed=typed)
         left = files.left(inputs, Notes(plan.folder, folder, effective, style, number_type, computed_by, aligner))
@@ -338,7 +338,7 @@ def _parameters() -> dict[str, tuple[str, ...]]:
 def _typed(context: typer.Context) -> dict[str, str]:
     """Return the options on the command line, by field of `TranscribeOptions`, and others that may be refused."""
     params = context.params
-    names = _parameters() | {name: (name,) for name in ("align_with", "show_prompt")}
+    names = _parameters() | {name: (name,) for name in ("align_with", "show_prompt", "plot_alignment")}
     typed = parameters.typed(context, names)
     if parameters.is_typed(context, "tags") and params["tags"] is not Tags.NONE:
         typed["tags"] = f"--tags {params['tags']}"

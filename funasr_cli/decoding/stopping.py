@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.text import UNFINISHED, TextStream
+from funasr_cli.options import TranscribeOptions
 
 TOKENS_AT_ONCE = 24  # budget in addition to the rate: for punctuation, and the last word of a short segment
 TOKENS_PER_S = 16  # the fastest speakers reach about 8 Qwen tokens a second, more in rarer scripts
@@ -89,6 +90,18 @@ class Quota(StoppingCriteria):
         self._seen += 1
         stream.push(token.token_id, token.logprob)
         return StopReason.BUDGET if self._seen == self._budget else None
+
+
+def stopping_criteria(
+    options: TranscribeOptions, stop_token_ids: tuple[int, ...], budget: int, most: int | None = None
+) -> StoppingCriteria:
+    """Return the criteria that options ask for; `most` is the decoder's own limit, if it has one."""
+    asked_for = options.max_tokens if options.exact_tokens is None else options.exact_tokens
+    if asked_for is not None and most is not None:
+        asked_for = min(asked_for, most)
+    if options.exact_tokens is not None and asked_for is not None:
+        return Quota(asked_for)
+    return StoppingCriteria(stop_token_ids, budget, asked_for)
 
 
 def without_loop(stream: TextStream) -> str:

@@ -45,6 +45,7 @@ UNWRITTEN = (
     " which is then not compared"
 )
 EXACT = "so this model is computed in float32; --dtype int8 is faster"
+FLOAT32 = "float32"  # the only type that MLX computes fast on a CPU
 OVERFLOWS = "float16"  # mlx-audio can store it, but its range is too small to compute in for this model
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class Choice(NamedTuple):
     engine: str  # "mlx" or "native"
     ignored: str | None = None  # why a default is ignored
     exact: str | None = None  # why MLX computes in float32 what the native engine could compute in int8
+    slow: str | None = None  # why this type takes much longer than another one
 
 
 def choose_engine(
@@ -141,7 +143,7 @@ def choose_engine(
             engine, ignored = MLX, error.message
             dtype = AUTO_DTYPE if dtype == INT8 else dtype
     if engine == MLX or dtype != AUTO_DTYPE or on_accelerator():
-        return Choice(_typed(dtype), MLX, ignored)
+        return Choice(_typed(dtype), MLX, ignored, slow=_slow_on_mlx(folder, dtype))
     try:
         checkpoint = _refuse_native(folder, INT8, engine)
     except (UsageError, SetupError):
@@ -151,6 +153,17 @@ def choose_engine(
         return Choice(None, NATIVE, ignored)
     exact = f"int8 changes the text of {len(proof.differing)} of {len(proof.clips)} clips, {EXACT}"
     return Choice(None, MLX, ignored, exact)
+
+
+def _slow_on_mlx(folder: Path, dtype: str) -> str | None:
+    """Explain why a type is slow if MLX computes in anything but float32 on a CPU."""
+    if on_accelerator() or dtype in (AUTO_DTYPE, FLOAT32):
+        return None
+    if dtype == AS_STORED:
+        checkpoint = open_model(folder)
+        if checkpoint.dtype == FLOAT32 and not checkpoint.quantization:
+            return None
+    return f"--dtype {dtype}: on a CPU, MLX computes this many times slower than {FLOAT32}"
 
 
 def _typed(dtype: str) -> str | None:

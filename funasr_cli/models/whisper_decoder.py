@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from funasr_cli.compute.backend import mx, nn
 from funasr_cli.models.cache import DecoderCache, LayerCache, Memory, Positions
 from funasr_cli.models.layers import attention, embedding, linear, memory_attention, merge_heads, normalise
-from funasr_cli.models.whisper_encoder import LAYER_NORM_EPS, Projections
+from funasr_cli.models.whisper_encoder import (
+    HEAD_WIDTH,
+    LAYER_NORM_EPS,
+    Projections,
+    Shapes,
+    count_blocks,
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,16 @@ class WhisperDecoderConfig:
     width: int
     heads: int
     layers: int
+
+    @classmethod
+    def of(cls, shapes: Shapes, prefix: str) -> "WhisperDecoderConfig":
+        """Derive the sizes from the shapes of tensors, as `WhisperEncoderConfig.of` does.
+
+        The embeddings may be quantized, which changes their second axis.
+        """
+        vocab_size, _ = shapes[f"{prefix}token_embedding.weight"]
+        positions, width = shapes[f"{prefix}positional_embedding"]
+        return cls(vocab_size, positions, width, max(1, width // HEAD_WIDTH), count_blocks(shapes, prefix))
 
 
 class DecoderBlock(nn.Module):

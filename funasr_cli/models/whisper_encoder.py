@@ -5,13 +5,18 @@ Large-Scale Weak Supervision", section 2.2. What differs: convolutions are matri
 and with bfloat16 weights, residual sums stay in float32.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from funasr_cli.compute.backend import mx, nn
+from funasr_cli.features.log_mel import FRAMES
 from funasr_cli.models.layers import linear, merge_heads, normalise, split_heads, window_attention
 
 LAYER_NORM_EPS = 1e-5
 TAPS = 3  # of both convolutions
+HEAD_WIDTH = 64  # in all sizes
+
+Shapes = Mapping[str, tuple[int, ...]]  # of tensors, by name
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,26 @@ class WhisperEncoderConfig:
     width: int
     heads: int
     layers: int
+
+    @classmethod
+    def of(cls, shapes: Shapes, prefix: str) -> "WhisperEncoderConfig":
+        """Derive the sizes from the shapes of tensors whose names begin with a prefix.
+
+        The positions may be missing, since they can be computed.
+
+        Raises:
+            KeyError: another tensor is missing.
+            ValueError: a tensor has another number of axes.
+        """
+        width, _, mel_bins = shapes[f"{prefix}conv1.weight"]  # (width, taps, mel bins)
+        positions, _ = shapes.get(f"{prefix}positional_embedding", (FRAMES // 2, width))
+        return cls(mel_bins, positions, width, max(1, width // HEAD_WIDTH), count_blocks(shapes, prefix))
+
+
+def count_blocks(names: Iterable[str], prefix: str) -> int:
+    """Return the number of layers of the encoder or decoder whose tensors' names begin with a prefix."""
+    blocks = f"{prefix}blocks."
+    return len({name.removeprefix(blocks).split(".")[0] for name in names if name.startswith(blocks)})
 
 
 class Projections(nn.Module):

@@ -48,6 +48,15 @@ def test_verbose_shows_decoder_calls_if_there_were_drafts(draft: str, calls: str
     assert re.search(rf"^{costs}", result.stderr, re.MULTILINE)
 
 
+@pytest.mark.parametrize("draft", ["auto", "off"])
+def test_a_model_without_drafts_refuses_them(draft: str, small_whisper: Path) -> None:
+    """Whisper decodes token by token, but has no CTC branch. A setting is ignored."""
+    options = ("-m", small_whisper, CLIPS[0], "--max-tokens", 2, "--quiet")
+    invoke("transcribe", *options, "--draft", draft).assert_error(2, "option-unsupported", "--draft")
+    set_elsewhere = invoke("transcribe", *options, env={"FUNASR_DRAFT": draft})
+    assert set_elsewhere.exit_code == 1, "the text is cut short"
+
+
 # --- bench ---
 
 

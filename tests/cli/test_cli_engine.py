@@ -66,6 +66,15 @@ def test_results_and_details_name_the_engine(
     assert f"engine: {engine}" in result.stderr
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "stored"])
+def test_a_type_that_is_slow_on_a_cpu_is_warned_of_once(dtype: str) -> None:
+    result = invoke(*BASE, *PATHS[:2], "--dtype", dtype)
+    assert result.exit_code == 0
+    lines = [line for line in result.stderr.splitlines() if line.startswith("warning: ") and "CPU" in line]
+    assert len(lines) == (dtype != "float32")
+    assert all(f"--dtype {dtype}" in line for line in lines)
+
+
 @needs_library
 def test_info_names_the_instruction_sets() -> None:
     facts = json.loads(invoke("info", "--json").stdout)

@@ -185,3 +185,11 @@ def test_without_a_ctc_branch(small_model: Path, short_wav: Path, tmp_path: Path
     result = invoke("transcribe", "-m", small_model, short_wav, "--plot-alignment", tmp_path / "a.png")
     result.assert_error(2, "option-unsupported", "--plot-alignment", "--hub ms")
     assert not (tmp_path / "a.png").exists()
+
+
+def test_word_times_without_a_ctc_output_are_not_enough(small_whisper: Path, tmp_path: Path) -> None:
+    """It is refused before the model is loaded, and before anything is transcribed."""
+    result = invoke("transcribe", "-m", small_whisper, ENGLISH.path, "--plot-alignment", tmp_path / "a.svg")
+    result.assert_error(2, "option-unsupported", "--plot-alignment")
+    assert result.stdout == ""
+    assert not (tmp_path / "a.svg").exists()

@@ -22,7 +22,7 @@ from funasr_cli.speech_model import SpeechModel
 
 CLIP = demo.clips()[3].path
 NANO_WITHOUT_CTC = Capabilities(
-    ("zh", "en", "ja"), hotwords=True, sampling=True, decoder=True, token_limit=True, itn_switch=True,
+    ("zh", "en", "ja"), hotwords=True, sampling=True, token_limit=True, itn_switch=True,
     hints={"word_times": "way one, or way two"},
 )  # fmt: skip
 

@@ -21,8 +21,7 @@ from funasr_cli.decoding.cost import (
 from funasr_cli.decoding.draft import CASES, FIRST, FURTHER, MOST_TOKENS
 from funasr_cli.errors import ExitCode
 from funasr_cli.families.sense_voice.config import LANGUAGE_ROWS
-from funasr_cli.families.whisper.config import TOKEN_OF
-from funasr_cli.languages import LANGUAGES, MLT_LANGUAGES, NANO_LANGUAGES
+from funasr_cli.languages import LANGUAGES, MLT_LANGUAGES, NANO_LANGUAGES, WHISPER_TOKEN_OF
 from funasr_cli.models.layers import FULL_ROWS
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +114,7 @@ def test_the_table_of_languages() -> None:
     """It has every language that a model knows, with its code and names."""
     page = (ROOT / "docs/languages.md").read_text(encoding="utf-8")
     rows = [[cell.strip(" `") for cell in row.split("|")[1:-1]] for row in page.splitlines() if "| `" in row]
-    models = NANO_LANGUAGES, MLT_LANGUAGES, LANGUAGE_ROWS, TOKEN_OF
+    models = NANO_LANGUAGES, MLT_LANGUAGES, LANGUAGE_ROWS, WHISPER_TOKEN_OF
     assert rows == [
         [language.english_name, code, ", ".join(language.own_names)]
         + ["yes" if code in known else "-" for known in models]

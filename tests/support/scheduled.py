@@ -18,6 +18,7 @@ from funasr_cli.capabilities import Capabilities
 from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.stopping import token_budget
 from funasr_cli.errors import FunASRError
+from funasr_cli.families import rows as rows_module
 from funasr_cli.families.fun_asr_nano import session
 from funasr_cli.families.fun_asr_nano.session import NanoSession
 from funasr_cli.options import TranscribeOptions
@@ -239,7 +240,7 @@ class Model:
     def in_place(self, recordings: Sequence[Recorded]) -> Iterator[pytest.MonkeyPatch]:
         """Let sessions decode with this model, and the voice activity detector find the recordings' speech."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(session, "BatchDecoder", self.new_decoder)
+            patch.setattr(rows_module, "BatchDecoder", self.new_decoder)
             patch.setattr(session, "prompt_token_ids", lambda *_: ([], []))
             patch.setattr(segments, "VoiceActivityDetector", scripted_detector(recordings))
             yield patch

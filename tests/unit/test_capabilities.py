@@ -99,7 +99,7 @@ def test_errors_name_the_option_as_given() -> None:
 
 @pytest.mark.parametrize("field", [*BEST_EFFORT, *UNIVERSAL, "language"])
 def test_options_without_needs_work_with_every_model(field: str) -> None:
-    able = replace(NOTHING, decoder=True)
+    able = replace(NOTHING, drafts=True)
     refuse_unsupported(asking(field), able, "Speaking", typed={field: f"--{field}"})
 
 

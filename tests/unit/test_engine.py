@@ -82,9 +82,7 @@ class Callers:
             if self.patient:
                 patch.setattr(engine_module, "Prefetcher", Patient)
             decoders = {id(model): model.new_decoder for model in self.models}
-            patch.setattr(
-                "funasr_cli.families.fun_asr_nano.session.BatchDecoder", lambda llm, _: decoders[id(llm)](llm, _)
-            )
+            patch.setattr("funasr_cli.families.rows.BatchDecoder", lambda llm, _: decoders[id(llm)](llm, _))
             self.engine.run()
 
     def _submit_due(self) -> None:

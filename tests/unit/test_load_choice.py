@@ -125,9 +125,22 @@ def test_models_that_the_engine_cannot_compute_need_no_proof(
     else:
         folder = convert(demo.MODEL, tmp_path / "m").folder
         monkeypatch.setattr(native, "why_unsupported", lambda _: "odd")
-    assert choose_engine(folder) == (None, "mlx", None, None)
+    assert choose_engine(folder) == (None, "mlx", None, None, None)
     assert chosen(folder, "int8", "auto") == "option-unsupported"
     assert load_model(folder).engine == "mlx float32, CPU"
+
+
+@pytest.mark.parametrize("quantize", [None, "8"])
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["auto", "stored", "float32", "bfloat16"])
+def test_types_that_are_slow_on_a_cpu(
+    dtype: str, stored: str, quantize: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = convert(demo.MODEL, tmp_path / "m", dtype=stored, quantize=quantize).folder
+    is_slow = dtype == "bfloat16" or (dtype == "stored" and (stored == "bfloat16" or quantize is not None))
+    assert bool(choose_engine(folder, dtype, "mlx").slow) == is_slow
+    monkeypatch.setattr(load, "on_accelerator", lambda: True)
+    assert choose_engine(folder, dtype, "mlx").slow is None
 
 
 @needs_library

@@ -248,7 +248,7 @@ def test_rows_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(demo.MODEL, "int8", "native")
     values = model.config.llm.cache_values_a_token
     assert model.network.llm.row_bytes(65) == 128 * values * 2
-    monkeypatch.setattr("funasr_cli.families.fun_asr_nano.session.available_bytes", lambda: 0)
+    monkeypatch.setattr("funasr_cli.families.rows.available_bytes", lambda: 0)
     assert model.session(DEFAULTS).max_rows == 1
 
 

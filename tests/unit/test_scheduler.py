@@ -27,7 +27,7 @@ from support.speaking import SpeakingModel
 from funasr_cli.audio.decode import from_array
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.errors import AudioError
-from funasr_cli.families.fun_asr_nano.session import ROWS_AT_ONCE
+from funasr_cli.families.rows import ROWS_AT_ONCE
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling.events import Finished, PartialText, SegmentFinished
 from funasr_cli.scheduling.scheduler import Scheduler

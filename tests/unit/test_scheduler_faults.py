@@ -28,6 +28,7 @@ from support.scheduled import (
 )
 
 from funasr_cli.errors import AudioError, FunASRError, OutputError
+from funasr_cli.families import rows as rows_module
 from funasr_cli.families.fun_asr_nano import session
 from funasr_cli.options import OFF, TranscribeOptions
 from funasr_cli.scheduling.scheduler import MAX_RETRIES, Scheduler
@@ -173,8 +174,8 @@ def test_as_many_rows_as_fit(available: int, text_tokens: int, rows: int, monkey
     model.config.frontend = SimpleNamespace(row_duration_s=0.06)
     model.config.adaptor = SimpleNamespace(low_frame_rate=True)
     monkeypatch.setattr(session, "prompt_token_ids", lambda *_: ([0] * (text_tokens - 5), [0] * 5))
-    monkeypatch.setattr(session, "available_bytes", lambda: available)
-    monkeypatch.setattr(session, "BatchDecoder", lambda *_: None)
+    monkeypatch.setattr(rows_module, "available_bytes", lambda: available)
+    monkeypatch.setattr(rows_module, "BatchDecoder", lambda *_: None)
     assert Scheduler(model, TranscribeOptions())._batch_size == rows  # type: ignore[arg-type]
     assert Scheduler(model, TranscribeOptions(batch_size=5))._batch_size == 5  # type: ignore[arg-type]
 

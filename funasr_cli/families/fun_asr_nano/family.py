@@ -54,7 +54,6 @@ def _capabilities(languages: tuple[str, ...], *, has_ctc: bool) -> Capabilities:
         hotwords=True,
         previous_text=True,
         sampling=True,
-        decoder=True,
         token_limit=True,
         itn_switch=True,
         partial_text=True,

@@ -13,7 +13,7 @@ from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints import keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.keymap import Spell
-from funasr_cli.checkpoints.shards import open_weights
+from funasr_cli.checkpoints.shards import open_weights, refuse_quantized
 from funasr_cli.checkpoints.tensors import usual_dtype
 from funasr_cli.checkpoints.untrusted import file_in, optional_file_in, read_json
 from funasr_cli.checkpoints.values import Options, require, section, stated_in, value
@@ -44,9 +44,7 @@ def open_transformers(folder: Path, languages: tuple[str, ...]) -> Checkpoint:
     """Open a folder in this layout."""
     path = file_in(folder, files.CONFIG_FILE)
     content = read_json(path)
-    if content.get("quantization_config"):
-        message = f"{path}: weights quantized for PyTorch are not supported"
-        raise ModelError(message, "convert its unquantized source", code="model-unsupported")
+    refuse_quantized(content, path)
     with stated_in(str(path)):
         options, llm = _as_funasr(content, folder)
     config = nano_config(options, llm, ctc=False, languages=languages, where=str(path))

@@ -1,31 +1,25 @@
-"""Configuration of Whisper, its languages, and its known sizes."""
+"""Configuration of Whisper, and what models of each size can do."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from funasr_cli.capabilities import Capabilities
 from funasr_cli.checkpoints.untrusted import readable
-from funasr_cli.families.components import heads_misfit
+from funasr_cli.families.components import heads_misfit, widths_misfit
+from funasr_cli.families.whisper.tokens import ENGLISH_VOCABULARY
 from funasr_cli.features.log_mel import FRAMES
 from funasr_cli.languages import LANGUAGES
 from funasr_cli.models.whisper_decoder import WhisperDecoderConfig
-from funasr_cli.models.whisper_encoder import WhisperEncoderConfig
+from funasr_cli.models.whisper_encoder import HEAD_WIDTH, WhisperEncoderConfig
 
-HEAD_WIDTH = 64  # in all sizes
-ENGLISH_VOCABULARY = 51864  # number of tokens of the .en models; others have more
-# Language tokens, in order; the last one only in large-v3 and turbo. Two differ from the ISO codes used elsewhere.
-LANGUAGE_TOKENS = (
-    "en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur hr bg lt la "
-    "mi ml cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr pa si km sn yo so af oc ka be "
-    "tg sd gu am yi lo uz fo ht ps tk nn mt sa lb my bo tl mg as tt haw ln ha ba jw su yue"
-).split()
-CODES = {"tl": "fil", "jw": "jv"}
-TOKEN_OF = {CODES.get(token, token): token for token in LANGUAGE_TOKENS}  # by ISO code
 # Cross-attention heads, as layer.head, that follow the speech best: ``_ALIGNMENT_HEADS`` of openai-whisper.
 HEADS_FILE = Path(__file__).with_name("alignment_heads.json")
 SIZES = {(4, 4): "tiny", (6, 6): "base", (12, 12): "small", (24, 24): "medium", (32, 4): "turbo"}  # by layers
+
+
+CTC_INSTEAD = "leave it out: the picture shows the CTC output of a model such as sensevoice"
 
 
 @dataclass(frozen=True)
@@ -58,8 +52,7 @@ def misfits(config: WhisperConfig) -> Iterator[str]:
     encoder, decoder = config.encoder, config.decoder
     yield from heads_misfit("encoder", encoder.width, encoder.heads)
     yield from heads_misfit("decoder", decoder.width, decoder.heads)
-    if encoder.width != decoder.width:
-        yield f"the encoder's width is {encoder.width}, the decoder's {decoder.width}"
+    yield from widths_misfit("the decoder", decoder.width, "the encoder", encoder.width)
     if 2 * encoder.positions != FRAMES:
         yield f"the encoder has {encoder.positions} positions, not {FRAMES // 2}"
     if unknown := [code for code in config.languages if code not in LANGUAGES]:
@@ -69,14 +62,6 @@ def misfits(config: WhisperConfig) -> Iterator[str]:
     heads = config.alignment_heads
     if not heads or not all(0 <= head < decoder.layers * decoder.heads for head in heads):
         yield "the alignment heads are not heads of the decoder"
-
-
-def languages_of(vocab_size: int, special: Mapping[str, int]) -> tuple[str, ...]:
-    """Return the ISO codes of the languages among the special tokens, in their order."""
-    if vocab_size <= ENGLISH_VOCABULARY:
-        return ("en",)
-    found = [token for token in LANGUAGE_TOKENS if token in special]
-    return tuple(CODES.get(token, token) for token in sorted(found, key=special.__getitem__))
 
 
 def usual_heads(encoder: WhisperEncoderConfig, decoder: WhisperDecoderConfig, name: str) -> tuple[int, ...]:
@@ -105,7 +90,6 @@ def capabilities(config: WhisperConfig) -> Capabilities:
         previous_text=True,
         context_text=True,
         sampling=True,
-        decoder=True,
         token_limit=True,
         digits=True,
         partial_text=True,
@@ -113,5 +97,5 @@ def capabilities(config: WhisperConfig) -> Capabilities:
         confidence=True,
         language_found=config.multilingual,
         translation=config.translates,
-        hints={"translation": instead},
+        hints={"translation": instead, "alignment": CTC_INSTEAD, "drafts": "leave it out: Whisper has no drafts"},
     )

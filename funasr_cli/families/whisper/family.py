@@ -8,6 +8,7 @@ from funasr_cli.checkpoints import funasr
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.keymap import SAME
 from funasr_cli.checkpoints.quantize import Part
+from funasr_cli.checkpoints.shards import PICKLE
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in
 from funasr_cli.families.family import Download, Family, Layout, LoadedModel
 from funasr_cli.families.whisper import layouts
@@ -88,6 +89,6 @@ FAMILY = Family(
     ),
     readme=_readme,
     hub_files=(files.TOKENIZER_FILE, files.GENERATION_FILE),
-    weights=(*layouts.MLX_WEIGHTS, layouts.PICKLE),
+    weights=(*layouts.MLX_WEIGHTS, PICKLE),
     downloads=_downloads(),
 )

@@ -10,24 +10,19 @@ from typing import Any
 
 from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints import funasr, keymap, quantize
+from funasr_cli.checkpoints.byte_tokens import Tables, to_text
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.keymap import HEAD, SAME, SWAP, Rule, Tied
 from funasr_cli.checkpoints.npz import open_npz
 from funasr_cli.checkpoints.pickles import read_state_dict, require_torch
-from funasr_cli.checkpoints.shards import open_weights
+from funasr_cli.checkpoints.shards import open_weights_or_pickle, refuse_quantized
 from funasr_cli.checkpoints.tensors import Tensor, open_safetensors, usual_dtype
 from funasr_cli.checkpoints.untrusted import file_in, optional_file_in, read_json
-from funasr_cli.checkpoints.values import Misstated, Options, check_config, require, stated_in
+from funasr_cli.checkpoints.values import Options, check_config, require, stated_in
 from funasr_cli.errors import ModelError
 from funasr_cli.families.whisper import tokens
-from funasr_cli.families.whisper.config import (
-    HEAD_WIDTH,
-    WhisperConfig,
-    languages_of,
-    misfits,
-    usual_heads,
-)
-from funasr_cli.features.log_mel import FRAMES
+from funasr_cli.families.whisper.config import WhisperConfig, misfits, usual_heads
+from funasr_cli.languages import WHISPER_TOKEN_OF
 from funasr_cli.models.sanm import sinusoidal_positions
 from funasr_cli.models.whisper_decoder import WhisperDecoderConfig
 from funasr_cli.models.whisper_encoder import WhisperEncoderConfig
@@ -35,7 +30,6 @@ from funasr_cli.models.whisper_encoder import WhisperEncoderConfig
 MODEL = "WhisperWarp"  # FunASR's class
 OPENAI, TRANSFORMERS, MLX = "OpenAI", "Transformers", "mlx-whisper"
 MLX_WEIGHTS = ("weights.safetensors", "weights.npz")
-PICKLE = "pytorch_model.bin"
 EMBEDDING, LM_HEAD = "decoder.token_embedding.weight", "decoder.proj_out.weight"
 POSITIONS, MLX_HEADS = "encoder.positional_embedding", "alignment_heads"
 TIED = Tied(LM_HEAD, EMBEDDING)
@@ -89,18 +83,11 @@ def open_transformers(folder: Path, name: str) -> Checkpoint:
     """Open a folder in Transformers' layout: safetensors, or ``pytorch_model.bin``."""
     path = file_in(folder, files.CONFIG_FILE)
     content = read_json(path)
+    refuse_quantized(content, path)
     with stated_in(str(path)):
-        if content.get("quantization_config"):
-            hint = "convert its unquantized source"
-            raise Misstated("weights quantized for PyTorch are not supported", hint, code="model-unsupported")
         require(content, "activation_function", "gelu", default="gelu")
         require(content, "scale_embedding", False, default=False)
-    if any((folder / file).exists() for file in (files.WEIGHTS_FILE, files.INDEX_FILE)):
-        weights, stored = open_weights(folder)
-    else:
-        weights = (file_in(folder, PICKLE, f"the folder has neither {files.WEIGHTS_FILE} nor {PICKLE}"),)
-        require_torch()
-        stored = read_state_dict(weights[0])
+    weights, stored = open_weights_or_pickle(folder)
     tensors = keymap.translate(_unprefixed(stored), TRANSFORMERS_RULES, str(folder), tied=TIED)
     generation = optional_file_in(folder, files.GENERATION_FILE)
     stated = read_json(generation).get("alignment_heads") if generation else None
@@ -138,34 +125,29 @@ def _checkpoint(
     weights: tuple[Path, ...],
     heads: object = None,
     quantization: object = None,
-    vocabulary: tuple[dict[str, int], dict[str, int]] | None = None,
+    vocabulary: Tables | None = None,
 ) -> Checkpoint:
     """Derive the configuration from the tensors; `heads` are pairs of a layer and a head, if they are known."""
     try:
-        width, _, bins = tensors["encoder.conv1.weight"].shape
-        positions, _ = tensors[POSITIONS].shape if POSITIONS in tensors else (FRAMES // 2, width)
-        vocab_size, _ = tensors[EMBEDDING].shape
-        text_positions, _ = tensors["decoder.positional_embedding"].shape
+        shapes = {key: tensor.shape for key, tensor in tensors.items()}
+        encoder = WhisperEncoderConfig.of(shapes, "encoder.")
+        decoder = WhisperDecoderConfig.of(shapes, "decoder.")
     except (KeyError, ValueError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else "a tensor has another number of axes"
         raise ModelError(f"{weights[0]}: not a Whisper model: {what}", code="model-misfit") from error
-    layers = [
-        len({key.split(".")[2] for key in tensors if key.startswith(f"{side}.blocks.")})
-        for side in ("encoder", "decoder")
-    ]
-    count = max(1, width // HEAD_WIDTH)
-    encoder = WhisperEncoderConfig(bins, positions, width, count, layers[0])
-    decoder = WhisperDecoderConfig(vocab_size, text_positions, width, count, layers[1])
-    if POSITIONS not in tensors:
-        tensors[POSITIONS] = Tensor(
-            "float32", (positions, width), lambda: sinusoidal_positions(positions, width, 0)
-        )
-    known = vocabulary or tokens.bundled(vocab_size)
+    size = encoder.positions, encoder.width
+    tensors.setdefault(POSITIONS, Tensor("float32", size, lambda: sinusoidal_positions(*size, 0)))
+    words, special = vocabulary or tokens.bundled(decoder.vocab_size)
     with stated_in(str(where)):
         pairs: Any = heads or ()
-        chosen = tuple(int(layer) * count + int(head) for layer, head in pairs)
-    chosen = chosen or usual_heads(encoder, decoder, name)
-    config = WhisperConfig(encoder, decoder, languages_of(vocab_size, known[1]), chosen)
+        chosen = tuple(int(layer) * decoder.heads + int(head) for layer, head in pairs)
+    is_english = decoder.vocab_size <= tokens.ENGLISH_VOCABULARY
+    config = WhisperConfig(
+        encoder,
+        decoder,
+        ("en",) if is_english else tuple(code for code, token in WHISPER_TOKEN_OF.items() if token in special),
+        chosen or usual_heads(encoder, decoder, name),
+    )
     check_config(config, str(where), misfits)
     return Checkpoint(
         layout=layout,
@@ -173,7 +155,7 @@ def _checkpoint(
         dtype=usual_dtype(tensors),
         tensors=tensors,
         files={},
-        texts={tokens.TOKENS_FILE: tokens.to_text(*known)},
+        texts={tokens.TOKENS_FILE: to_text(words, special)},
         quantization=quantize.from_json(quantization, f"{where}: quantization"),
         weights=weights,
     )

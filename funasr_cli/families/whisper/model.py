@@ -17,13 +17,13 @@ from funasr_cli.decoding.cross_attention import token_rows
 from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.rules import Exclusion, TimeRules
 from funasr_cli.decoding.sampling import make_sampler
+from funasr_cli.decoding.time_tokens import TIME_STEP_S
 from funasr_cli.errors import AudioError, ModelError, UsageError
 from funasr_cli.families.family import LoadedModel
 from funasr_cli.families.whisper import tokens
-from funasr_cli.families.whisper.config import TOKEN_OF
 from funasr_cli.families.whisper.session import ROW_OPTIONS, WhisperSession
 from funasr_cli.features.log_mel import WINDOW_S, LogMel
-from funasr_cli.languages import resolve_language
+from funasr_cli.languages import WHISPER_TOKEN_OF, resolve_language
 from funasr_cli.models.cache import Memory
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.speech_model import EncodedAudio, Trace
@@ -132,7 +132,7 @@ class WhisperModel:
         if not self.detects(options):
             found = [resolve_language(options.language, languages) or languages[0]] * rows
         else:
-            columns = mx.array(self.vocabulary.language_ids(languages))
+            columns = mx.array([special[WHISPER_TOKEN_OF[code]] for code in languages])
             found = [languages[index] for index in mx.argmax(probabilities[:, columns], axis=-1).tolist()]
         return [Witness(*pair) for pair in zip(found, no_speech, strict=True)]
 
@@ -148,7 +148,7 @@ class WhisperModel:
         prompt = [special[tokens.PREVIOUS], *before] if before else []
         prompt.append(special[tokens.START])
         if self.config.multilingual:
-            prompt += [special[TOKEN_OF[language]], special[task]]
+            prompt += [special[WHISPER_TOKEN_OF[language]], special[task]]
         return prompt if options.segment_times else [*prompt, special[tokens.NO_TIMES]]
 
     def text_before(self, options: TranscribeOptions, *, first: bool) -> list[int]:
@@ -174,7 +174,7 @@ class WhisperModel:
         if not options.segment_times:
             return Exclusion(size, vocabulary.never, vocabulary.blank)
         never = (*vocabulary.never, vocabulary.special[tokens.NO_TIMES])
-        latest = round(LATEST_START_S / tokens.TIME_STEP_S)
+        latest = round(LATEST_START_S / TIME_STEP_S)
         return TimeRules(size, never, vocabulary.blank, vocabulary.end, vocabulary.first_time, latest)
 
     def token_times(self, encoded: mx.array, language: str, text_ids: Sequence[int], rows: int) -> np.ndarray:

@@ -2,30 +2,30 @@
 
 Source: openai-whisper ``whisper/tokenizer.py``. The two vocabularies are its ``multilingual.tiktoken`` and
 ``gpt2.tiktoken``, compressed (MIT licence, OpenAI). What differs: of a ``tokenizer.json``, only the tokens are
-read, since merges follow from their order. Some of these files lack the first merge, or the time tokens.
+read, since some of these files lack the first merge, or the time tokens.
 """
 
 import base64
-import json
 import lzma
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from funasr_cli.checkpoints.checkpoint import read_small_json
-from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, read_json, unreadable
-from funasr_cli.checkpoints.vocabularies import TOKENIZER_LIMIT_BYTES, VOCABULARY_HINT
+from funasr_cli.checkpoints import byte_tokens
+from funasr_cli.checkpoints.byte_tokens import Tables
+from funasr_cli.checkpoints.vocabularies import VOCABULARY_HINT
+from funasr_cli.decoding.time_tokens import TIME_STEP_S
 from funasr_cli.errors import ModelError
-from funasr_cli.families.whisper.config import ENGLISH_VOCABULARY, LANGUAGE_TOKENS, TOKEN_OF
-from funasr_cli.vocabulary import BYTES, CHARACTERS, TAG, CTCVocabulary
+from funasr_cli.languages import WHISPER_TOKEN_OF, WHISPER_TOKENS
+from funasr_cli.vocabulary import CHARACTERS, ByteVocabulary
 
 TOKENS_FILE = "whisper_tokens.json"  # in a converted model
-TIME_STEP_S, TIMES = 0.02, 1501
+ENGLISH_VOCABULARY = 51864  # number of tokens of the .en models; others have more
+TIMES = 1501
 END, START, PREVIOUS, NO_SPEECH, NO_TIMES = (
     "endoftext", "startoftranscript", "startofprev", "nospeech", "notimestamps",
 )  # fmt: skip
 TRANSLATE, TRANSCRIBE, START_LM = "translate", "transcribe", "startoflm"
-REQUIRED = (END, START, TRANSLATE, TRANSCRIBE, START_LM, PREVIOUS, NO_SPEECH, NO_TIMES)
+CONTROLS = (START, TRANSLATE, TRANSCRIBE, START_LM, PREVIOUS, NO_SPEECH)
 # Annotations rather than speech: never written.
 SYMBOLS = (
     *'"#()*+/:;<=>@[\\]^_`{|}~「」『』',
@@ -34,101 +34,58 @@ SYMBOLS = (
 NOTES = "♩♪♫♬♭♮♯"  # spelled with several tokens, of which the first is excluded
 
 
-class WhisperVocabulary(CTCVocabulary):
-    """Vocabulary of the decoder, to decode token ids and encode text.
+class WhisperVocabulary(ByteVocabulary):
+    """Vocabulary of the decoder.
 
     Attributes:
-        special: ids by name, without the marks around it, such as "en" or "startoftranscript".
+        end: id of the token that ends a text; special tokens have higher ids.
         first_time: id of the token for 0.00 s; the others follow.
         never: ids that are never written, such as annotations of sounds.
         blank: ids that a text does not begin with: a space by itself, and the end.
     """
 
     def __init__(self, tokens: Mapping[str, int], special: Mapping[str, int]):
-        self._bytes = {token_id: bytes(map(BYTES.__getitem__, token)) for token, token_id in tokens.items()}
-        self.special = special
+        super().__init__(tokens, special)
         self.end, self.first_time = special[END], special["0.00"]
         self.blank = (*self.encode(" "), self.end)
         alone = [self.encode(f"{space}{symbol}") for symbol in SYMBOLS for space in ("", " ")]
         excluded = {ids[0] for ids in alone if len(ids) == 1} | {self.encode(mark)[0] for mark in (" -", " '")}
         excluded |= {self.encode(f"{space}{note}")[0] for note in NOTES for space in ("", " ")}
-        excluded |= {special[name] for name in (START, TRANSLATE, TRANSCRIBE, START_LM, PREVIOUS, NO_SPEECH)}
-        self.never = tuple(sorted(excluded))
-
-    def language_ids(self, languages: Sequence[str]) -> list[int]:
-        """Return the tokens of languages, given their ISO codes."""
-        return [self.special[TOKEN_OF[code]] for code in languages]
+        self.never = tuple(sorted(excluded.union(special[name] for name in CONTROLS)))
 
 
-def bundled(vocab_size: int) -> tuple[dict[str, int], dict[str, int]]:
+def bundled(vocab_size: int) -> Tables:
     """Return the tokens and special tokens of OpenAI's models with this number of embeddings."""
-    is_english = vocab_size <= ENGLISH_VOCABULARY
-    path = Path(__file__).with_name(f"{'gpt2' if is_english else 'multilingual'}.tiktoken.xz")
-    pairs = (line.split() for line in lzma.decompress(path.read_bytes()).splitlines())
+    name = "gpt2" if vocab_size <= ENGLISH_VOCABULARY else "multilingual"
+    pairs = (
+        line.split()
+        for line in lzma.decompress(Path(__file__).with_name(f"{name}.tiktoken.xz").read_bytes()).splitlines()
+    )
     tokens = {"".join(map(CHARACTERS.__getitem__, base64.b64decode(token))): int(rank) for token, rank in pairs}
-    count = vocab_size - len(tokens) - len(REQUIRED) - TIMES  # of languages
-    names = (END, START, *LANGUAGE_TOKENS[:count], *REQUIRED[2:])
+    count = vocab_size - len(tokens) - len((END, *CONTROLS, NO_TIMES)) - TIMES  # of languages
+    names = (END, START, *WHISPER_TOKENS[:count], *CONTROLS[1:], NO_TIMES)
     return tokens, completed({name: len(tokens) + place for place, name in enumerate(names)})
 
 
-def of_tokenizer(path: Path) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the tokens and special tokens in a ``tokenizer.json``."""
-    content = read_json(path, TOKENIZER_LIMIT_BYTES)
-    try:
-        special = {
-            name[1]: int(each["id"])
-            for each in content["added_tokens"]
-            if (name := TAG.fullmatch(str(each["content"])))
-        }
-        ids = set(special.values())  # some files list a special token among the others as well
-        tokens = {
-            token: number for token, number in _tokens(content["model"]["vocab"]).items() if number not in ids
-        }
-        return tokens, completed(special)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise unreadable(path, error, DAMAGED_HINT) from error
-
-
-def completed(special: dict[str, int]) -> dict[str, int]:
+def completed(special: Mapping[str, int]) -> dict[str, int]:
     """Add the time tokens, which follow the token for no times, and the newer name of an old token."""
-    if "nocaptions" in special:
-        special.setdefault(NO_SPEECH, special["nocaptions"])
+    renamed = {NO_SPEECH: special["nocaptions"]} if "nocaptions" in special else {}
     first = special.get("0.00", special[NO_TIMES] + 1)
-    return special | {f"{step * TIME_STEP_S:.2f}": first + step for step in range(TIMES)}
+    return {**renamed, **special, **{f"{step * TIME_STEP_S:.2f}": first + step for step in range(TIMES)}}
 
 
-def to_text(tokens: Mapping[str, int], special: Mapping[str, int]) -> str:
-    """Return the content of `TOKENS_FILE`."""
-    return json.dumps({"tokens": tokens, "special": special}, ensure_ascii=False, indent=0)
+def of_tokenizer(path: Path) -> Tables:
+    """Return the tokens and special tokens in a ``tokenizer.json``; raise a `ModelError` for another model's."""
+    tokens, special = byte_tokens.of_tokenizer(path)
+    if NO_TIMES not in special:
+        raise ModelError(f"{path}: lacks <|{NO_TIMES}|>", VOCABULARY_HINT, code="tokenizer-mismatch")
+    return tokens, completed(special)
 
 
 def read_vocabulary(
     files: Mapping[str, Path], texts: Mapping[str, str], vocab_size: int, languages: Sequence[str]
 ) -> WhisperVocabulary:
-    """Read `TOKENS_FILE` from a file, or from text that has not been written yet.
-
-    Raises:
-        ModelError: it is damaged, lacks a token that the prompt needs, or has more tokens than the model.
-    """
-    where = files.get(TOKENS_FILE, Path(TOKENS_FILE))
-    content = read_small_json(files, texts, TOKENS_FILE, TOKENIZER_LIMIT_BYTES)
-    try:
-        tokens, special = _tokens(content["tokens"]), _tokens(content["special"])
-        needed = {*REQUIRED, *(TOKEN_OF[code] for code in languages if len(languages) > 1), "0.00", "30.00"}
-        problem = f"lacks <|{min(needed - special.keys())}|>" if needed - special.keys() else ""
-        highest = max([*tokens.values(), *special.values()])
-        if highest >= vocab_size:
-            problem = f"has token {highest}, but the decoder has only {vocab_size} tokens"
-        if problem:
-            raise ModelError(f"{where}: {problem}", VOCABULARY_HINT, code="tokenizer-mismatch")
-        return WhisperVocabulary(tokens, special)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise unreadable(where, error, DAMAGED_HINT) from error
-
-
-def _tokens(content: Any) -> dict[str, int]:
-    """Check a table of ids by token, which may come from a stranger's file."""
-    tokens = dict(content)
-    if not all(type(token_id) is int and token_id >= 0 for token_id in tokens.values()):
-        raise ValueError("a token's id is not a whole number")
-    return tokens
+    """Read `TOKENS_FILE`; see `byte_tokens.read_tables`."""
+    spoken = [WHISPER_TOKEN_OF[code] for code in languages if len(languages) > 1]
+    required = (END, *CONTROLS, NO_TIMES, *spoken, "0.00", "30.00")
+    return WhisperVocabulary(*byte_tokens.read_tables(TOKENS_FILE, files, texts, vocab_size, required))
