@@ -228,15 +228,6 @@ class NativeDecoder(NativeNetwork, ABC):
         self._call(self._library.fn_logits, n, hidden, *addresses, ids, logprobs)
         return ids, logprobs
 
-    def logits_after(self, embeddings: mx.array | np.ndarray, count: int) -> np.ndarray:
-        """Compute the logits after each of the last positions of one row: (columns, hidden) -> (count, vocab)."""
-        row = self.new_row()
-        try:
-            [hidden] = self.run([row], [np.array(embeddings)])
-        finally:
-            row.end()
-        return self.logits(hidden[-count:])
-
     def _call(self, function: Callable[..., int], *arguments: Any) -> None:
         """Call a function of the library, which computes for one thread at a time; Python runs meanwhile."""
         with self._lock:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from funasr_cli.compute.backend import mx
 from funasr_cli.models.qwen3 import Qwen3Config
 from funasr_cli.native.decoder import NativeDecoder, Tables
 from funasr_cli.native.encoder import RMS_NORM, SWIGLU
@@ -49,6 +50,15 @@ class NativeQwen3(NativeDecoder):
         embeddings = self._unbiased("model.embed_tokens").matrix
         head = embeddings if self.config.tie_word_embeddings else self._unbiased("lm_head").matrix
         return Tables(self._rms("model.norm"), embeddings, head)
+
+    def logits_after(self, embeddings: mx.array | np.ndarray, count: int) -> np.ndarray:
+        """Compute the logits after each of the last positions of one row: (columns, hidden) -> (count, vocab)."""
+        row = self.new_row()
+        try:
+            [hidden] = self.run([row], [np.array(embeddings)])
+        finally:
+            row.end()
+        return self.logits(hidden[-count:])
 
 
 def why_unsupported(config: Qwen3Config) -> str | None:

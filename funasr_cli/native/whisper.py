@@ -147,6 +147,15 @@ class NativeWhisperDecoder(NativeDecoder):
                 row.end()
         return self.logits(np.concatenate(hidden))
 
+    def logits_after(self, token_ids: Sequence[int], memory: np.ndarray, count: int) -> np.ndarray:
+        """Read the tokens as one row; return the logits after each of the last ones: (count, vocab)."""
+        row = self.new_row(memory)
+        try:
+            [hidden] = self.run([row], [self.embed(token_ids)])
+        finally:
+            row.end()
+        return self.logits(hidden[-count:])
+
     def cross_scores(
         self, token_ids: Sequence[int], memory: np.ndarray, heads: Mapping[int, Sequence[int]]
     ) -> np.ndarray:
