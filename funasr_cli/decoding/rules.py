@@ -26,7 +26,7 @@ class LogitRules(Protocol):
         """
 
     def excluded(self, written: Sequence[int]) -> np.ndarray:
-        """Return the tokens, (vocab,) bool, that may not follow those of a row, whatever the logits are."""
+        """Return the tokens, (vocab,) bool, that may not follow those of a row, regardless of the logits."""
 
     @property
     def first_of_group(self) -> int:

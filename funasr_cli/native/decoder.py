@@ -23,7 +23,7 @@ HALF_BYTES = 2  # of a key's or value's number
 
 
 class Tables(NamedTuple):
-    """What stands before and behind a decoder's layers."""
+    """A decoder's embeddings, last norm and head."""
 
     final_norm: Norm
     embeddings: Matrix
@@ -37,7 +37,7 @@ class NativeDecoder(NativeNetwork, ABC):
         """Make a decoder, whose matrices are `FLOAT32` or `INT8`.
 
         Args:
-            encoder: computes what is not a step; a decoder has as many threads of its own.
+            encoder: computes what is not a step; a decoder has the same number of threads itself.
             weights: of the decoder.
             config: sizes.
 

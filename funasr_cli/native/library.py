@@ -77,7 +77,7 @@ class Layer(Structure):
 
 
 class Sources(Structure):
-    """What a step's positions attend to besides their slots: ``struct fn_sources``."""
+    """What a step's positions attend to, in addition to their slots: ``struct fn_sources``."""
 
     _fields_ = (
         ("keys_and_values", POINTER(c_void_p)),
