@@ -117,11 +117,11 @@ void to_bfloat_plain(const float *x, int n, uint16_t *out);
 
 extern const struct kernels kernels_scalar;
 #if defined(__x86_64__)
-extern const struct kernels kernels_avx2, kernels_avxvnni, kernels_avx512, kernels_avx512bf16;
-/* Those of AVX512 with the products of AMX; NULL if tiles are missing, not granted or wrong. */
+extern const struct kernels kernels_avx2, kernels_avx512;
+/* NULL if the compiler did not know the instructions. */
+const struct kernels *kernels_avxvnni(void), *kernels_avx512bf16(void);
+/* Those of AVX512 with the products of AMX; NULL also if tiles are missing, not granted or wrong. */
 const struct kernels *kernels_amx(const struct kernels *avx512);
-void product_bf16_avx512(const uint16_t *pair, const struct operand *x, int first, int n, float *out);
-void to_bfloat_avx512(const float *x, int n, uint16_t *out);
 #elif defined(__aarch64__)
 extern const struct kernels kernels_neon;
 #endif
