@@ -63,7 +63,7 @@ class NativePart:
     """
 
     prefix: str
-    network: type[NativeDecoder] | type[NativeNetwork]
+    network: type[NativeNetwork]
     config: Callable[[Any], Any]
 
 
@@ -129,6 +129,8 @@ class Family:
         downloads: what ``funasr transcribe`` fetches for a short name, or for a hub id that has none.
         ctc_on_modelscope: short names of models that have a CTC branch on ModelScope, and none on Hugging Face.
         native: the parts that the CPU engine computes; none if MLX computes everything.
+        float32_engine: what computes float32 on a CPU, unless an engine is asked for.
+        int8_clips: recordings on which int8 must write the same as float32; none: the demo's clips.
     """
 
     model_type: str
@@ -157,6 +159,8 @@ class Family:
     downloads: Mapping[str, Download] = field(default_factory=dict)
     ctc_on_modelscope: tuple[str, ...] = ()
     native: tuple[NativePart, ...] = ()
+    float32_engine: str = MLX
+    int8_clips: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,7 @@ class LoadedModel:
     folder: Path
     dtype: str
     texts: Mapping[str, str] = field(default_factory=dict)
-    native: tuple[NativeDecoder | NativeNetwork, ...] = ()
+    native: tuple[NativeNetwork, ...] = ()
 
     @property
     def name(self) -> str:

@@ -21,7 +21,9 @@ LIBRARY = FOLDER / "libfunasr.so"
 MACHINE = platform.machine()
 LOG = FOLDER / "build.log"  # why the library could not be compiled
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra", "-Wshadow")
-# Instruction sets of single files, by machine. Which of these files run is decided at run time, in cpu.c.
+# Instruction sets of single files, by machine. Which of these files run is decided at run time, in cpu.c. Where a
+# compiler does not know a flag, such as gcc 10 those of AVX-VNNI and AMX, the file is compiled without all of its flags,
+# and leaves its code out.
 AVX2 = "-mavx2 -mfma -mf16c"
 AVX512 = f"{AVX2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni"
 OF_FILES = {
@@ -75,6 +77,7 @@ def compile_library(library: Path = LIBRARY, flags: Sequence[str] = (), machine:
         for source in sorted(SOURCES.glob("*.c")):
             objects.append(f"{folder}/{source.stem}.o")
             own = OF_FILES.get(machine, {}).get(source.stem, "").split()
+            own = own if _succeeds([*command, *own, "-fsyntax-only", "-x", "c", os.devnull]) else []
             _run([*command, *FLAGS, stated, *own, *flags, "-c", str(source), "-o", objects[-1]])
         made = f"{folder}/{library.name}"
         _run([*command, "-shared", *flags, *objects, "-o", made, "-lm", "-lpthread"])
@@ -85,6 +88,10 @@ def compile_library(library: Path = LIBRARY, flags: Sequence[str] = (), machine:
             copy.replace(library)
         finally:
             copy.unlink(missing_ok=True)
+
+
+def _succeeds(command: list[str]) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def _run(command: list[str]) -> None:

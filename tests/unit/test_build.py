@@ -98,6 +98,23 @@ def test_a_compiler_with_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     load(tmp_path / "libfunasr.so")
 
 
+@needs_compiler
+@pytest.mark.process
+@pytest.mark.skipif(build.MACHINE != "x86_64", reason="flags of x86-64")
+def test_a_compiler_that_lacks_instructions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As gcc 9: AVX-VNNI, AMX and bfloat16 are left out, and the rest is as usual."""
+    [command, *_] = build.compiler() or []
+    old = tmp_path / "old-gcc"
+    refused = "case \"$each\" in -mavxvnni | -mamx-* | -mavx512bf16) exit 1 ;; esac"
+    old.write_text(f'#!/bin/sh\nfor each; do {refused}; done\nexec {command} "$@"\n')
+    old.chmod(0o755)
+    monkeypatch.setenv("CC", str(old))
+    build.compile_library(tmp_path / "libfunasr.so")
+    usual = instruction_sets(load(build.LIBRARY))
+    expected = tuple(name for name in usual if name not in ("avxvnni", "amx", "avx512bf16"))
+    assert instruction_sets(load(tmp_path / "libfunasr.so")) == expected
+
+
 @pytest.mark.parametrize("named", ["gcc 'unfinished", "  "])
 def test_a_compiler_that_is_not_a_command(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", named)

@@ -1,4 +1,4 @@
-"""The inner loops of the C library, called one by one: compared with NumPy."""
+"""The inner loops of the C library, called one by one: compared with NumPy. Its pool of threads."""
 
 import ctypes
 import os
@@ -220,3 +220,23 @@ def test_gelu_and_relu(name: str) -> None:
         out = np.empty_like(x)
         kernel(name, kind, None, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(address(x), len(x), address(out))
         np.testing.assert_allclose(out, exact, rtol=1e-6, atol=4e-7)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+def test_a_job_computes_each_chunk_once(threads: int) -> None:
+    """Also if there are fewer chunks than threads, and while threads start or sleep."""
+    shared = exporting()
+    pointers, integers = ctypes.c_void_p, ctypes.c_int
+    shared.pool_new.restype, shared.pool_new.argtypes = pointers, [integers]
+    shared.pool_free.restype, shared.pool_free.argtypes = None, [pointers]
+    shared.pool_run.restype, shared.pool_run.argtypes = None, [pointers, pointers, pointers, integers]
+    taken: list[int] = []
+    task = ctypes.CFUNCTYPE(None, pointers, integers)(lambda _, chunk: taken.append(chunk))
+    pool = shared.pool_new(threads)
+    try:
+        for chunks in [0, 1, 2, 3, 7, 64, 100] * 20:
+            shared.pool_run(pool, task, None, chunks)
+            assert sorted(taken) == list(range(chunks))
+            taken.clear()
+    finally:
+        shared.pool_free(pool)

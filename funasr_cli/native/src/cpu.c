@@ -50,10 +50,11 @@ static void add(const struct kernels *kernels) {
 __attribute__((constructor)) static void look(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (has_avx512()) add(kernels_amx(has_bf16() ? &kernels_avx512bf16 : &kernels_avx512));
-    if (has_bf16()) add(&kernels_avx512bf16);
+    const struct kernels *bf16 = has_bf16() ? kernels_avx512bf16() : NULL;
+    if (has_avx512()) add(kernels_amx(bf16 ? bf16 : &kernels_avx512));
+    add(bf16);
     if (has_avx512()) add(&kernels_avx512);
-    if (has_avxvnni()) add(&kernels_avxvnni);
+    if (has_avxvnni()) add(kernels_avxvnni());
     if (has_avx2()) add(&kernels_avx2);
 #elif defined(__aarch64__)
     if (has_dot_product()) add(&kernels_neon);

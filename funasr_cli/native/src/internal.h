@@ -117,11 +117,11 @@ void to_bfloat_plain(const float *x, int n, uint16_t *out);
 
 extern const struct kernels kernels_scalar;
 #if defined(__x86_64__)
-extern const struct kernels kernels_avx2, kernels_avxvnni, kernels_avx512, kernels_avx512bf16;
-/* Those of AVX512 with the products of AMX; NULL if tiles are missing, not granted or wrong. */
+extern const struct kernels kernels_avx2, kernels_avx512;
+/* NULL if the compiler did not know the instructions. */
+const struct kernels *kernels_avxvnni(void), *kernels_avx512bf16(void);
+/* Those of AVX512 with the products of AMX; NULL also if tiles are missing, not granted or wrong. */
 const struct kernels *kernels_amx(const struct kernels *avx512);
-void product_bf16_avx512(const uint16_t *pair, const struct operand *x, int first, int n, float *out);
-void to_bfloat_avx512(const float *x, int n, uint16_t *out);
 #elif defined(__aarch64__)
 extern const struct kernels kernels_neon;
 #endif
@@ -135,6 +135,9 @@ struct pool *pool_new(int threads);
 void pool_free(struct pool *pool);
 typedef void (*pool_task)(void *job, int chunk);
 void pool_run(struct pool *pool, pool_task task, void *job, int chunks);
+
+/* Norm the values of a row; out may be x. */
+void norm_row(const struct kernels *k, const struct fn_norm *norm, const float *x, float *out);
 
 /* A row of an operand. */
 static inline float *row_of(const struct operand *x, int row) { return x->values + (size_t)row * x->stride; }

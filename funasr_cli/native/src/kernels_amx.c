@@ -2,14 +2,14 @@
  *
  * A tile register sums the products of one group, 64 inputs of up to 16 rows with 16 outputs, in 32 bits: exactly,
  * as every instruction set does. The scales are applied in the same order as in kernels_avx512.c, so that the
- * results are the same bit by bit.
+ * results are the same bit by bit. A compiler that does not know AMX leaves them out.
  */
 
 #include "internal.h"
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && (defined(__AMX_INT8__) || defined(FN_TILES)) /* FN_TILES: a test names an emulation */
 
-#ifndef FN_TILES /* a test names an emulation */
+#ifndef FN_TILES
 #define FN_TILES "amx_tiles.h"
 #endif
 #include FN_TILES
@@ -92,4 +92,9 @@ const struct kernels *kernels_amx(const struct kernels *avx512) {
     return &made;
 }
 
+#elif defined(__x86_64__)
+const struct kernels *kernels_amx(const struct kernels *avx512) {
+    (void)avx512;
+    return NULL;
+}
 #endif

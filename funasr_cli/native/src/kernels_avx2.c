@@ -387,7 +387,7 @@ static void gelu(const float *x, int n, float *out) {
 }
 
 #if defined(__AVXVNNI__)
-const struct kernels kernels_avxvnni = {
+static const struct kernels kernels_with_vnni = {
     "avxvnni",
 #else
 const struct kernels kernels_avx2 = {

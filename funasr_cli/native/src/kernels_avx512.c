@@ -339,14 +339,10 @@ static void gelu(const float *x, int n, float *out) {
     }
 }
 
-#define SHARED                                                                                                 \
-    round_group, product_u8, product_f32, scores, add_weighted, to_half, maximum, exponentials,                \
-        sum_of_squares, scale_by, swiglu
 const struct kernels kernels_avx512 = {
-    "avx512", SHARED, product_bf16_plain, to_bfloat_plain, layer_norm, add, add_products, relu, gelu,
-};
-const struct kernels kernels_avx512bf16 = {
-    "avx512bf16", SHARED, product_bf16_avx512, to_bfloat_avx512, layer_norm, add, add_products, relu, gelu,
+    "avx512", round_group, product_u8, product_f32, scores, add_weighted, to_half,
+    maximum, exponentials, sum_of_squares, scale_by, swiglu,
+    product_bf16_plain, to_bfloat_plain, layer_norm, add, add_products, relu, gelu,
 };
 
 #endif

@@ -1,8 +1,9 @@
-/* Products of bfloat16 with AVX-512 BF16; see kernels_scalar.c for what each computes. */
+/* Products of bfloat16 with AVX-512 BF16; everything else as in kernels_avx512.c. See kernels_scalar.c for what each
+ * computes. A compiler that does not know these instructions leaves them out. */
 
 #include "internal.h"
 
-#if defined(__x86_64__)
+#if defined(__AVX512BF16__)
 
 #include <immintrin.h>
 
@@ -32,7 +33,7 @@ INLINE void rows_bf16(const int n, const uint16_t *pair, const struct operand *x
 /* The number of rows as a constant, so that the accumulators stay in registers. */
 #define CASE(n) case n: rows_bf16(n, pair, x, first + row, out + row * PAIR); break;
 
-void product_bf16_avx512(const uint16_t *pair, const struct operand *x, int first, int n, float *out) {
+static void product_bf16(const uint16_t *pair, const struct operand *x, int first, int n, float *out) {
     for (int row = 0; row < n; row += ROWS)
         switch (n - row) {
             CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7)
@@ -40,7 +41,7 @@ void product_bf16_avx512(const uint16_t *pair, const struct operand *x, int firs
         }
 }
 
-void to_bfloat_avx512(const float *x, int n, uint16_t *out) {
+static void to_bfloat(const float *x, int n, uint16_t *out) {
     for (int i = 0; i < n; i += 16) {
         __mmask16 lanes = n - i >= 16 ? 0xFFFF : (__mmask16)((1u << (n - i)) - 1);
         __m256i rounded = (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(lanes, x + i));
@@ -48,4 +49,15 @@ void to_bfloat_avx512(const float *x, int n, uint16_t *out) {
     }
 }
 
+const struct kernels *kernels_avx512bf16(void) {
+    static struct kernels made;
+    made = kernels_avx512;
+    made.name = "avx512bf16";
+    made.product_bf16 = product_bf16;
+    made.to_bfloat = to_bfloat;
+    return &made;
+}
+
+#elif defined(__x86_64__)
+const struct kernels *kernels_avx512bf16(void) { return NULL; }
 #endif
