@@ -228,7 +228,7 @@ def _rates(rate: ErrorRate) -> Iterator[str]:
 
 
 def _options(run: dict[str, Any]) -> str:
-    return f"{run.get('engine', 'mlx float32, CPU')}: `{_written(run['options'])}`"
+    return f"{run.get('engine', '-')}: `{_written(run['options'])}`"
 
 
 def _cpu(run: dict[str, Any]) -> str:
