@@ -126,6 +126,7 @@ class Trace:
     token_ids: tuple[int, ...]  # the tokens that the model writes when none are forced
     text: str
     blank_id: int | None = None  # the token that stands for no text, which most frames of a CTC model have
+    likeliest_ids: tuple[int, ...] | None = None  # of the tokens that are allowed at each step; None: all are
 
 
 class SpeechModel(Protocol):

@@ -13,8 +13,11 @@ from statistics import median
 import numpy as np
 
 from funasr_cli.models.qwen3 import Qwen3Config
-from funasr_cli.native.decoder import NativeDecoder, Row, usual_threads
+from funasr_cli.native.decoder import NativeDecoder, Row
+from funasr_cli.native.encoder import NativeEncoder
 from funasr_cli.native.library import FLOAT32, INT8, PAIR, SLOWEST, Packed, instruction_sets, library, why_missing
+from funasr_cli.native.qwen3 import NativeQwen3
+from funasr_cli.native.threads import usual_threads
 
 CONFIG = Qwen3Config(
     hidden_size=1024, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, head_dim=128,
@@ -30,8 +33,27 @@ WEIGHTS = {"int8": INT8, "float32": FLOAT32}
 PIECE = 8 * PAIR  # rows that are packed once and repeated: random values differ enough, and packing takes long
 
 
+class RandomWeights:
+    """Random matrices, the same for all instruction sets, and norms of 1; see `native.encoder.Weights`."""
+
+    def __init__(self, packed_type: int):
+        self.type, self._make = packed_type, random_matrices(packed_type)
+        self._made = dict[tuple[str, ...], Packed]()
+
+    def matrix(self, *names: str, interleave: bool = False) -> Packed:
+        """Pack a matrix when it is first asked for."""
+        if names not in self._made:
+            self._made[names] = self._make(*names, interleave=interleave)
+        return self._made[names]
+
+    def vector(self, name: str) -> np.ndarray:
+        """Return the weights of a norm."""
+        is_narrow = name.endswith(("q_norm.weight", "k_norm.weight"))
+        return np.ones(CONFIG.head_dim if is_narrow else CONFIG.hidden_size, np.float32)
+
+
 def random_matrices(weights: int) -> Callable[..., Packed]:
-    """Return what makes packed matrices of random weights, for `NativeDecoder`."""
+    """Return what makes packed matrices of random weights."""
     loaded, rng, pieces = library(), np.random.default_rng(1), dict[int, Packed]()
     assert loaded is not None
 
@@ -48,11 +70,6 @@ def random_matrices(weights: int) -> Callable[..., Packed]:
     return matrix
 
 
-def norm(name: str) -> np.ndarray:
-    """Return the weights of a norm, all 1."""
-    return np.ones(CONFIG.head_dim if name.endswith(("q_norm", "k_norm")) else CONFIG.hidden_size, np.float32)
-
-
 def milliseconds(calls: Sequence[Callable[[], object]], trials: int) -> list[list[float]]:
     """Return the sorted times of each call. They take turns, after a first time that is not measured."""
     times: list[list[float]] = [[] for _ in calls]
@@ -67,7 +84,7 @@ def milliseconds(calls: Sequence[Callable[[], object]], trials: int) -> list[lis
 
 def reading(decoder: NativeDecoder, threads: int) -> Callable[[], object]:
     """Return what reads the decoder's packed weights once, without computing anything else of use."""
-    words = [packed.bytes.view(np.int32) for packed in decoder._packed]
+    words = [packed.bytes.view(np.int32) for packed in decoder._kept if isinstance(packed, Packed)]
     pieces = [piece for each in words for piece in np.array_split(each, max(1, each.nbytes >> 20))]
     pool = ThreadPoolExecutor(threads)
 
@@ -126,19 +143,11 @@ def main() -> None:
     loaded = library()
     if loaded is None:
         sys.exit(why_missing())
-    weights = WEIGHTS[given.dtype]
-    matrices = dict[tuple[str, ...], Packed]()
-    make = random_matrices(weights)
-
-    def shared(*names: str, interleave: bool = False) -> Packed:  # the instruction sets read the same memory
-        if names not in matrices:
-            matrices[names] = make(*names, interleave=interleave)
-        return matrices[names]
-
+    weights = RandomWeights(WEIGHTS[given.dtype])
     titles = [f"{rows} rows" for rows in given.rows] + [f"prompt of {length}" for length in given.prompts]
     print(f"{'ms':8}", *(f"{title:>14}" for title in [*titles, "read once"]))
     for name in given.sets or [name for name in instruction_sets(loaded) if name != SLOWEST]:
-        decoder = NativeDecoder(loaded, CONFIG, weights, shared, norm, given.threads, name)
+        decoder = NativeQwen3(NativeEncoder(loaded, given.threads, name), weights, CONFIG)
         steps = Steps(decoder, given.before, max(given.rows))
         calls = [*map(steps.step, given.rows), *map(steps.prompt, given.prompts), reading(decoder, given.threads)]
         times = milliseconds(calls, given.trials)

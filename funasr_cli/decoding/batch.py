@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from funasr_cli.decoding.cost import RunCost, tried_at_once
 from funasr_cli.decoding.draft import MOST_TOKENS, CTCDraft
+from funasr_cli.decoding.rules import LogitRules
 from funasr_cli.decoding.sampling import Sampler
 
 
@@ -44,7 +45,14 @@ class Batch(ABC):
     A subclass for each engine holds their keys and values, and runs the decoder.
     """
 
-    def __init__(self, sampler: Sampler, rows: list[int], drafts: list[CTCDraft | None], cost: RunCost):
+    def __init__(
+        self,
+        sampler: Sampler,
+        rows: list[int],
+        drafts: list[CTCDraft | None],
+        cost: RunCost,
+        rules: list[LogitRules] | None = None,
+    ):
         """Make a batch of rows without any sampled token.
 
         Args:
@@ -52,10 +60,13 @@ class Batch(ABC):
             rows: numbers of the rows.
             drafts: of each row.
             cost: of a forward pass of the decoder.
+            rules: of each row, which restrict its tokens; no model has both rules and drafts.
         """
         self.rows, self.drafts = rows, drafts
         self._sampler, self._cost = sampler, cost
         self._steps = [0] * len(rows)  # number of sampled tokens
+        self._rules = rules or []
+        self._written: list[list[int]] = [[] for _ in rows]  # the accepted tokens of each row, for the rules
 
     @abstractmethod
     def prefill(self, prompts: Sequence[Any]) -> list[Token]:
@@ -80,12 +91,16 @@ class Batch(ABC):
         self.rows = [self.rows[index] for index in kept]
         self.drafts = [self.drafts[index] for index in kept]
         self._steps = [self._steps[index] for index in kept]
+        self._written = [self._written[index] for index in kept]
+        self._rules = self._rules and [self._rules[index] for index in kept]
 
     def join(self, other: Self) -> None:
         """Append the rows of another batch, which cannot be used afterwards."""
         self.rows = self.rows + other.rows
         self.drafts += other.drafts
         self._steps += other._steps
+        self._written += other._written
+        self._rules += other._rules
 
     def drop_draft(self, row: int) -> None:
         """Stop using this row's draft."""
@@ -138,6 +153,12 @@ class Batch(ABC):
             for index, row in enumerate(self.rows)
             for place in range(accepted[index] + 1)
         ]
+
+    def _write(self, tokens: Sequence[Token]) -> None:
+        """Remember the tokens of a step, one of each row, for the rules."""
+        if self._rules:
+            for written, token in zip(self._written, tokens, strict=True):
+                written.append(token.token_id)
 
     def _count(self, tokens: Sequence[int]) -> None:
         """Add to the number of sampled tokens of each row."""

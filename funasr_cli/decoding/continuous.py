@@ -9,7 +9,6 @@ from funasr_cli.decoding.mlx_batch import MLXBatch
 from funasr_cli.decoding.native_batch import NativeBatch
 from funasr_cli.decoding.rules import LogitRules
 from funasr_cli.decoding.sampling import Sampler
-from funasr_cli.models.cache import Memory
 from funasr_cli.models.qwen3 import Qwen3
 from funasr_cli.models.whisper_decoder import WhisperDecoder
 from funasr_cli.native.decoder import NativeDecoder
@@ -47,7 +46,7 @@ class BatchDecoder:
         self,
         prompts: Sequence[Any],
         drafts: Sequence[CTCDraft | None] | None = None,
-        memory: Sequence[Memory] = (),
+        memory: Sequence[Any] = (),
         rules: Sequence[LogitRules] = (),
     ) -> list[int]:
         """Prefill prompts and return the numbers of the new rows. The next step returns their first tokens.
@@ -55,15 +54,15 @@ class BatchDecoder:
         Args:
             prompts: (length, hidden) embeddings each.
             drafts: of each row.
-            memory: for a decoder with cross-attention, each layer's keys and values of the audio of these rows.
-            rules: of each row, if its tokens are restricted; only MLX's batches take them.
+            memory: for a decoder with cross-attention, what each row attends to, as its `memory` gives it.
+            rules: of each row, if its tokens are restricted.
         """
         numbers = list(range(self._added, self._added + len(prompts)))
         self._added += len(prompts)
         if self._shared_rows and not self._prefix:
             self._prefix = self._engine.read_prefix(self._llm, prompts[0][: self._shared_rows])
         own = list(drafts or [None] * len(prompts))
-        start = memory or self._prefix
+        start = list(memory) or self._prefix
         restricted = {"rules": list(rules)} if rules else {}
         new: Batch = self._engine(self._llm, self._sampler, numbers, own, start, **restricted)
         try:

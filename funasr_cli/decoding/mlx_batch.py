@@ -10,7 +10,7 @@ from funasr_cli.compute.backend import mx, on_accelerator
 from funasr_cli.decoding.batch import Batch, Token
 from funasr_cli.decoding.cost import RunCost
 from funasr_cli.decoding.draft import CTCDraft
-from funasr_cli.decoding.rules import LogitRules
+from funasr_cli.decoding.rules import LogitRules, ruled
 from funasr_cli.decoding.sampling import Sampler, log_probabilities
 from funasr_cli.models.cache import DecoderCache
 from funasr_cli.models.qwen3 import Qwen3
@@ -69,13 +69,12 @@ class MLXBatch(Batch):
             rows: as for `Batch`.
             drafts: as for `Batch`.
             start: what the rows begin with, as the decoder's `make_cache` takes it: shared prefix or memory.
-            rules: of each row; they change its logits before a token is chosen.
+            rules: as for `Batch`.
         """
-        super().__init__(sampler, rows, drafts, RunCost.of(llm))
-        self._llm, self._rules = llm, rules or []
+        super().__init__(sampler, rows, drafts, RunCost.of(llm), rules)
+        self._llm = llm
         self.cache = llm.make_cache(len(rows), start)
         self._last_ids: mx.array | None = None  # (batch,) last sampled tokens, not in the cache yet
-        self._written: list[list[int]] = [[] for _ in rows]  # the accepted tokens of each row, for the rules
         self._in_flight: Predictions | None = None  # of the step that is computed ahead
 
     @staticmethod
@@ -127,8 +126,6 @@ class MLXBatch(Batch):
         self.cache = DecoderCache.joined([(self.cache, kept)])
         assert self._last_ids is not None
         self._last_ids = self._last_ids[mx.array(kept)]
-        self._written = [self._written[index] for index in kept]
-        self._rules = self._rules and [self._rules[index] for index in kept]
         self._in_flight = self._in_flight and self._in_flight.keep(kept)
 
     def join(self, other: Self) -> None:
@@ -136,8 +133,6 @@ class MLXBatch(Batch):
         parts = [(batch.cache, range(len(batch.rows))) for batch in (self, other)]
         self.cache = DecoderCache.joined(parts)
         self._last_ids = mx.concatenate([self._last_ids, other._last_ids])
-        self._written += other._written
-        self._rules += other._rules
         super().join(other)
 
     def _forward(self) -> Predictions:
@@ -155,10 +150,7 @@ class MLXBatch(Batch):
         """Sample the token after each position of `hidden` (batch, width, hidden), lazily."""
         width = hidden.shape[1]
         logits = self._llm.logits(hidden.reshape(-1, hidden.shape[-1]))  # (batch * width, vocab)
-        for rules in dict.fromkeys(self._rules):  # no model has both rules and drafts, so the width is 1
-            rows = [row for row, own in enumerate(self._rules) if own is rules]
-            steps, written = [self._steps[row] for row in rows], [self._written[row] for row in rows]
-            logits[mx.array(rows)] = rules(logits[mx.array(rows)], steps, written)
+        logits = ruled(logits, self._rules, self._steps, self._written)
         ids = self._sampler(logits, [step + place for step in self._steps for place in range(width)])
         logprobs = log_probabilities(logits, ids)
         if width == 1:  # without proposals, the next step does not depend on the values
@@ -174,9 +166,7 @@ class MLXBatch(Batch):
             np.array(flat).reshape(-1, width).tolist() for flat in (predictions.ids, predictions.logprobs)
         )
         accepted, tokens = self._accept(predictions.proposals, ids, logprobs)
-        if self._rules:
-            for written, [token_id] in zip(self._written, ids, strict=True):
-                written.append(token_id)
+        self._write(tokens)
         if width > 1:
             self.cache.take_back([width - 1 - count for count in accepted])
             last = [sampled[count] for sampled, count in zip(ids, accepted, strict=True)]

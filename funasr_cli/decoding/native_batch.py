@@ -10,12 +10,13 @@ from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.batch import Batch, Token
 from funasr_cli.decoding.cost import RunCost
 from funasr_cli.decoding.draft import CTCDraft
+from funasr_cli.decoding.rules import LogitRules, ruled
 from funasr_cli.decoding.sampling import Sampler, greedy, log_probabilities
 from funasr_cli.native.decoder import NativeDecoder, Row
 
 
 class NativeBatch(Batch):
-    """Rows in slots of the library's decoder, each of which begins as a copy of the shared prefix."""
+    """Rows in slots of the library's decoder."""
 
     def __init__(
         self,
@@ -23,15 +24,18 @@ class NativeBatch(Batch):
         sampler: Sampler,
         rows: list[int],
         drafts: list[CTCDraft | None],
-        prefix: Row | None = None,
+        start: Any = None,
+        rules: list[LogitRules] | None = None,
     ):
-        super().__init__(sampler, rows, drafts, RunCost.of(llm))
+        """Make a batch as `Batch` does; rows begin with `start`: a shared prefix, or the memory of each row."""
+        super().__init__(sampler, rows, drafts, RunCost.of(llm), rules)
         self._llm = llm
         self._last_ids: list[int] = []  # last sampled tokens, not in the slots yet
         self._slots: list[Row] = []
         try:
-            for _ in rows:
-                self._slots.append(llm.copied(prefix) if prefix else llm.new_row())
+            for index, _ in enumerate(rows):
+                copied = llm.copied(start) if isinstance(start, Row) else llm.new_row(start and start[index])
+                self._slots.append(copied)
         except BaseException:
             self.close()
             raise
@@ -91,14 +95,20 @@ class NativeBatch(Batch):
             slot.length -= len(proposal) - count
         self._last_ids = [sampled[count] for sampled, count in zip(ids, accepted, strict=True)]
         self._count([count + 1 for count in accepted])
+        self._write(tokens)
         return tokens
 
     def _sample(self, hidden: np.ndarray, widths: list[int]) -> tuple[list[int], list[float]]:
         """Return the tokens sampled after (positions, hidden) states, and their log-probabilities."""
         if self._sampler is greedy:
-            ids, logprobs = self._llm.choose(hidden)
+            excluded, first_of_group = None, None
+            if self._rules:
+                pairs = zip(self._rules, self._written, strict=True)
+                excluded = np.stack([rules.excluded(written) for rules, written in pairs])  # (rows, vocab)
+                first_of_group = np.array([rules.first_of_group for rules in self._rules], np.int32)
+            ids, logprobs = self._llm.choose(hidden, excluded, first_of_group)
             return ids.tolist(), logprobs.tolist()
-        logits = mx.array(self._llm.logits(hidden))  # (positions, vocab)
-        pairs = zip(self._steps, widths, strict=True)
-        chosen = self._sampler(logits, [step + place for step, width in pairs for place in range(width)])
+        logits = ruled(mx.array(self._llm.logits(hidden)), self._rules, self._steps, self._written)
+        steps = zip(self._steps, widths, strict=True)
+        chosen = self._sampler(logits, [step + place for step, width in steps for place in range(width)])
         return np.array(chosen).tolist(), np.array(log_probabilities(logits, chosen)).tolist()

@@ -25,6 +25,27 @@ class LogitRules(Protocol):
             written: these tokens; may lack the latest ones unless `need_tokens`.
         """
 
+    def excluded(self, written: Sequence[int]) -> np.ndarray:
+        """Return the tokens, (vocab,) bool, that may not follow those of a row, regardless of the logits."""
+
+    @property
+    def first_of_group(self) -> int:
+        """The first of the tokens that may together exclude all before them; the vocabulary's size without such.
+
+        They do so if together they are likelier than the likeliest token before them.
+        """
+
+
+def ruled(
+    logits: mx.array, rules: Sequence[LogitRules], steps: Sequence[int], written: Sequence[Sequence[int]]
+) -> mx.array:
+    """Return logits (batch, vocab) after each row's rules; without rules, as they are."""
+    for each in dict.fromkeys(rules):
+        rows = [row for row, own in enumerate(rules) if own is each]
+        chosen = logits[mx.array(rows)]
+        logits[mx.array(rows)] = each(chosen, [steps[row] for row in rows], [written[row] for row in rows])
+    return logits
+
 
 class Exclusion:
     """Rules for a text without times: some tokens are never chosen, some not at the beginning."""
@@ -35,11 +56,20 @@ class Exclusion:
         excluded = np.zeros((2, vocab_size), bool)  # at the beginning, and later
         excluded[:, list(never)] = True
         excluded[0, list(not_first)] = True
-        self._excluded = mx.array(excluded)
+        self._excluded, self._on_device = excluded, mx.array(excluded)
+
+    @property
+    def first_of_group(self) -> int:
+        """The vocabulary's size: there is no such group."""
+        return self._excluded.shape[1]
+
+    def excluded(self, written: Sequence[int]) -> np.ndarray:
+        """Return the tokens that may not follow; see `LogitRules`."""
+        return self._excluded[int(len(written) > 0)]
 
     def __call__(self, logits: mx.array, steps: Sequence[int], written: Sequence[Sequence[int]]) -> mx.array:
         """Exclude tokens; see `LogitRules`."""
-        excluded = self._excluded[mx.array([int(step > 0) for step in steps])]  # (batch, vocab)
+        excluded = self._on_device[mx.array([int(step > 0) for step in steps])]  # (batch, vocab)
         return mx.where(excluded, -mx.inf, logits)
 
 
@@ -77,22 +107,24 @@ class TimeRules(Exclusion):
 
     def __call__(self, logits: mx.array, steps: Sequence[int], written: Sequence[Sequence[int]]) -> mx.array:
         """Exclude tokens; see `LogitRules`."""
-        logits, first = super().__call__(logits, steps, written), self._first_time
-        excluded = np.zeros((len(written), self._vocab_size), bool)
-        for row, tokens in zip(excluded, written, strict=True):
-            self._exclude(row, tokens)
+        first, excluded = self._first_time, np.stack([self.excluded(tokens) for tokens in written])
         logits = mx.where(mx.array(excluded), -mx.inf, logits)
         times = mx.logsumexp(logits[:, first:], axis=-1, keepdims=True)
         likelier = times > logits[:, :first].max(axis=-1, keepdims=True)  # (batch, 1)
         is_other = mx.arange(self._vocab_size) < first
         return mx.where(likelier & is_other, -mx.inf, logits)
 
-    def _exclude(self, excluded: np.ndarray, tokens: Sequence[int]) -> None:
-        """Mark the tokens, (vocab,) bool, that may not follow those of a row."""
-        first = self._first_time
+    @property
+    def first_of_group(self) -> int:
+        """The first time token."""
+        return self._first_time
+
+    def excluded(self, written: Sequence[int]) -> np.ndarray:
+        """Return the tokens that may not follow; see `LogitRules`."""
+        tokens, first, excluded = written, self._first_time, super().excluded(written).copy()
         if not tokens:
             excluded[:first] = excluded[first + self._latest + 1 :] = True
-            return
+            return excluded
         after_time = tokens[-1] >= first
         after_pair = after_time and (len(tokens) == 1 or tokens[-2] >= first)
         if after_pair:
@@ -102,3 +134,4 @@ class TimeRules(Exclusion):
         if times := [token for token in tokens if token >= first]:
             same_allowed = after_time and not after_pair  # the next piece may begin where this one ends
             excluded[first : times[-1] + (0 if same_allowed else 1)] = True
+        return excluded

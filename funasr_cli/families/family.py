@@ -69,7 +69,7 @@ class NativePart:
     """
 
     prefix: str
-    network: type[NativeDecoder] | type[NativeNetwork]
+    network: type[NativeNetwork]
     config: Callable[[Any], Any]
 
 
@@ -144,6 +144,8 @@ class Family:
         tables: names of tensors whose rows are looked up one by one in the file, and never loaded as a whole. They
             are stored in float16 instead of bfloat16.
         only_on_modelscope: ids in `aliases` that Hugging Face does not have.
+        float32_engine: what computes float32 on a CPU, unless an engine is asked for.
+        int8_clips: recordings on which int8 must write the same as float32; none: the demo's clips.
     """
 
     model_type: str
@@ -175,6 +177,8 @@ class Family:
     kind: str = SPEECH
     tables: tuple[str, ...] = ()
     only_on_modelscope: tuple[str, ...] = ()
+    float32_engine: str = MLX
+    int8_clips: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,7 @@ class LoadedModel:
     folder: Path
     dtype: str
     texts: Mapping[str, str] = field(default_factory=dict)
-    native: tuple[NativeDecoder | NativeNetwork, ...] = ()
+    native: tuple[NativeNetwork, ...] = ()
 
     @property
     def name(self) -> str:

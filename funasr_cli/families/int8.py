@@ -1,4 +1,4 @@
-"""Find out whether a model writes the same texts in int8 as in float32, on a few bundled clips.
+"""Find out whether a model writes the same texts in int8 as in float32, on a few bundled recordings.
 
 "int8" is all that the native engine rounds: weights and inputs of the decoder's products to 8 bits, those of the
 other networks to bfloat16.
@@ -11,6 +11,7 @@ are compared themselves.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from funasr_cli import demo
 from funasr_cli.audio.decode import load_audio
@@ -25,41 +26,44 @@ FORCED = replace(SENTENCE, max_tokens=1)  # the tokens are given: no others are 
 Load = Callable[[str, str], SpeechModel]  # takes a number type and an engine
 
 
-def prove(load: Load) -> Int8Proof:
+def prove(load: Load, exact_engine: str = MLX, recordings: Sequence[Path] = ()) -> Int8Proof:
     """Compare the texts of a model in int8 and in float32, which are loaded one after the other.
+
+    Args:
+        load: loads the model.
+        exact_engine: computes float32.
+        recordings: the clips; without any, those of the demo.
 
     Raises:
         FunASRError: as `load` raises, if one of them cannot be loaded.
     """
-    languages, rounded = _traces(load(INT8, NATIVE))
+    clips, rounded = _traces(load(INT8, NATIVE), recordings)
     mx.clear_cache()
-    exact = load("float32", MLX)
-    clips = clips_for(languages)
-    differing = [
-        clip.path.name for clip, trace in zip(clips, rounded, strict=True) if _differs(exact, clip, trace)
-    ]
-    return Int8Proof(tuple(clip.path.name for clip in clips), tuple(differing))
+    exact = load("float32", exact_engine)
+    differing = [clip.name for clip, trace in zip(clips, rounded, strict=True) if _differs(exact, clip, trace)]
+    return Int8Proof(tuple(clip.name for clip in clips), tuple(differing))
 
 
-def clips_for(languages: Sequence[str]) -> list[demo.DemoClip]:
-    """Return the clips to compare: in these languages, or in others if none is."""
+def clips_for(languages: Sequence[str]) -> list[Path]:
+    """Return the demo's clips to compare: in these languages, or in others if none is."""
     clips = demo.clips()
-    return ([clip for clip in clips if clip.language in languages] or clips)[:MOST_CLIPS]
+    return [clip.path for clip in [clip for clip in clips if clip.language in languages] or clips][:MOST_CLIPS]
 
 
-def _traces(model: SpeechModel) -> tuple[Sequence[str], list[Trace]]:
-    """Return a model's languages, and what it writes for each clip."""
-    languages = model.capabilities.languages
-    return languages, [_trace(model, clip) for clip in clips_for(languages)]
+def _traces(model: SpeechModel, recordings: Sequence[Path]) -> tuple[Sequence[Path], list[Trace]]:
+    """Return the clips, and what a model writes for each of them."""
+    clips = recordings or clips_for(model.capabilities.languages)
+    return clips, [_trace(model, clip) for clip in clips]
 
 
-def _differs(exact: SpeechModel, clip: demo.DemoClip, rounded: Trace) -> bool:
+def _differs(exact: SpeechModel, clip: Path, rounded: Trace) -> bool:
     if rounded.blank_id is not None:
         return _trace(exact, clip).text != rounded.text
-    logits = _trace(exact, clip, rounded.token_ids).logits  # (tokens, vocabulary)
-    return bool((logits.argmax(-1) != rounded.token_ids).any())
+    trace = _trace(exact, clip, rounded.token_ids)
+    likeliest = trace.likeliest_ids or tuple(trace.logits.argmax(-1).tolist())
+    return likeliest != rounded.token_ids
 
 
-def _trace(model: SpeechModel, clip: demo.DemoClip, forced_ids: Sequence[int] | None = None) -> Trace:
-    samples = load_audio(clip.path, model.sample_rate_hz).samples
+def _trace(model: SpeechModel, clip: Path, forced_ids: Sequence[int] | None = None) -> Trace:
+    samples = load_audio(clip, model.sample_rate_hz).samples
     return model.trace(samples, FORCED if forced_ids else SENTENCE, forced_ids)

@@ -102,7 +102,7 @@ class Choice(NamedTuple):
     dtype: str | None  # None: the usual type of the engine
     engine: str  # "mlx" or "native"
     ignored: str | None = None  # why a default is ignored
-    exact: str | None = None  # why MLX computes in float32 what the native engine could compute in int8
+    exact: str | None = None  # why float32 is computed where the native engine could compute int8
     slow: str | None = None  # why this type takes much longer than another one
 
 
@@ -117,8 +117,8 @@ def choose_engine(
 
     - MLX computes on a GPU, in the stored type.
     - On a CPU, the native engine computes in int8 if it can compute the model and writes the same texts as float32
-      (`int8_proof`). Otherwise MLX computes in float32.
-    - A type that is not "auto" means MLX, except that "int8" means the native engine.
+      (`int8_proof`). Otherwise the model is computed in float32, by MLX or by the engine that its family names.
+    - A type that is not "auto" means MLX, except for "int8", and "float32" if the family names the native engine.
     - "native" means int8, and "mlx" the usual type of the device; neither needs a proof.
 
     Args:
@@ -147,6 +147,8 @@ def choose_engine(
                 raise
             engine, ignored = MLX, error.message
             dtype = AUTO_DTYPE if dtype == INT8 else dtype
+    if engine == AUTO_ENGINE and dtype == FLOAT32 and _is_native_in_float32(folder):
+        return Choice(FLOAT32, NATIVE, ignored)
     if engine == MLX or dtype != AUTO_DTYPE or on_accelerator():
         return Choice(_typed(dtype), MLX, ignored, slow=_slow_on_mlx(folder, dtype))
     try:
@@ -158,7 +160,17 @@ def choose_engine(
         return Choice(None, NATIVE, ignored)
     what = rounding(registry.of_config(checkpoint.config))
     exact = f"{what} changes the text of {len(proof.differing)} of {len(proof.clips)} clips, {EXACT}"
-    return Choice(None, MLX, ignored, exact)
+    exact_engine = registry.of_config(checkpoint.config).float32_engine
+    return Choice(FLOAT32 if exact_engine == NATIVE else None, exact_engine, ignored, exact)
+
+
+def _is_native_in_float32(folder: Path) -> bool:
+    """Tell whether the native engine is the family's choice for float32, and can compute this model."""
+    try:
+        checkpoint = _refuse_native(folder, FLOAT32, AUTO_ENGINE)
+    except (UsageError, SetupError):
+        return False
+    return registry.of_config(checkpoint.config).float32_engine == NATIVE
 
 
 def refuse_by_family(family: Family | None, dtype: str | None, engine: str, optional: Collection[str]) -> None:
@@ -243,9 +255,11 @@ def int8_proof(checkpoint: Checkpoint, folder: Path, say: Callable[[str], None] 
     """
     kept = Kept.about(checkpoint, folder)
     if (proof := kept.proof() or _not_written.get(kept.fingerprint)) is None:
-        what = rounding(registry.of_config(checkpoint.config))
+        family = registry.of_config(checkpoint.config)
+        what = rounding(family)
         say(f"{folder.name}: comparing {what} with float32 on a few clips; no result of this version is kept yet")
-        proof = prove(partial(_load_to_compare, checkpoint, folder))
+        load = partial(_load_to_compare, checkpoint, folder)
+        proof = prove(load, family.float32_engine, family.int8_clips)
         if kept.keep_proof(proof) is None:
             _not_written[kept.fingerprint] = proof
             say(UNWRITTEN.format(" or ".join(map(str, kept.places))))

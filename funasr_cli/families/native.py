@@ -17,7 +17,7 @@ from funasr_cli.compute.backend import mx, on_accelerator
 from funasr_cli.errors import SetupError, UsageError
 from funasr_cli.families.family import Download, Family, NativePart
 from funasr_cli.families.kept import LEAST_PACKED_BYTES, Kept
-from funasr_cli.native.decoder import NativeDecoder, interleaved, why_unsupported
+from funasr_cli.native.decoder import NativeDecoder
 from funasr_cli.native.encoder import NativeEncoder, NativeNetwork
 from funasr_cli.native.library import (
     BFLOAT16,
@@ -34,6 +34,7 @@ from funasr_cli.native.library import (
     remedy,
     why_missing,
 )
+from funasr_cli.native.qwen3 import interleaved
 from funasr_cli.options import INT8 as INT8_DTYPE
 
 OPTION = "--engine native"
@@ -80,9 +81,9 @@ def native_parts(checkpoint: Checkpoint, family: Family, dtype: str, option: str
     refuse_engine(family, option)
     parts = [part for part in family.native if part.config(checkpoint.config) is not None]
     for part in parts:
-        if part.network is not NativeDecoder:
+        if not issubclass(part.network, NativeDecoder):
             continue
-        problem = why_unsupported(part.config(checkpoint.config))
+        problem = part.network.why_unsupported(part.config(checkpoint.config))
         if problem is None and dtype == INT8_DTYPE:
             problem = _odd_group(checkpoint, part)
         if problem:
@@ -93,7 +94,7 @@ def native_parts(checkpoint: Checkpoint, family: Family, dtype: str, option: str
 
 def rounding(family: Family) -> str:
     """Name what rounds with ``--dtype int8``, for messages: int8, or the encoder's type without a decoder."""
-    if any(part.network is NativeDecoder for part in family.native):
+    if any(issubclass(part.network, NativeDecoder) for part in family.native):
         return INT8_DTYPE
     return TYPES[BFLOAT16] if encoder_type() == BFLOAT16 else "the native engine"
 
@@ -115,7 +116,7 @@ def _packed_type(part: NativePart, dtype: str) -> int:
     """Return how the matrices of a part are packed."""
     if dtype != INT8_DTYPE:
         return FLOAT32
-    return INT8 if part.network is NativeDecoder else encoder_type()
+    return INT8 if issubclass(part.network, NativeDecoder) else encoder_type()
 
 
 def needed_bytes(checkpoint: Checkpoint, parts: list[NativePart], dtype: str) -> int:
@@ -193,23 +194,18 @@ class Matrices:
 
 def load_parts(
     checkpoint: Checkpoint, parts: list[NativePart], dtype: str, kept: Kept | None = None
-) -> dict[str, NativeDecoder | NativeNetwork]:
+) -> dict[str, NativeNetwork]:
     """Load the networks of parts that `native_parts` has returned; return them by their prefixes.
 
     Packed matrices are kept, unless `kept` is None or everything is float32, which is for comparisons.
     """
     loaded = library()
     assert loaded is not None
-    encoder, made = NativeEncoder(loaded), dict[str, NativeDecoder | NativeNetwork]()
+    encoder, made = NativeEncoder(loaded), dict[str, NativeNetwork]()
     matrices = Matrices(kept if dtype == INT8_DTYPE else None)
     for part in parts:
         weights = PartWeights(checkpoint, part.prefix, _packed_type(part, dtype), matrices)
-        config = part.config(checkpoint.config)
-        made[part.prefix] = (
-            NativeDecoder(loaded, config, weights.type, weights.matrix, weights.norm)
-            if issubclass(part.network, NativeDecoder)
-            else part.network(encoder, weights, config)
-        )
+        made[part.prefix] = part.network(encoder, weights, part.config(checkpoint.config))
     matrices.keep()
     return made
 
@@ -313,10 +309,6 @@ class PartWeights:
     def vector(self, name: str) -> np.ndarray:
         """Read a tensor as contiguous float32."""
         return np.array(self._tensors[f"{self._prefix}.{name}"].read_in("float32"))
-
-    def norm(self, name: str) -> np.ndarray:
-        """Read the (width,) weights of a norm."""
-        return self.vector(f"{name}.weight")
 
 
 def rounded(values: np.ndarray) -> Affine:

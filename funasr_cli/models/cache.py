@@ -14,7 +14,8 @@ from funasr_cli.compute.backend import mx
 GROWTH_COLUMNS = 64  # columns allocated at a time, so that the buffers are not copied for every token
 
 # One layer's keys, (batch, heads, head_dim, encoder rows), and values, (batch, heads, encoder rows, head_dim).
-Memory = tuple[mx.array, mx.array]
+LayerMemory = tuple[mx.array, mx.array]
+Memory = Sequence[LayerMemory]  # of all layers
 
 
 class LayerCache:
@@ -92,9 +93,13 @@ class DecoderCache:
     """
 
     def __init__(self, layers: int, rows: int, memory: Sequence[Memory] = ()):
+        """Make an empty cache; `memory` is that of each row, with a batch of 1."""
         self.layers = [LayerCache() for _ in range(layers)]
         self.lengths = [0] * rows
-        self.memory = list(memory)
+        self.memory = [
+            (mx.concatenate([keys for keys, _ in layer]), mx.concatenate([values for _, values in layer]))
+            for layer in zip(*memory, strict=True)
+        ]
 
     @classmethod
     def joined(cls, parts: Sequence[tuple["DecoderCache", Sequence[int]]]) -> "DecoderCache":

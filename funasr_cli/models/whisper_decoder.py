@@ -7,8 +7,10 @@ of different lengths share a batch, and with bfloat16 weights, residual sums sta
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from funasr_cli.compute.backend import mx, nn
-from funasr_cli.models.cache import DecoderCache, LayerCache, Memory, Positions
+from funasr_cli.models.cache import DecoderCache, LayerCache, LayerMemory, Memory, Positions
 from funasr_cli.models.layers import attention, embedding, linear, memory_attention, merge_heads, normalise
 from funasr_cli.models.whisper_encoder import (
     HEAD_WIDTH,
@@ -54,7 +56,12 @@ class DecoderBlock(nn.Module):
         self.mlp_ln = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
 
     def __call__(
-        self, x: mx.array, mask: mx.array | str | None, positions: Positions, cache: LayerCache, memory: Memory
+        self,
+        x: mx.array,
+        mask: mx.array | str | None,
+        positions: Positions,
+        cache: LayerCache,
+        memory: LayerMemory,
     ) -> mx.array:
         """Append `x` (batch, new, width) float32 to the cache; attend to it and to `memory`; return that shape."""
         return self.attend_to_audio(self.attend_to_text(x, mask, positions, cache), memory)
@@ -72,7 +79,7 @@ class DecoderBlock(nn.Module):
         """Return the queries of cross-attention, (batch, heads, new, head_dim), for `x` after self-attention."""
         return self.cross_attn.queries(normalise(self.cross_attn_ln, x))
 
-    def attend_to_audio(self, x: mx.array, memory: Memory) -> mx.array:
+    def attend_to_audio(self, x: mx.array, memory: LayerMemory) -> mx.array:
         """Apply the rest of the layer, cross-attention and the feed-forward network."""
         x = x + self.cross_attn.out(merge_heads(memory_attention(self.cross_queries(x), *memory)))
         return x + self.mlp2(nn.gelu(self.mlp1(normalise(self.mlp_ln, x))))
@@ -102,19 +109,20 @@ class WhisperDecoder(nn.Module):
     def row_bytes(self, rows: int) -> int:
         """Return the memory of a batch row that attends to this number of the encoder's rows.
 
-        Keys and values count twice, since they are copied when rows join.
+        Keys and values count thrice: they are copied when rows join, and kept to find the times of words.
         """
         config = self.config
-        return 2 * 2 * config.layers * (rows + config.positions) * config.width * self.dtype.size
+        return 3 * 2 * config.layers * (rows + config.positions) * config.width * self.dtype.size
 
-    def memory(self, encoded: mx.array) -> list[Memory]:
-        """Compute each layer's keys and values of the encoder's rows (batch, rows, encoder width)."""
-        encoded = encoded.astype(self.dtype)
-        pairs = (block.cross_attn.keys_and_values(encoded) for block in self.blocks)
-        return [(mx.contiguous(k.swapaxes(-1, -2)), mx.contiguous(v)) for k, v in pairs]
+    def memory(self, encoded: Sequence[mx.array]) -> list[Memory]:
+        """Compute what rows attend to, of each window's (encoder rows, encoder width)."""
+        batch = mx.stack(list(encoded)).astype(self.dtype)  # (batch, encoder rows, encoder width)
+        pairs = [block.cross_attn.keys_and_values(batch) for block in self.blocks]
+        layers = [(mx.contiguous(k.swapaxes(-1, -2)), mx.contiguous(v)) for k, v in pairs]
+        return [[(k[row : row + 1], v[row : row + 1]) for k, v in layers] for row in range(len(encoded))]
 
     def make_cache(self, rows: int, memory: Sequence[Memory] = ()) -> DecoderCache:
-        """Create an empty cache of this number of rows, which attend to `memory`."""
+        """Create an empty cache of this number of rows, each of which attends to its `memory`."""
         return DecoderCache(len(self.blocks), rows, memory)
 
     def embed(self, token_ids: mx.array) -> mx.array:
@@ -145,20 +153,30 @@ class WhisperDecoder(nn.Module):
         """Compute logits (..., vocab) from `hidden` (..., width), cast to float32."""
         return self.token_embedding.as_linear(hidden).astype(mx.float32)
 
+    def first_logits(self, token_id: int, memory: Sequence[Memory]) -> np.ndarray:
+        """Compute the logits after this token, the first of a row for each memory: (rows, vocab) float32."""
+        start = self.embed(mx.full((len(memory), 1), token_id, mx.int32))
+        return np.array(self.logits(self(start, self.make_cache(len(memory), memory))[:, 0]))
+
+    def logits_after(self, token_ids: Sequence[int], memory: Memory, count: int) -> np.ndarray:
+        """Read the tokens as one row; return the logits after each of the last ones: (count, vocab) float32."""
+        hidden = self(self.embed(mx.array(token_ids))[None], self.make_cache(1, [memory]))
+        return np.array(self.logits(hidden[0, -count:]))
+
     def cross_scores(
-        self, token_ids: Sequence[int], memory: Sequence[Memory], heads: Mapping[int, Sequence[int]]
-    ) -> mx.array:
+        self, token_ids: Sequence[int], memory: Memory, heads: Mapping[int, Sequence[int]]
+    ) -> np.ndarray:
         """Read the tokens as one row; return the scores of some cross-attention heads, before their softmax.
 
         Args:
             token_ids: the whole row.
-            memory: the row's keys and values of each layer, with a batch of 1.
+            memory: what the row attends to.
             heads: the heads of each layer whose scores to return.
 
         Returns:
             (heads, tokens, rows) float32, in the order of layers, then of heads.
         """
-        cache = self.make_cache(1, memory)
+        cache = self.make_cache(1, [memory])
         positions = cache.extend(len(token_ids))
         mask, x = positions.mask(), self._placed(self.embed(mx.array(token_ids))[None], positions)
         scores = []
@@ -172,4 +190,4 @@ class WhisperDecoder(nn.Module):
                 )  # (heads, tokens, head_dim), (heads, head_dim, rows)
                 scores.append((q @ k).astype(mx.float32) * q.shape[-1] ** -0.5)
             x = block.attend_to_audio(x, memory[index])
-        return mx.concatenate(scores)
+        return np.array(mx.concatenate(scores))

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from funasr_cli.native.decoder import usual_threads
 from funasr_cli.native.library import TYPES, Block, Linear, Norm, Packed, check
+from funasr_cli.native.threads import usual_threads
 
 IDENTITY, RELU, GELU, SWIGLU = range(4)  # activations
 LAYER_NORM, RMS_NORM = range(2)
@@ -63,8 +63,10 @@ class NativeEncoder:
             ValueError: the CPU lacks the instruction set.
         """
         self.library, made = loaded, ctypes.c_void_p()
-        threads = usual_threads() if threads is None else threads
-        check(loaded.fn_encoder_new(ctypes.byref(made), threads, instruction_set and instruction_set.encode()))
+        self.threads = usual_threads() if threads is None else threads
+        check(
+            loaded.fn_encoder_new(ctypes.byref(made), self.threads, instruction_set and instruction_set.encode())
+        )
         self._encoder, self._lock = made.value, threading.Lock()
         # Not at exit: a daemon thread may still compute, and the system takes the memory back.
         weakref.finalize(self, loaded.fn_encoder_free, self._encoder).atexit = False
@@ -95,6 +97,13 @@ class NativeEncoder:
         outputs = linear.matrix.rows // (2 if activation == SWIGLU else 1)
         out = np.empty((len(x), outputs), np.float32)
         self._call(self.library.fn_run_linear, linear, activation, len(x), x, out)
+        return out
+
+    def keys_and_values(self, linear: Linear, heads: int, x: np.ndarray) -> np.ndarray:
+        """Compute those of a cross-attention: (rows, in) -> (2, heads, rows, head_dim) float16, as uint16."""
+        _require(x, linear.matrix.columns)
+        out = np.empty((2, heads, len(x), linear.matrix.rows // (2 * heads)), np.uint16)
+        self._call(self.library.fn_keys_and_values, linear, heads, len(x), x, out.ctypes.data)
         return out
 
     def norm(self, norm: Norm, x: np.ndarray) -> np.ndarray:
@@ -133,7 +142,7 @@ class NativeNetwork:
     """
 
     def __init__(self, encoder: NativeEncoder, weights: Weights, config: Any):
-        self.encoder, self._weights, self._config = encoder, weights, config
+        self.encoder, self._weights, self.config = encoder, weights, config
         self._kept: list[Packed | np.ndarray] = []
 
     @property
@@ -151,12 +160,20 @@ class NativeNetwork:
         """What it computes with."""
         return self.encoder.instruction_set
 
-    def _linear(self, *names: str) -> Linear:
-        """Pack the linear layers of these names as one, with their biases."""
-        matrix = self._weights.matrix(*names)
-        self._kept.append(matrix)
-        biases = np.concatenate([self._weights.vector(f"{name}.bias") for name in names])
-        return Linear(matrix.matrix, self._address(biases))
+    def _linear(self, *names: str, unbiased: str | None = None) -> Linear:
+        """Pack linear layers as one, with their biases; all have the same width if one is ``unbiased``."""
+        linear = self._unbiased(*names)
+        none = np.zeros(linear.matrix.rows // len(names), np.float32)
+        biases = [
+            none if name.rpartition(".")[2] == unbiased else self._weights.vector(f"{name}.bias") for name in names
+        ]
+        linear.bias = self._address(np.concatenate(biases))
+        return linear
+
+    def _unbiased(self, *names: str, interleave: bool = False) -> Linear:
+        """Pack linear layers without biases as one; see `Weights.matrix`."""
+        self._kept.append(packed := self._weights.matrix(*names, interleave=interleave))
+        return Linear(packed.matrix, None)
 
     def _norm(self, name: str, eps: float) -> Norm:
         """Read a layer norm."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from funasr_cli.native.build import LIBRARY, LOG, SWITCH, is_wanted, sources_hash
 
-ABI = 4
+ABI = 5
 # Increase it when results may change, however little: what was proven about int8 is then proven again.
 ARITHMETIC = 2
 FLOAT32, INT8, BFLOAT16 = 0, 1, 2  # how weights are stored
@@ -33,33 +33,12 @@ bytes_ = np.ctypeslib.ndpointer(np.uint8, flags="C_CONTIGUOUS")
 ARRAYS = (floats, integers, bytes_)
 
 
-class Shape(Structure):
-    """Sizes of a decoder: ``struct fn_shape``."""
-
-    _fields_ = (
-        *((name, c_int32) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")),
-        *((name, c_int32) for name in ("num_key_value_heads", "head_dim", "intermediate_size", "vocab_size")),
-        ("weights", c_int32),
-        ("rope_theta", c_float),
-        ("rms_norm_eps", c_float),
-    )
-
-
 class Matrix(Structure):
     """A packed matrix: ``struct fn_matrix``."""
 
     _fields_ = (
         ("data", c_void_p),
         *((name, c_int32) for name in ("rows", "columns", "weights", "has_offset")),
-    )
-
-
-class Layer(Structure):
-    """Weights of one layer: ``struct fn_layer``."""
-
-    _fields_ = (
-        *((name, Matrix) for name in ("qkv", "output", "gate_up", "down")),
-        *((name, c_void_p) for name in ("input_norm", "attention_norm", "query_norm", "key_norm")),
     )
 
 
@@ -73,6 +52,40 @@ class Norm(Structure):
     """A layer norm or RMS norm: ``struct fn_norm``."""
 
     _fields_ = (("weights", c_void_p), ("bias", c_void_p), ("eps", c_float), ("kind", c_int32), ("width", c_int32))
+
+
+class Shape(Structure):
+    """Sizes of a decoder: ``struct fn_shape``."""
+
+    _fields_ = (
+        *((name, c_int32) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")),
+        *((name, c_int32) for name in ("num_key_value_heads", "head_dim", "intermediate_size", "vocab_size")),
+        *((name, c_int32) for name in ("weights", "activation")),
+        ("rope_theta", c_float),
+    )
+
+
+class Layer(Structure):
+    """Weights of a decoder's layer: ``struct fn_layer``."""
+
+    _fields_ = (
+        *(
+            (name, Norm)
+            for name in ("attention_norm", "cross_norm", "feed_forward_norm", "query_norm", "key_norm")
+        ),
+        *((name, Linear) for name in ("qkv", "output", "cross_query", "cross_output", "up", "down")),
+    )
+
+
+class Sources(Structure):
+    """What a step's positions attend to, in addition to their slots: ``struct fn_sources``."""
+
+    _fields_ = (
+        ("keys_and_values", POINTER(c_void_p)),
+        *((name, c_int32) for name in ("rows", "watched_count")),
+        ("watched", POINTER(c_int32)),
+        ("scores", c_void_p),
+    )
 
 
 class Block(Structure):
@@ -108,7 +121,7 @@ def _declare(library: ctypes.CDLL, path: Path) -> None:
         raise OSError(f"{path}: {STALE}")
     if library.fn_abi() != ABI:
         raise OSError(f"{path}: version {library.fn_abi()} of the interface, not {ABI}")
-    matrices = (POINTER(Shape), POINTER(Layer), floats, POINTER(Matrix), POINTER(Matrix))
+    matrices = (POINTER(Shape), POINTER(Layer), POINTER(Norm), POINTER(Matrix), POINTER(Matrix))
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "fn_instruction_sets": (POINTER(c_char_p), []),
         "fn_packed_size": (c_size_t, [c_int32, c_int32, c_int32, c_int32]),
@@ -120,8 +133,8 @@ def _declare(library: ctypes.CDLL, path: Path) -> None:
         "fn_decoder_free": (None, [c_void_p]),
         "fn_decoder_instruction_set": (c_char_p, [c_void_p]),
         "fn_embed": (c_int, [c_void_p, integers, c_int32, floats]),
-        "fn_step": (c_int, [c_void_p, c_int32, integers, integers, floats, c_void_p]),
-        "fn_logits": (c_int, [c_void_p, c_int32, floats, c_void_p, integers, floats]),
+        "fn_step": (c_int, [c_void_p, c_int32, integers, integers, floats, POINTER(Sources), c_void_p]),
+        "fn_logits": (c_int, [c_void_p, c_int32, floats, c_void_p, c_void_p, c_void_p, integers, floats]),
         "fn_copy_slot": (c_int, [c_void_p, c_int32, c_int32, c_int32]),
         "fn_clear_slot": (None, [c_void_p, c_int32]),
         "fn_encoder_new": (c_int, [POINTER(c_void_p), c_int32, c_char_p]),
@@ -132,6 +145,7 @@ def _declare(library: ctypes.CDLL, path: Path) -> None:
             [c_void_p, POINTER(Block), c_int32, integers, c_void_p, c_void_p, c_void_p, floats],
         ),
         "fn_run_linear": (c_int, [c_void_p, POINTER(Linear), c_int32, c_int32, floats, floats]),
+        "fn_keys_and_values": (c_int, [c_void_p, POINTER(Linear), c_int32, c_int32, floats, c_void_p]),
         "fn_run_norm": (c_int, [c_void_p, POINTER(Norm), c_int32, c_int32, floats, floats]),
         "fn_highest": (c_int, [c_void_p, c_int32, c_int32, floats, integers, floats]),
     }

@@ -27,7 +27,7 @@ class NativeSANM(NativeNetwork):
         )
 
     def _block(self, name: str) -> Block:
-        attention, config = f"{name}.self_attn", self._config
+        attention, config = f"{name}.self_attn", self.config
         taps = self._weights.vector(f"{attention}.fsmn_block.weight")[:, :, 0].T  # (taps, width)
         return Block(
             attention_norm=self._norm(f"{name}.norm1", sanm.LAYER_NORM_EPS),
@@ -45,7 +45,7 @@ class NativeSANM(NativeNetwork):
 
     def __call__(self, features: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Encode a batch."""
-        scale, depth = np.float32(math.sqrt(self._config.width)), self._config.input_dim
+        scale, depth = np.float32(math.sqrt(self.config.width)), self.config.input_dim
         positions = sinusoidal_positions(max(map(len, features)), depth)
         batch = Batch.of([rows * scale + positions[: len(rows)] for rows in features])
         batch = self._run(self._blocks, batch)
@@ -78,13 +78,13 @@ class NativeAdaptor(NativeNetwork):
             output=self._linear(f"{name}.self_attn.linear_out"),
             up=self._linear(f"{name}.feed_forward.w_1"),
             down=self._linear(f"{name}.feed_forward.w_2"),
-            heads=self._config.heads,
+            heads=self.config.heads,
             activation=RELU,
         )
 
     def __call__(self, encoded: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Adapt a batch of encoder outputs."""
-        k = self._config.downsample  # frames that are joined into one; zeros follow the last
+        k = self.config.downsample  # frames that are joined into one; zeros follow the last
         stacked = [np.pad(rows, [(0, -len(rows) % k), (0, 0)]).reshape(-1, k * rows.shape[1]) for rows in encoded]
         batch = Batch.of(stacked)
         x = self.encoder.linear(self._linear1, batch.x, RELU)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.native import LIBRARY
 from support.parity.live import REPOSITORY, run_reference
 from support.small import convert, once
 from support.whisper import random_tensors, write_hf
@@ -19,6 +20,7 @@ from funasr_cli.options import TranscribeOptions
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
 
+ENGINES = ["mlx", *(["native"] if LIBRARY else [])]
 SCRIPT = REPOSITORY / "tests/support/parity/record_whisper.py"
 FORCED = {"en": [400, 370, 452, 7177], "zh": [25246, 22064], "noise": [1], "short": [50000, 13]}
 
@@ -39,7 +41,7 @@ def reference(
             "short": load_audio(zh_wav, 16000).samples[16000:17000],
         }
         np.savez(folder / "audio.npz", **clips)
-        model: Any = load_model(folder / "model", "float32")
+        model: Any = load_model(folder / "model", "float32", "mlx")
         job = {
             "checkpoint": str(source), "audio": str(folder / "audio.npz"), "forced": FORCED,
             "prompt": model.prompt_ids(TranscribeOptions(language="de"), "de"),
@@ -53,10 +55,11 @@ def reference(
     return folder / "model", out | {f"{name}/audio": clip for name, clip in audio.items()}
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("clip", FORCED)
-def test_every_stage(reference: tuple[Path, dict[str, Any]], clip: str) -> None:
+def test_every_stage(reference: tuple[Path, dict[str, Any]], clip: str, engine: str) -> None:
     folder, arrays = reference
-    model: Any = load_model(folder, "float32")
+    model: Any = load_model(folder, "float32", engine)
     samples, options = arrays[f"{clip}/audio"], TranscribeOptions(language="de", max_tokens=24)
     trace = model.trace(samples, options, [*FORCED[clip], 0])
     features = trace.stages["features"]
@@ -76,7 +79,7 @@ def test_mutations_are_noticed(
     from funasr_cli.models import whisper_decoder, whisper_encoder
 
     folder, arrays = reference
-    model: Any = load_model(folder, "float32")
+    model: Any = load_model(folder, "float32", "mlx")
     encoder, decoder = model.network.encoder, model.network.decoder
     if mutation == "attention":
         monkeypatch.setattr(whisper_encoder, "window_attention", lambda q, k, v: v)

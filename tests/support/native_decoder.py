@@ -6,11 +6,13 @@ from functools import cache
 import numpy as np
 from mlx.utils import tree_flatten
 from support.native import LIBRARY
+from support.native_arrays import Arrays
 
 from funasr_cli.compute.backend import mx
 from funasr_cli.models.qwen3 import Qwen3, Qwen3Config
-from funasr_cli.native.decoder import NativeDecoder, dense_matrices
+from funasr_cli.native.encoder import NativeEncoder
 from funasr_cli.native.library import INT8
+from funasr_cli.native.qwen3 import NativeQwen3
 
 WIDTH, VOCAB = 128, 150
 CONFIG = Qwen3Config(
@@ -36,17 +38,14 @@ def make(
     threads: int = 2,
     config: Qwen3Config = CONFIG,
     **changed: np.ndarray,  # matrices by the last part of their name
-) -> NativeDecoder:
-    arrays = {name: np.array(value) for name, value in tree_flatten(reference().parameters())}
-    arrays |= {name: changed.get(name.split(".")[-2], value) for name, value in arrays.items()}
-    matrices = dense_matrices(LIBRARY, arrays, weights)
-    return NativeDecoder(LIBRARY, config, weights, matrices, lambda name: arrays[f"{name}.weight"], threads, name)
+) -> NativeQwen3:
+    return NativeQwen3(NativeEncoder(LIBRARY, threads, name), Arrays(reference(), weights, **changed), config)
 
 
 def prompt(length: int) -> np.ndarray:
     return np.random.default_rng(length).standard_normal((length, WIDTH)).astype(np.float32)
 
 
-def run(native: NativeDecoder, embeddings: np.ndarray) -> np.ndarray:
+def run(native: NativeQwen3, embeddings: np.ndarray) -> np.ndarray:
     """Compute the hidden states of a new row."""
     return native.run([native.new_row()], [embeddings])[0]

@@ -54,6 +54,7 @@ static struct fn_matrix packed(int rows, int columns, int weights) {
 static int life(const struct fn_shape *shape, const struct fn_layer *layers, const struct fn_matrix *head, float *hidden) {
     int32_t slots[LONGEST], positions[LONGEST], ids[LONGEST];
     float logprobs[LONGEST];
+    struct fn_norm rms = {norm, NULL, 1e-6f, FN_RMS_NORM, WIDTH};
     fn_decoder *decoder = NULL;
     int failures = 0, status;
 #define REPEATED(call)                                                                                          \
@@ -61,19 +62,19 @@ static int life(const struct fn_shape *shape, const struct fn_layer *layers, con
         check(status == FN_NO_MEMORY, #call);                                                                   \
         check(++failures < 2, "one failure, reported twice");                                                   \
     }
-    REPEATED(fn_decoder_new(&decoder, shape, layers, norm, head, NULL, SLOTS, THREADS, NULL))
+    REPEATED(fn_decoder_new(&decoder, shape, layers, &rms, head, NULL, SLOTS, THREADS, NULL))
     for (int length = 3; length <= LONGEST; length += LONGEST - 3) {
         for (int i = 0; i < length; i++) slots[i] = i % 2, positions[i] = i / 2;
-        REPEATED(fn_step(decoder, length, slots, positions, x, hidden))
-        REPEATED(fn_logits(decoder, length, hidden, NULL, ids, logprobs))
+        REPEATED(fn_step(decoder, length, slots, positions, x, NULL, hidden))
+        REPEATED(fn_logits(decoder, length, hidden, NULL, NULL, NULL, ids, logprobs))
     }
     for (int i = 0; i < LONGEST; i++) slots[i] = 1, positions[i] = i;
-    REPEATED(fn_step(decoder, LONGEST, slots, positions, x, hidden))
+    REPEATED(fn_step(decoder, LONGEST, slots, positions, x, NULL, hidden))
     REPEATED(fn_copy_slot(decoder, 1, 2, LONGEST))
     fn_clear_slot(decoder, 1);
     fn_clear_slot(decoder, 1);
     slots[0] = 2, positions[0] = LONGEST;
-    REPEATED(fn_step(decoder, 1, slots, positions, x, hidden + LONGEST * WIDTH))
+    REPEATED(fn_step(decoder, 1, slots, positions, x, NULL, hidden + LONGEST * WIDTH))
     fn_decoder_free(decoder);
     fn_decoder_free(NULL);
 
@@ -132,12 +133,16 @@ static void try_encoder(int weights) {
 }
 
 static void try_all(int weights) {
-    struct fn_shape shape = {WIDTH, LAYERS, HEADS, KV_HEADS, HEAD_DIM, FEED_FORWARD, VOCAB, weights, 1e4f, 1e-6f};
+    struct fn_shape shape = {WIDTH, LAYERS, HEADS, KV_HEADS, HEAD_DIM, FEED_FORWARD, VOCAB, weights, FN_SWIGLU, 1e4f};
+    struct fn_norm wide = {norm, NULL, 1e-6f, FN_RMS_NORM, WIDTH}, narrow = {norm, NULL, 1e-6f, FN_RMS_NORM, HEAD_DIM};
     struct fn_layer layers[LAYERS];
     for (int i = 0; i < LAYERS; i++)
-        layers[i] = (struct fn_layer){packed(QKV, WIDTH, weights), packed(WIDTH, HEADS * HEAD_DIM, weights),
-                                      packed(2 * FEED_FORWARD, WIDTH, weights), packed(WIDTH, FEED_FORWARD, weights),
-                                      norm, norm, norm, norm};
+        layers[i] = (struct fn_layer){.qkv = {packed(QKV, WIDTH, weights), NULL},
+                                      .output = {packed(WIDTH, HEADS * HEAD_DIM, weights), NULL},
+                                      .up = {packed(2 * FEED_FORWARD, WIDTH, weights), NULL},
+                                      .down = {packed(WIDTH, FEED_FORWARD, weights), NULL},
+                                      .attention_norm = wide, .feed_forward_norm = wide,
+                                      .query_norm = narrow, .key_norm = narrow};
     struct fn_matrix head = packed(VOCAB, WIDTH, weights);
     static float expected[(LONGEST + 1) * WIDTH], hidden[(LONGEST + 1) * WIDTH];
     check(!life(&shape, layers, &head, expected), "a failure without a reason");
@@ -153,8 +158,8 @@ static void try_all(int weights) {
     until_failure = -1;
     check(failing > 30, "the allocations were not counted");
     for (int i = 0; i < LAYERS; i++) {
-        const struct fn_matrix *all[] = {&layers[i].qkv, &layers[i].output, &layers[i].gate_up, &layers[i].down};
-        for (int j = 0; j < 4; j++) free((void *)all[j]->data);
+        const struct fn_linear *all[] = {&layers[i].qkv, &layers[i].output, &layers[i].up, &layers[i].down};
+        for (int j = 0; j < 4; j++) free((void *)all[j]->matrix.data);
     }
     free((void *)head.data);
     printf("%d allocations\n", failing);

@@ -49,8 +49,8 @@ def whisper(small_whisper: Path) -> WhisperModel:
     return load_whisper(small_whisper)
 
 
-def load_whisper(folder: Path, dtype: str = "float32") -> WhisperModel:
-    found = load_model(folder, dtype)
+def load_whisper(folder: Path, dtype: str = "float32", engine: str = "mlx") -> WhisperModel:
+    found = load_model(folder, dtype, engine)
     assert isinstance(found, WhisperModel)
     return found
 
@@ -69,7 +69,7 @@ def decode(model: WhisperModel, options: TranscribeOptions, *clips: np.ndarray) 
     return [found[number] for number in numbers]
 
 
-def assert_same(one: Segment, other: Segment) -> None:
+def assert_same(one: Segment, other: Segment, tolerance: float = 1e-4) -> None:
     """Compare everything but the last bits of probabilities."""
 
     def exact(segment: Segment) -> Any:
@@ -80,7 +80,7 @@ def assert_same(one: Segment, other: Segment) -> None:
                 words, scores)  # fmt: skip
 
     assert exact(one) == exact(other)
-    assert one.mean_logprob == pytest.approx(other.mean_logprob, abs=1e-4)
+    assert one.mean_logprob == pytest.approx(other.mean_logprob, abs=tolerance)
 
 
 def writes(model: WhisperModel, monkeypatch: pytest.MonkeyPatch, *texts: list[int | str]) -> None:

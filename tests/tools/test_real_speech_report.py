@@ -70,6 +70,16 @@ def test_phrases_are_measured_once(
     assert len(Evaluation(recognizer, tmp_path / "state").phrases("en", "en", {}, every=2)["texts"]) == 2
 
 
+def test_each_engine_is_measured(recognizer: Recognizer, tmp_path: Path) -> None:
+    """Runs of several number types and engines may share a folder."""
+    evaluation = Evaluation(recognizer, tmp_path / "state")
+    for engine in ("native int8", "native float32"):
+        recognizer.model.engine = engine
+        assert evaluation.phrases("en", "en", {})["engine"] == evaluation.long("wide", {})["engine"] == engine
+    assert len(evaluation.results()) == 4
+    assert page(evaluation.results()).count("native float32: `default`") == 2
+
+
 def test_long_recordings_and_the_page(recognizer: Recognizer, tmp_path: Path) -> None:
     evaluation = Evaluation(recognizer, tmp_path / "state")
     run = evaluation.long("wide", {"vad": False})
@@ -82,4 +92,4 @@ def test_long_recordings_and_the_page(recognizer: Recognizer, tmp_path: Path) ->
     text = page(evaluation.results())
     assert text.count("`vad=False`") == 1
     assert text.count("`vad=False, MARGIN_S=0.3`") == 1
-    assert "| wide | `default` | 3 |" in text
+    assert f"| wide | {recognizer.model.engine}: `default` | 3 |" in text

@@ -15,16 +15,13 @@ from support.native import LIBRARY, NAMED, SETS, WITHOUT
 from support.native_decoder import CONFIG, VOCAB, WIDTH, make, prompt, reference, run
 
 from funasr_cli.compute.backend import mx
-from funasr_cli.native import decoder as native_decoder
 from funasr_cli.native import library as native_library
+from funasr_cli.native import threads as native_threads
 from funasr_cli.native.build import LIBRARY as BUILT
-from funasr_cli.native.decoder import (
-    POSITIONS_AT_ONCE,
-    NativeDecoder,
-    usual_threads,
-    why_unsupported,
-)
+from funasr_cli.native.decoder import POSITIONS_AT_ONCE, NativeDecoder
 from funasr_cli.native.library import FLOAT32, INT8, check, load
+from funasr_cli.native.qwen3 import why_unsupported
+from funasr_cli.native.threads import usual_threads
 
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
 LENGTHS = (1, 3, 64, 65, 131)  # on both sides of a page of keys
@@ -219,6 +216,7 @@ def test_slots_and_positions_that_do_not_exist() -> None:
                 np.array([slot], np.int32),
                 np.array([position], np.int32),
                 x,
+                None,
                 hidden.ctypes.data,
             )
     other = native.new_row().slot
@@ -298,7 +296,7 @@ def test_the_number_of_threads(
 ) -> None:  # fmt: skip
     """The cores that may be used, within the container's quota, at most 16 or what the user wants."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-    monkeypatch.setattr(native_decoder, "CGROUP", tmp_path)
+    monkeypatch.setattr(native_threads, "CGROUP", tmp_path)
     if wanted is None:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     else:
@@ -326,7 +324,7 @@ def test_signals_are_for_the_threads_of_python() -> None:
     native = make(threads=4)
     after = dict(blocked_signals())
     new = after.keys() - before.keys()
-    assert len(new) == 3
+    assert len(new) == 2 * 3  # of the decoder, and of its encoder
     for name in new:
         assert all(after[name] >> signal - 1 & 1 for signal in (2, 15))  # SIGINT, SIGTERM
     assert {name: after[name] for name in before if name in after} == {

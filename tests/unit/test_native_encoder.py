@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.native import LIBRARY, SETS, WITHOUT
 
-from funasr_cli.native.decoder import interleaved
 from funasr_cli.native.encoder import (
     GELU,
     IDENTITY,
@@ -24,6 +23,7 @@ from funasr_cli.native.encoder import (
     NativeEncoder,
 )
 from funasr_cli.native.library import BFLOAT16, FLOAT32, INT8, Block, Linear, Norm, Packed
+from funasr_cli.native.qwen3 import interleaved
 
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
 EPS = 1e-5

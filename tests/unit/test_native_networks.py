@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten, tree_map_with_path
+from mlx.utils import tree_map_with_path
 from support.native import LIBRARY, SETS, WITHOUT
+from support.native_arrays import Arrays
 
 from funasr_cli.compute.backend import mx, nn
 from funasr_cli.models.adaptor import Adaptor, AdaptorConfig
@@ -15,7 +16,7 @@ from funasr_cli.models.ctc import CTCHead
 from funasr_cli.models.sanm import SANMConfig, SANMEncoder, sinusoidal_positions
 from funasr_cli.native import networks
 from funasr_cli.native.encoder import NativeEncoder
-from funasr_cli.native.library import BFLOAT16, FLOAT32, Packed
+from funasr_cli.native.library import BFLOAT16, FLOAT32
 from funasr_cli.native.networks import NativeAdaptor, NativeCTCHead, NativeSANM
 
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
@@ -26,20 +27,6 @@ ADAPTOR = AdaptorConfig(
     input_dim=64, output_dim=96, ffn_dim=80, layers=2, heads=4, downsample=3, low_frame_rate=False
 )
 LENGTHS = (1, 2, 40, 9)
-
-
-class Arrays:
-    """The weights of a network on MLX; see `native.encoder.Weights`."""
-
-    def __init__(self, network: nn.Module, packed_type: int):
-        self._arrays = {name: np.array(value) for name, value in tree_flatten(network.parameters())}
-        self.type = packed_type
-
-    def matrix(self, *names: str, interleave: bool = False) -> Packed:
-        return Packed.of(LIBRARY, np.concatenate([self._arrays[f"{name}.weight"] for name in names]), self.type)
-
-    def vector(self, name: str) -> np.ndarray:
-        return self._arrays[name]
 
 
 def random_network(network: nn.Module, gain: float = 1.0) -> nn.Module:

@@ -93,8 +93,8 @@ class Evaluation:
         self, name: str, language: str, options: dict[str, Any], every: int = 1, minutes: float | None = None
     ) -> dict[str, Any]:
         """Transcribe phrases alone: those of a language, or those of a long recording."""
-        key = f"phrases, {name}, {_written(options)}, every {every}, minutes {minutes}"
-        run = self._saved(key) or {"kind": "phrases", "of": name, "language": language}
+        key = f"phrases, {name}, {_written(options)}, every {every}, minutes {minutes}, {self._engine}"
+        run = self._saved(key) or {"kind": "phrases", "of": name, "language": language, "engine": self._engine}
         if "errors" in run:
             return run
         clips: Sequence[AudioInput]
@@ -126,7 +126,7 @@ class Evaluation:
 
     def long(self, name: str, options: dict[str, Any], minutes: float | None = None) -> dict[str, Any]:
         """Transcribe a long recording, or its first minutes, and compare it with the truth."""
-        key = f"long, {name}, {_written(options)}, minutes {minutes}"
+        key = f"long, {name}, {_written(options)}, minutes {minutes}, {self._engine}"
         run = self._saved(key)
         if not run:
             samples, rate_hz, truth = read_long(name, minutes)
@@ -141,9 +141,13 @@ class Evaluation:
             found = compare(transcript, truth, "en")
             text = [[s.start_s, s.end_s, s.text] for s in transcript.segments]
             run = {"kind": "long", "of": name, "options": options, "audio_s": transcript.duration_s}
-            run |= {"cpu_s": cpu_s, "engine": transcript.engine, "found": asdict(found), "text": text}
+            run |= {"cpu_s": cpu_s, "engine": self._engine, "found": asdict(found), "text": text}
             self._save(key, run)
         return run
+
+    @property
+    def _engine(self) -> str:
+        return self._recognizer.model.engine
 
     def _path(self, key: str) -> Path:
         return self._state / (re.sub(r"[^\w.=-]+", "_", key) + ".json")
@@ -224,7 +228,7 @@ def _rates(rate: ErrorRate) -> Iterator[str]:
 
 
 def _options(run: dict[str, Any]) -> str:
-    return f"`{_written(run['options'])}`"
+    return f"{run.get('engine', '-')}: `{_written(run['options'])}`"
 
 
 def _cpu(run: dict[str, Any]) -> str:

@@ -20,8 +20,8 @@ from funasr_cli.families.fun_asr_nano.layout_funasr import open_funasr
 from funasr_cli.families.fun_asr_nano.network import FunASRNano
 from funasr_cli.families.fun_asr_nano.upstream import MODEL, upstream_options
 from funasr_cli.languages import MLT_LANGUAGES, NANO_LANGUAGES, resolve_language
-from funasr_cli.native.decoder import NativeDecoder
 from funasr_cli.native.networks import NativeAdaptor, NativeCTCHead, NativeSANM
+from funasr_cli.native.qwen3 import NativeQwen3
 from funasr_cli.options import MAX_SEGMENT_S
 from funasr_cli.vocabulary import MARKS
 
@@ -170,6 +170,6 @@ FAMILY = Family(
         NativePart("audio_adaptor", NativeAdaptor, lambda config: config.adaptor),
         NativePart("ctc_decoder", NativeAdaptor, lambda config: config.ctc and config.ctc.decoder),
         NativePart("ctc", NativeCTCHead, lambda config: config.ctc),
-        NativePart("llm", NativeDecoder, lambda config: config.llm),
+        NativePart("llm", NativeQwen3, lambda config: config.llm),
     ),
 )

@@ -14,8 +14,8 @@ from funasr_cli.models.adaptor import Adaptor, audio_token_count
 from funasr_cli.models.ctc import CTCHead
 from funasr_cli.models.qwen3 import Qwen3
 from funasr_cli.models.sanm import SANMEncoder
-from funasr_cli.native.decoder import NativeDecoder
 from funasr_cli.native.networks import NativeAdaptor, NativeCTCHead, NativeSANM
+from funasr_cli.native.qwen3 import NativeQwen3
 
 
 class FunASRNano(nn.Module):
@@ -25,7 +25,7 @@ class FunASRNano(nn.Module):
         super().__init__()
         self.audio_encoder: SANMEncoder | NativeSANM = SANMEncoder(config.encoder)
         self.audio_adaptor: Adaptor | NativeAdaptor = Adaptor(config.adaptor)
-        self.llm: Qwen3 | NativeDecoder = Qwen3(config.llm)
+        self.llm: Qwen3 | NativeQwen3 = Qwen3(config.llm)
         if config.ctc is not None:
             self.ctc_decoder: Adaptor | NativeAdaptor = Adaptor(config.ctc.decoder)
             self.ctc: CTCHead | NativeCTCHead = CTCHead(config.ctc.decoder.output_dim, config.ctc.vocab_size)

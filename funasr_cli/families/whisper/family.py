@@ -1,6 +1,7 @@
 """The `Family` of Whisper."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from funasr_cli.capabilities import Capabilities
@@ -11,14 +12,15 @@ from funasr_cli.checkpoints.keymap import SAME
 from funasr_cli.checkpoints.quantize import Part
 from funasr_cli.checkpoints.shards import PICKLE
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in
-from funasr_cli.families.family import Download, Family, Layout, LoadedModel
+from funasr_cli.families.family import Download, Family, Layout, LoadedModel, NativePart
 from funasr_cli.families.whisper import layouts
 from funasr_cli.families.whisper.config import WhisperConfig, capabilities, capabilities_of, misfits
 from funasr_cli.families.whisper.network import Whisper
 from funasr_cli.families.whisper.tokens import TOKENS_FILE, read_vocabulary
 from funasr_cli.features.log_mel import WINDOW_S
 from funasr_cli.languages import WHISPER_TOKEN_OF
-from funasr_cli.options import ENCODER_BITS, RECIPES
+from funasr_cli.native.whisper import NativeWhisperDecoder, NativeWhisperEncoder
+from funasr_cli.options import ENCODER_BITS, NATIVE, RECIPES
 
 if TYPE_CHECKING:
     from funasr_cli.speech_model import SpeechModel
@@ -105,4 +107,10 @@ FAMILY = Family(
     hub_files=(files.TOKENIZER_FILE, files.GENERATION_FILE),
     weights=(*layouts.MLX_WEIGHTS, PICKLE),
     downloads=_downloads(),
+    native=(
+        NativePart("encoder", NativeWhisperEncoder, lambda config: config.encoder),
+        NativePart("decoder", NativeWhisperDecoder, lambda config: config.decoder),
+    ),
+    float32_engine=NATIVE,
+    int8_clips=tuple(sorted((Path(__file__).parent / "recorded").glob("*.flac"))),
 )

@@ -6,7 +6,7 @@ not end is decoded again in halves.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from funasr_cli.families.whisper import tokens
 from funasr_cli.families.whisper.session import ROW_OPTIONS, WhisperSession
 from funasr_cli.features.log_mel import WINDOW_S, LogMel
 from funasr_cli.languages import WHISPER_TOKEN_OF, resolve_language
-from funasr_cli.models.cache import Memory
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.speech_model import EncodedAudio, Trace
 
@@ -62,7 +61,8 @@ class WhisperModel:
 
     def encode(self, samples: np.ndarray) -> EncodedAudio:
         """Run the encoder over (samples,) at most 30 s long; return the rows of the clip itself."""
-        return EncodedAudio(self.encoded([samples])[0, : self.rows_of(samples)], None, ROW_S)
+        [encoded] = self.network.encode([self.features(samples)])
+        return EncodedAudio(mx.array(encoded[: self.rows_of(samples)]), None, ROW_S)
 
     def read_ctc(self, samples: np.ndarray, options: TranscribeOptions = DEFAULTS) -> CTCReading:
         """Raise a `ModelError`: the model has no CTC output."""
@@ -72,23 +72,26 @@ class WhisperModel:
         self, samples: np.ndarray, options: TranscribeOptions, forced_ids: Sequence[int] | None = None
     ) -> Trace:
         """Run (samples,) through the model as one window, up to `options.max_tokens` tokens."""
-        encoded = self.encoded([samples])
-        decoder, memory = self.network.decoder, self.network.decoder.memory(encoded)
-        prompt = self.prompt_ids(options, self.listen(memory, options)[0].language)
+        features, decoder, rules = self.features(samples), self.network.decoder, self.rules(options)
+        encoded = self.network.encode([features])
+        [memory] = decoder.memory(encoded)
+        prompt = self.prompt_ids(options, self.listen([memory], options)[0].language)
         batch = BatchDecoder(decoder, make_sampler(options))
-        batch.add([decoder.embed(mx.array(prompt))], memory=memory, rules=[self.rules(options)])
+        batch.add([decoder.embed(mx.array(prompt))], memory=[memory], rules=[rules])
         written: list[int] = []
         most = min(options.max_tokens or self.most_tokens, self.most_tokens)
         while len(written) < most and self.vocabulary.end not in written:
             written += [token.token_id for token in batch.step()]
         forced = list(forced_ids or written)
-        columns = decoder.embed(mx.array([*prompt, *forced[:-1]]))[None]
-        hidden = decoder(columns, decoder.make_cache(1, memory))[0, -len(forced) :]
+        logits = decoder.logits_after([*prompt, *forced[:-1]], memory, len(forced))  # (steps, vocab)
+        steps = range(len(forced))
+        allowed = rules(mx.array(logits), steps, [forced[:step] for step in steps])
         return Trace(
-            stages={"features": self.features(samples), "encoder": np.array(encoded[0])},
-            logits=np.array(decoder.logits(hidden)),  # (steps, vocab)
+            stages={"features": features, "encoder": np.array(encoded[0])},
+            logits=logits,
             token_ids=tuple(written),
             text=self.vocabulary.decode(written),
+            likeliest_ids=tuple(mx.argmax(allowed, axis=-1).tolist()),
         )
 
     def prompt(self, options: TranscribeOptions, *, first: bool = True) -> None:
@@ -110,30 +113,25 @@ class WhisperModel:
             raise AudioError(f"the model takes up to {WINDOW_S} s at a time, not nothing", code="audio-too-short")
         return self._log_mel(samples)
 
-    def encoded(self, clips: Sequence[np.ndarray]) -> mx.array:
-        """Encode clips (samples,) as (clips, 1,500, width), each padded to a window."""
-        hidden = self.network.encoder(mx.array(np.stack([self.features(samples) for samples in clips])))
-        mx.eval(hidden)
-        return hidden
-
     @staticmethod
     def rows_of(samples: np.ndarray) -> int:
         """Return how many of the encoder's rows belong to the clip itself, not to its padding."""
         return max(1, round(len(samples) / SAMPLE_RATE_HZ / ROW_S))
 
-    def listen(self, memory: Sequence[Memory], options: TranscribeOptions) -> list[Witness]:
-        """Return each row's language, as requested or as detected, and its probability of no speech."""
-        decoder, special, languages = self.network.decoder, self.vocabulary.special, self.config.languages
-        rows = memory[0][0].shape[0]
-        start = decoder.embed(mx.full((rows, 1), special[tokens.START], mx.int32))
-        hidden = decoder(start, decoder.make_cache(rows, memory))[:, 0]
-        probabilities = mx.softmax(decoder.logits(hidden), axis=-1)  # (rows, vocab)
-        no_speech: list[float] = probabilities[:, special[tokens.NO_SPEECH]].tolist()
+    def listen(self, memory: Sequence[Any], options: TranscribeOptions) -> list[Witness]:
+        """Return each row's language, as requested or as detected, and its probability of no speech.
+
+        ``memory`` is what each row attends to, as the decoder's `memory` gives it.
+        """
+        special, languages = self.vocabulary.special, self.config.languages
+        logits = self.network.decoder.first_logits(special[tokens.START], memory)  # (rows, vocab)
+        weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        no_speech: list[float] = (weights[:, special[tokens.NO_SPEECH]] / weights.sum(axis=-1)).tolist()
         if not self.detects(options):
-            found = [resolve_language(options.language, languages) or languages[0]] * rows
+            found = [resolve_language(options.language, languages) or languages[0]] * len(memory)
         else:
-            columns = mx.array([special[WHISPER_TOKEN_OF[code]] for code in languages])
-            found = [languages[index] for index in mx.argmax(probabilities[:, columns], axis=-1).tolist()]
+            columns = [special[WHISPER_TOKEN_OF[code]] for code in languages]
+            found = [languages[index] for index in logits[:, columns].argmax(axis=-1).tolist()]
         return [Witness(*pair) for pair in zip(found, no_speech, strict=True)]
 
     def prompt_ids(
@@ -177,11 +175,11 @@ class WhisperModel:
         latest = round(LATEST_START_S / TIME_STEP_S)
         return TimeRules(size, never, vocabulary.blank, vocabulary.end, vocabulary.first_time, latest)
 
-    def token_times(self, encoded: mx.array, language: str, text_ids: Sequence[int], rows: int) -> np.ndarray:
+    def token_times(self, memory: Any, language: str, text_ids: Sequence[int], rows: int) -> np.ndarray:
         """Find when each token of a text, and its end, begins: (tokens + 1,) seconds.
 
         Args:
-            encoded: (1,500, width) of the window.
+            memory: what the window's rows of the decoder attend to.
             language: ISO code.
             text_ids: the text without special tokens.
             rows: number of rows that belong to the clip.
@@ -193,5 +191,5 @@ class WhisperModel:
             layer, head = divmod(number, self.config.decoder.heads)
             heads.setdefault(layer, []).append(head)
         ids = [*prompt, *text_ids, special[tokens.END]]
-        scores = decoder.cross_scores(ids, decoder.memory(encoded[None]), heads)[:, :, :rows]
-        return token_rows(np.array(scores), len(prompt) - 1) * ROW_S
+        scores = decoder.cross_scores(ids, memory, heads)[:, :, :rows]
+        return token_rows(scores, len(prompt) - 1) * ROW_S

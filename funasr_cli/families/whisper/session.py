@@ -3,9 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from funasr_cli.capabilities import BEST_EFFORT
 from funasr_cli.compute.backend import mx
@@ -39,7 +37,7 @@ HAS_WORDS_S = 1.0  # speech of this duration should have words, so an empty text
 class WhisperRow(Row):
     """A segment that is being decoded, with what the model heard in it."""
 
-    encoded: mx.array  # (1,500, width)
+    memory: Any  # what the decoder attends to
     witness: "Witness"
 
 
@@ -63,10 +61,9 @@ class WhisperSession(DecoderSession[WhisperRow]):
         model, options = self._model, requests[0].options or self._options
         decoder = model.network.decoder
         with self._timed("features"):
-            features = np.stack([model.features(request.audio.samples) for request in requests])
+            features = [model.features(request.audio.samples) for request in requests]
         with self._timed("encoder"):
-            encoded = model.network.encoder(mx.array(features))  # (rows, 1,500, width)
-            mx.eval(encoded)
+            encoded = model.network.encode(features)
         with self._timed("prefill"):
             memory = decoder.memory(encoded)
             witnesses = model.listen(memory, options)
@@ -75,8 +72,6 @@ class WhisperSession(DecoderSession[WhisperRow]):
             if options.translate:
                 foreign = (index for index, language in enumerate(languages) if language != ENGLISH)
                 texts += [(index, tokens.TRANSLATE) for index in foreign]
-                owners = mx.array([index for index, _ in texts])
-                memory = [(keys[owners], values[owners]) for keys, values in memory]
             # Without time tokens, the model skips some sentences after a pause in its window.
             timed = [
                 replace(options, segment_times=options.segment_times or request.audio.joined)
@@ -88,10 +83,10 @@ class WhisperSession(DecoderSession[WhisperRow]):
             ]
             embedded = [decoder.embed(mx.array(prompt)) for prompt in prompts]
             rules = [self._rules[timed[index].segment_times] for index, _ in texts]
-            numbers = self._decoder.add(embedded, memory=memory, rules=rules)
+            numbers = self._decoder.add(embedded, memory=[memory[index] for index, _ in texts], rules=rules)
         rows = [
-            WhisperRow(request, options, hidden, witness)
-            for request, hidden, witness in zip(requests, encoded, witnesses, strict=True)
+            WhisperRow(request, options, attended, witness)
+            for request, attended, witness in zip(requests, memory, witnesses, strict=True)
         ]
         for number, prompt, (index, _) in zip(numbers, prompts, texts, strict=True):
             most = min(model.most_tokens, model.config.decoder.positions - len(prompt))
@@ -139,7 +134,7 @@ class WhisperSession(DecoderSession[WhisperRow]):
         del pairs[sources[-1][1] + 1 :]
         rows = model.rows_of(audio.samples)
         with self._timed("decode"):
-            begins_s = model.token_times(row.encoded, row.witness.language, [pair[0] for pair in pairs], rows)
+            begins_s = model.token_times(row.memory, row.witness.language, [pair[0] for pair in pairs], rows)
         scores = [math.exp(min(0.0, logprob)) for _, logprob in pairs]
         return place_words(raw, sources, begins_s, scores, audio.start_s, audio.end_s)
 

@@ -1,11 +1,13 @@
-/* A decoder of the Qwen3 kind: grouped-query attention with normed queries and keys, rotary positions, SwiGLU.
+/* A decoder of the kind of Qwen3 or Whisper. The first has grouped-query attention with normed queries and keys, rotary
+ * positions and SwiGLU; the second has biases, cross-attention and GELU, and its inputs hold their positions.
  *
- * Source: transformers models/qwen3/modeling_qwen3.py. What differs: keys and values are kept in float16, and with
- * FN_U8 weights the inputs of every product are rounded to 8 bits in groups of 64.
+ * Source: transformers models/qwen3/modeling_qwen3.py; openai-whisper whisper/model.py. What differs: keys and values
+ * are kept in float16, and with FN_U8 weights the inputs of every product are rounded to 8 bits in groups of 64.
  *
  * A step goes through each layer in eight phases, each of which is a job of the thread pool: norm and round,
  * queries and keys and values, their norms and positions, attention, output, norm and round, feed-forward up,
- * down. Each pair (slot, position) is a row; what a row gives does not depend on the others.
+ * down; cross-attention has five more. Each pair (slot, position) is a row; what a row gives does not depend on the
+ * others.
  */
 
 #include "internal.h"
@@ -25,7 +27,7 @@ struct slot {
 struct fn_decoder {
     struct fn_shape shape;
     struct fn_layer *layers;
-    float *final_norm;
+    struct fn_norm final_norm;
     struct fn_matrix head, embeddings;
     const struct kernels *kernels;
     struct pool *pool;
@@ -52,8 +54,9 @@ struct step {
     fn_decoder *decoder;
     int n, layer;
     const int32_t *slots, *positions;
-    const float *norm;                 /* of the current norm phase */
-    const struct fn_matrix *matrix;    /* of the current product */
+    const struct fn_sources *sources;
+    const struct fn_norm *norm;        /* of the current norm phase */
+    const struct fn_linear *linear;    /* the current product */
     const struct operand *input;
 };
 
@@ -78,7 +81,7 @@ static int is_supported(const struct fn_shape *s) {
            s->num_key_value_heads > 0 && s->num_attention_heads > 0 &&
            s->num_attention_heads % s->num_key_value_heads == 0 && query_width(s) % GROUP == 0 &&
            key_width(s) % PAIR == 0 && s->num_hidden_layers > 0 && s->vocab_size > 0 &&
-           (s->weights == FN_F32 || s->weights == FN_U8);
+           (s->weights == FN_F32 || s->weights == FN_U8) && (s->activation == FN_SWIGLU || s->activation == FN_GELU);
 }
 
 static int fits(const struct fn_matrix *m, int rows, int columns, int weights) {
@@ -87,48 +90,41 @@ static int fits(const struct fn_matrix *m, int rows, int columns, int weights) {
 }
 
 static int layer_fits(const struct fn_layer *layer, const struct fn_shape *s) {
-    return fits(&layer->qkv, qkv_width(s), s->hidden_size, s->weights) &&
-           fits(&layer->output, s->hidden_size, query_width(s), s->weights) &&
-           fits(&layer->gate_up, 2 * s->intermediate_size, s->hidden_size, s->weights) &&
-           fits(&layer->down, s->hidden_size, s->intermediate_size, s->weights);
+    int gated = s->activation == FN_SWIGLU, has_norms = layer->query_norm.weights != NULL;
+    return fits(&layer->qkv.matrix, qkv_width(s), s->hidden_size, s->weights) &&
+           fits(&layer->output.matrix, s->hidden_size, query_width(s), s->weights) &&
+           fits(&layer->up.matrix, (1 + gated) * s->intermediate_size, s->hidden_size, s->weights) &&
+           fits(&layer->down.matrix, s->hidden_size, s->intermediate_size, s->weights) && !(gated && layer->up.bias) &&
+           layer->attention_norm.width == s->hidden_size && layer->feed_forward_norm.width == s->hidden_size &&
+           has_norms == (layer->key_norm.weights != NULL) &&
+           (!has_norms || (layer->query_norm.width == s->head_dim && layer->key_norm.width == s->head_dim));
+}
+
+static int has_cross(const struct fn_layer *layer) { return layer->cross_query.matrix.data != NULL; }
+
+static int cross_fits(const struct fn_layer *layer, const struct fn_shape *s) {
+    return layer->cross_norm.width == s->hidden_size && s->num_key_value_heads == s->num_attention_heads &&
+           fits(&layer->cross_query.matrix, query_width(s), s->hidden_size, s->weights) &&
+           fits(&layer->cross_output.matrix, s->hidden_size, query_width(s), s->weights);
 }
 
 /* --- life of a decoder --- */
 
-static float *copy(const float *values, int n) {
-    float *copied = malloc((size_t)n * sizeof(float));
-    if (copied) memcpy(copied, values, (size_t)n * sizeof(float));
-    return copied;
-}
-
-static int copy_layers(fn_decoder *d, const struct fn_layer *layers) {
-    const struct fn_shape *s = &d->shape;
-    for (int i = 0; i < s->num_hidden_layers; i++) {
-        struct fn_layer *layer = &d->layers[i];
-        *layer = layers[i];
-        layer->input_norm = copy(layers[i].input_norm, s->hidden_size);
-        layer->attention_norm = copy(layers[i].attention_norm, s->hidden_size);
-        layer->query_norm = copy(layers[i].query_norm, s->head_dim);
-        layer->key_norm = copy(layers[i].key_norm, s->head_dim);
-        if (!layer->input_norm || !layer->attention_norm || !layer->query_norm || !layer->key_norm)
-            return FN_NO_MEMORY;
-    }
-    return FN_OK;
-}
-
 int fn_decoder_new(fn_decoder **made, const struct fn_shape *shape, const struct fn_layer *layers,
-                   const float *final_norm, const struct fn_matrix *head, const struct fn_matrix *embeddings,
+                   const struct fn_norm *final_norm, const struct fn_matrix *head, const struct fn_matrix *embeddings,
                    int32_t slots, int32_t threads, const char *instruction_set) {
     const struct kernels *kernels = find_kernels(instruction_set);
     *made = NULL;
     if (!kernels) return FN_NO_INSTRUCTION_SET;
     if (!embeddings) embeddings = head;
-    if (!is_supported(shape) || slots < 1 || threads < 1 ||
+    if (!is_supported(shape) || slots < 1 || threads < 1 || final_norm->width != shape->hidden_size ||
         !fits(head, shape->vocab_size, shape->hidden_size, shape->weights) ||
         !fits(embeddings, shape->vocab_size, shape->hidden_size, shape->weights))
         return FN_BAD_ARGUMENT;
     for (int i = 0; i < shape->num_hidden_layers; i++)
-        if (!layer_fits(&layers[i], shape)) return FN_BAD_ARGUMENT;
+        if (!layer_fits(&layers[i], shape) || has_cross(&layers[i]) != has_cross(&layers[0]) ||
+            (has_cross(&layers[i]) && !cross_fits(&layers[i], shape)))
+            return FN_BAD_ARGUMENT;
     fn_decoder *d = calloc(1, sizeof *d);
     if (!d) return FN_NO_MEMORY;
     d->shape = *shape;
@@ -139,12 +135,13 @@ int fn_decoder_new(fn_decoder **made, const struct fn_shape *shape, const struct
     d->pool = pool_new(threads);
     d->slots = calloc((size_t)slots, sizeof *d->slots);
     d->layers = calloc((size_t)shape->num_hidden_layers, sizeof *d->layers);
-    d->final_norm = copy(final_norm, shape->hidden_size);
+    d->final_norm = *final_norm;
     d->frequencies = malloc((size_t)shape->head_dim / 2 * sizeof(double));
-    if (!d->pool || !d->slots || !d->layers || !d->final_norm || !d->frequencies || copy_layers(d, layers)) {
+    if (!d->pool || !d->slots || !d->layers || !d->frequencies) {
         fn_decoder_free(d);
         return FN_NO_MEMORY;
     }
+    memcpy(d->layers, layers, (size_t)shape->num_hidden_layers * sizeof *layers);
     for (int i = 0; i < shape->head_dim / 2; i++)
         d->frequencies[i] = pow((double)shape->rope_theta, -2.0 * i / shape->head_dim);
     *made = d;
@@ -169,15 +166,8 @@ void fn_decoder_free(fn_decoder *d) {
     free(d->scratch);
     free(d->logits);
     for (int i = 0; d->slots && i < d->slot_count; i++) fn_clear_slot(d, i);
-    for (int i = 0; d->layers && i < d->shape.num_hidden_layers; i++) {
-        free((void *)d->layers[i].input_norm);
-        free((void *)d->layers[i].attention_norm);
-        free((void *)d->layers[i].query_norm);
-        free((void *)d->layers[i].key_norm);
-    }
     free(d->slots);
     free(d->layers);
-    free(d->final_norm);
     free(d->frequencies);
     free(d);
 }
@@ -246,18 +236,20 @@ void fn_clear_slot(fn_decoder *d, int32_t slot) {
 
 /* --- the phases of a step --- */
 
-/* RMS norm: x / sqrt(mean(x^2) + eps) * weights. */
-static void rms_norm(const fn_decoder *d, const float *x, const float *weights, int n, float *out) {
-    float mean = d->kernels->sum_of_squares(x, n) / (float)n;
-    d->kernels->scale_by(x, weights, 1.0f / sqrtf(mean + d->shape.rms_norm_eps), n, out);
-}
-
 static void norm_rows(void *argument, int row) {
     const struct step *step = argument;
     const fn_decoder *d = step->decoder;
     size_t width = (size_t)d->shape.hidden_size;
-    rms_norm(d, d->x + (size_t)row * width, step->norm, (int)width, row_of(&d->normed, row));
+    norm_row(d->kernels, step->norm, d->x + (size_t)row * width, row_of(&d->normed, row));
     round_row(d->kernels, d->shape.weights, &d->normed, row);
+}
+
+/* A pair of tiles of the current product, with its bias. */
+static void multiply(const struct step *step, int pair, int first, int n, float *part) {
+    const struct kernels *k = step->decoder->kernels;
+    const float *bias = step->linear->bias;
+    multiply_pair(k, &step->linear->matrix, pair, step->input, first, n, part);
+    for (int row = 0; bias && row < n; row++) k->add(part + row * PAIR, bias + pair * PAIR, PAIR, part + row * PAIR);
 }
 
 /* Queries, keys and values: normed -> qkv. */
@@ -267,7 +259,7 @@ static void project(void *argument, int pair) {
     float part[BLOCK_ROWS * PAIR];
     for (int first = 0; first < step->n; first += BLOCK_ROWS) {
         int n = block_rows(first, step->n);
-        multiply_pair(d->kernels, step->matrix, pair, step->input, first, n, part);
+        multiply(step, pair, first, n, part);
         for (int row = 0; row < n; row++)
             memcpy(d->qkv + (size_t)(first + row) * (size_t)qkv_width(&d->shape) + (size_t)(pair * PAIR),
                    part + row * PAIR, PAIR * sizeof(float));
@@ -281,7 +273,7 @@ static void project_and_add(void *argument, int pair) {
     float part[BLOCK_ROWS * PAIR];
     for (int first = 0; first < step->n; first += BLOCK_ROWS) {
         int n = block_rows(first, step->n);
-        multiply_pair(d->kernels, step->matrix, pair, step->input, first, n, part);
+        multiply(step, pair, first, n, part);
         for (int row = 0; row < n; row++) {
             float *x = d->x + (size_t)(first + row) * (size_t)d->shape.hidden_size + (size_t)pair * PAIR;
             for (int i = 0; i < PAIR; i++) x[i] += part[row * PAIR + i];
@@ -289,20 +281,22 @@ static void project_and_add(void *argument, int pair) {
     }
 }
 
-/* Feed-forward up, GROUP outputs in each chunk: silu(gate) * up, rounded for the product that follows. */
+/* Feed-forward up, GROUP outputs in each chunk: silu(gate) * up or gelu(up), rounded for the product that follows. */
 static void project_up(void *argument, int chunk) {
     const struct step *step = argument;
     const fn_decoder *d = step->decoder;
     const struct operand *out = &d->activated;
-    float part[BLOCK_ROWS * PAIR]; /* of each row TILE outputs of the gate, then of up */
+    int gated = d->shape.activation == FN_SWIGLU, width = gated ? TILE : PAIR; /* outputs of a pair of tiles */
+    float part[BLOCK_ROWS * PAIR]; /* if gated, of each row TILE outputs of the gate, then of up */
     for (int first = 0; first < step->n; first += BLOCK_ROWS) {
         int n = block_rows(first, step->n);
-        for (int place = 0; place < GROUP; place += TILE) {
-            int pair = (chunk * GROUP + place) / TILE;
-            multiply_pair(d->kernels, step->matrix, pair, step->input, first, n, part);
-            for (int row = 0; row < n; row++)
-                d->kernels->swiglu(part + row * PAIR, part + row * PAIR + TILE, TILE,
-                                   row_of(out, first + row) + chunk * GROUP + place);
+        for (int place = 0; place < GROUP; place += width) {
+            multiply(step, (chunk * GROUP + place) / width, first, n, part);
+            for (int row = 0; row < n; row++) {
+                float *to = row_of(out, first + row) + chunk * GROUP + place;
+                if (gated) d->kernels->swiglu(part + row * PAIR, part + row * PAIR + TILE, TILE, to);
+                else d->kernels->gelu(part + row * PAIR, PAIR, to);
+            }
         }
         for (int row = first; row < first + n; row++)
             put(d->kernels, d->shape.weights, out, row, chunk * GROUP, row_of(out, row) + chunk * GROUP, GROUP);
@@ -329,8 +323,8 @@ static void keep_row(void *argument, int row) {
     int queries = s->num_attention_heads, heads = queries + s->num_key_value_heads, position = step->positions[row];
     for (int head = 0; head < heads; head++) {
         float *x = qkv + head * s->head_dim;
-        rms_norm(d, x, head < queries ? layer->query_norm : layer->key_norm, s->head_dim, x);
-        turn(x, turns, s->head_dim / 2);
+        if (layer->query_norm.weights) norm_row(d->kernels, head < queries ? &layer->query_norm : &layer->key_norm, x, x);
+        if (s->rope_theta != 0.0f) turn(x, turns, s->head_dim / 2);
     }
     page here = d->slots[step->slots[row]].pages[position / PAGE];
     for (int which = 0; which < 2; which++)
@@ -345,6 +339,12 @@ static void keep_row(void *argument, int row) {
 /* Ask for the first keys or values of a head, which are read soon: each beginning would wait for memory. */
 static void ask_for(const uint16_t *values, int positions, int head_dim) {
     for (int i = 0; i < (positions < 16 ? positions : 16) * head_dim; i += 32) __builtin_prefetch(values + i);
+}
+
+/* Softmax of a row of scores. */
+static void soften(const struct kernels *k, float *scores, int n) {
+    float sum = k->exponentials(scores, n, k->maximum(scores, n), scores);
+    for (int i = 0; i < n; i++) scores[i] /= sum;
 }
 
 /* Attention of one row and one key/value head, for the queries that share it. */
@@ -374,12 +374,30 @@ static void attend(void *argument, int chunk) {
         }
         if (which) break;
         memset(out, 0, (size_t)(shared * s->head_dim) * sizeof(float));
-        for (int query = 0; query < shared; query++) {
-            float *mine = scores + (size_t)query * width;
-            float sum = d->kernels->exponentials(mine, length, d->kernels->maximum(mine, length), mine);
-            for (int i = 0; i < length; i++) mine[i] /= sum;
-        }
+        for (int query = 0; query < shared; query++) soften(d->kernels, scores + (size_t)query * width, length);
     }
+}
+
+/* Cross-attention of one row and one head. The rows of a head follow each other: they may share a source. */
+static void attend_to_source(void *argument, int chunk) {
+    const struct step *step = argument;
+    const fn_decoder *d = step->decoder;
+    const struct fn_sources *from = step->sources;
+    int heads = d->shape.num_attention_heads, head_dim = d->shape.head_dim;
+    int head = chunk / step->n, row = chunk % step->n, rows = from->rows, number = step->layer * heads + head;
+    size_t size = (size_t)rows * (size_t)head_dim; /* of a head */
+    const uint16_t *keys = from->keys_and_values[row] + ((size_t)step->layer * 2 * (size_t)heads + (size_t)head) * size;
+    float *query = d->qkv + (size_t)row * (size_t)qkv_width(&d->shape) + (size_t)(head * head_dim);
+    float *scores = d->scratch + (size_t)chunk * (size_t)rows, *out = row_of(&d->attended, row) + head * head_dim;
+    for (int i = 0; i < head_dim; i++) query[i] /= sqrtf((float)head_dim);
+    d->kernels->scores(query, 1, keys, rows, head_dim, scores, (size_t)rows);
+    for (int i = 0; i < from->watched_count; i++)
+        if (from->watched[i] == number)
+            memcpy(from->scores + ((size_t)i * (size_t)step->n + (size_t)row) * (size_t)rows, scores,
+                   (size_t)rows * sizeof(float));
+    soften(d->kernels, scores, rows);
+    memset(out, 0, (size_t)head_dim * sizeof(float));
+    d->kernels->add_weighted(scores, (size_t)rows, 1, keys + (size_t)heads * size, rows, head_dim, out);
 }
 
 static void round_attended(void *argument, int row) {
@@ -389,11 +407,16 @@ static void round_attended(void *argument, int row) {
 
 static void run(struct step *step, pool_task task, int chunks) { pool_run(step->decoder->pool, task, step, chunks); }
 
-static void run_product(struct step *step, pool_task task, const struct fn_matrix *m,
+static void run_norm(struct step *step, const struct fn_norm *norm) {
+    step->norm = norm;
+    run(step, norm_rows, step->n);
+}
+
+static void run_product(struct step *step, pool_task task, const struct fn_linear *linear,
                         const struct operand *input) {
-    step->matrix = m;
+    step->linear = linear;
     step->input = input;
-    run(step, task, pairs(m));
+    run(step, task, pairs(&linear->matrix));
 }
 
 static void run_layer(struct step *step, int index) {
@@ -401,25 +424,32 @@ static void run_layer(struct step *step, int index) {
     const struct fn_shape *s = &d->shape;
     const struct fn_layer *layer = &d->layers[index];
     step->layer = index;
-    step->norm = layer->input_norm;
-    run(step, norm_rows, step->n);
+    run_norm(step, &layer->attention_norm);
     run_product(step, project, &layer->qkv, &d->normed);
     run(step, keep_row, step->n);
     run(step, attend, step->n * s->num_key_value_heads);
     run(step, round_attended, step->n);
     run_product(step, project_and_add, &layer->output, &d->attended);
-    step->norm = layer->attention_norm;
-    run(step, norm_rows, step->n);
-    step->matrix = &layer->gate_up;
+    if (has_cross(layer)) {
+        run_norm(step, &layer->cross_norm);
+        run_product(step, project, &layer->cross_query, &d->normed);
+        run(step, attend_to_source, step->n * s->num_attention_heads);
+        run(step, round_attended, step->n);
+        run_product(step, project_and_add, &layer->cross_output, &d->attended);
+    }
+    run_norm(step, &layer->feed_forward_norm);
+    step->linear = &layer->up;
     step->input = &d->normed;
     run(step, project_up, s->intermediate_size / GROUP);
     run_product(step, project_and_add, &layer->down, &d->activated);
 }
 
 /* Reserve what a step needs, before anything is written. */
-static int prepare(fn_decoder *d, int n, const int32_t *slots, const int32_t *positions) {
+static int prepare(fn_decoder *d, int n, const int32_t *slots, const int32_t *positions,
+                   const struct fn_sources *sources) {
     const struct fn_shape *s = &d->shape;
     size_t longest = 0;
+    if (!sources != !has_cross(&d->layers[0]) || (sources && sources->rows < 1)) return FN_BAD_ARGUMENT;
     for (int row = 0; row < n; row++) {
         if (slots[row] < 0 || slots[row] >= d->slot_count || positions[row] < 0) return FN_BAD_ARGUMENT;
         if (reserve_positions(d, slots[row], positions[row] + 1)) return FN_NO_MEMORY;
@@ -427,15 +457,16 @@ static int prepare(fn_decoder *d, int n, const int32_t *slots, const int32_t *po
     }
     longest = (longest + PAGE - 1) / PAGE * PAGE;
     d->scratch_width = longest;
+    if (sources && (size_t)sources->rows > longest) longest = (size_t)sources->rows;
     size_t scores = (size_t)n * (size_t)s->num_attention_heads * longest;
     return reserve_scratch(d, scores) || reserve(d, n) ? FN_NO_MEMORY : FN_OK;
 }
 
 int fn_step(fn_decoder *d, int32_t n, const int32_t *slots, const int32_t *positions, const float *x,
-            float *hidden) {
+            const struct fn_sources *sources, float *hidden) {
     const struct fn_shape *s = &d->shape;
     if (n < 1) return FN_BAD_ARGUMENT;
-    int status = prepare(d, n, slots, positions);
+    int status = prepare(d, n, slots, positions, sources);
     if (status) return status;
     memcpy(d->x, x, (size_t)n * (size_t)s->hidden_size * sizeof(float));
     for (int row = 0; row < n; row++)
@@ -444,11 +475,11 @@ int fn_step(fn_decoder *d, int32_t n, const int32_t *slots, const int32_t *posit
             turns[i] = (float)cos(positions[row] * d->frequencies[i]);
             turns[s->head_dim / 2 + i] = (float)sin(positions[row] * d->frequencies[i]);
         }
-    struct step step = {.decoder = d, .n = n, .slots = slots, .positions = positions};
+    struct step step = {.decoder = d, .n = n, .slots = slots, .positions = positions, .sources = sources};
     for (int i = 0; i < s->num_hidden_layers; i++) run_layer(&step, i);
     for (int row = 0; hidden && row < n; row++) {
         size_t at = (size_t)row * (size_t)s->hidden_size;
-        rms_norm(d, d->x + at, d->final_norm, s->hidden_size, hidden + at);
+        norm_row(d->kernels, &d->final_norm, d->x + at, hidden + at);
     }
     return FN_OK;
 }
@@ -460,6 +491,8 @@ struct head_job {
     int n;
     float *logits, *logprobs;
     int32_t *ids;
+    const uint8_t *excluded;
+    const int32_t *first_of_group;
 };
 
 static void head_pair(void *argument, int pair) {
@@ -476,19 +509,33 @@ static void head_pair(void *argument, int pair) {
     }
 }
 
+/* Exclude tokens of a row: those given, and all before a group if they are less likely than the group together. */
+static void exclude(const struct kernels *k, float *logits, int vocab, const uint8_t *excluded, int first) {
+    for (int i = 0; i < vocab; i++) logits[i] = excluded[i] ? -INFINITY : logits[i];
+    if (first < 1 || first >= vocab) return;
+    float peak = k->maximum(logits + first, vocab - first);
+    if (peak == -INFINITY) return;
+    float total = peak + logf(k->exponentials(logits + first, vocab - first, peak, NULL));
+    if (total > k->maximum(logits, first))
+        for (int i = 0; i < first; i++) logits[i] = -INFINITY;
+}
+
 /* The likeliest token of a row, the first of several, and its log-probability: -log(sum(exp(logits - peak))). */
 static void choose(void *argument, int row) {
     const struct head_job *job = argument;
     const fn_decoder *d = job->decoder;
     int vocab = d->shape.vocab_size, id = 0;
-    const float *logits = job->logits + (size_t)row * (size_t)vocab;
+    float *logits = job->logits + (size_t)row * (size_t)vocab;
+    if (job->excluded)
+        exclude(d->kernels, logits, vocab, job->excluded + (size_t)row * (size_t)vocab, job->first_of_group[row]);
     float peak = d->kernels->maximum(logits, vocab);
     while (id < vocab - 1 && logits[id] != peak) id++;
     job->ids[row] = id;
     job->logprobs[row] = -logf(d->kernels->exponentials(logits, vocab, peak, NULL));
 }
 
-int fn_logits(fn_decoder *d, int32_t n, const float *hidden, float *logits, int32_t *ids, float *logprobs) {
+int fn_logits(fn_decoder *d, int32_t n, const float *hidden, const uint8_t *excluded, const int32_t *first_of_group,
+              float *logits, int32_t *ids, float *logprobs) {
     size_t width = (size_t)d->shape.hidden_size, vocab = (size_t)d->shape.vocab_size;
     if (n < 1) return FN_BAD_ARGUMENT;
     if (reserve(d, n)) return FN_NO_MEMORY;
@@ -500,7 +547,7 @@ int fn_logits(fn_decoder *d, int32_t n, const float *hidden, float *logits, int3
     }
     for (int row = 0; row < n; row++)
         put(d->kernels, d->head.weights, &d->normed, row, 0, hidden + (size_t)row * width, (int)width);
-    struct head_job job = {d, n, logits ? logits : d->logits, logprobs, ids};
+    struct head_job job = {d, n, logits ? logits : d->logits, logprobs, ids, excluded, first_of_group};
     pool_run(d->pool, head_pair, &job, pairs(&d->head));
     pool_run(d->pool, choose, &job, n);
     return FN_OK;

@@ -88,11 +88,6 @@ struct norm_job {
     const struct operand *inputs; /* of a product, if out is NULL */
 };
 
-static void norm_row(const struct kernels *k, const struct fn_norm *norm, const float *x, int width, float *out) {
-    if (norm->kind == FN_LAYER_NORM) k->layer_norm(x, norm->weights, norm->bias, norm->eps, width, out);
-    else k->scale_by(x, norm->weights, 1.0f / sqrtf(k->sum_of_squares(x, width) / (float)width + norm->eps), width, out);
-}
-
 static void norm_rows(void *argument, int chunk) {
     const struct norm_job *job = argument;
     for (int row = chunk * FEW_ROWS; row < job->n && row < (chunk + 1) * FEW_ROWS; row++) {
@@ -101,7 +96,7 @@ static void norm_rows(void *argument, int chunk) {
             put(job->kernels, job->weights, job->inputs, row, 0, x, job->width);
             continue;
         }
-        norm_row(job->kernels, job->norm, x, job->width,
+        norm_row(job->kernels, job->norm, x,
                  job->out ? job->out + (size_t)row * (size_t)job->width : row_of(job->inputs, row));
         if (!job->out) round_row(job->kernels, job->weights, job->inputs, row);
     }
@@ -204,6 +199,32 @@ int fn_run_linear(fn_encoder *e, const struct fn_linear *l, int32_t activation, 
     run_product(e, (struct product){.linear = l, .x = &e->normed, .n = n, .activation = activation, .out = out,
                                     .stride = (size_t)outputs_of(l, activation)});
     return FN_OK;
+}
+
+/* --- keys and values of a cross-attention --- */
+
+struct keys_job {
+    const struct kernels *kernels;
+    int n, heads, head_dim; /* heads: of keys and of values */
+    const float *projected; /* (n, heads * head_dim) */
+    uint16_t *out;          /* (heads, n, head_dim) */
+};
+
+static void round_to_half(void *argument, int row) {
+    const struct keys_job *job = argument;
+    for (int head = 0; head < job->heads; head++)
+        job->kernels->to_half(job->projected + (row * job->heads + head) * job->head_dim, job->head_dim,
+                              job->out + (head * job->n + row) * job->head_dim);
+}
+
+int fn_keys_and_values(fn_encoder *e, const struct fn_linear *l, int32_t heads, int32_t n, const float *x, uint16_t *out) {
+    int outputs = l->matrix.rows, head_dim = heads < 1 ? 0 : outputs / (2 * heads);
+    if (n < 1 || head_dim < 1 || head_dim % 16 || 2 * heads * head_dim != outputs) return FN_BAD_ARGUMENT;
+    if (grow(&e->projected, &e->projected_count, (size_t)n * (size_t)outputs)) return FN_NO_MEMORY;
+    int status = fn_run_linear(e, l, FN_IDENTITY, n, x, e->projected);
+    struct keys_job job = {e->kernels, n, 2 * heads, head_dim, e->projected, out};
+    if (!status) pool_run(e->pool, round_to_half, &job, n);
+    return status;
 }
 
 /* --- the memory block of SAN-M --- */

@@ -136,6 +136,9 @@ void pool_free(struct pool *pool);
 typedef void (*pool_task)(void *job, int chunk);
 void pool_run(struct pool *pool, pool_task task, void *job, int chunks);
 
+/* Norm the values of a row; out may be x. */
+void norm_row(const struct kernels *k, const struct fn_norm *norm, const float *x, float *out);
+
 /* A row of an operand. */
 static inline float *row_of(const struct operand *x, int row) { return x->values + (size_t)row * x->stride; }
 

@@ -1,5 +1,5 @@
-/* The library's interface: a decoder of the Qwen3 kind, and Transformer blocks over whole sequences, on a CPU. Plain C,
- * called through ctypes.
+/* The library's interface: decoders of the kinds of Qwen3 and Whisper, and Transformer blocks over whole sequences, on a
+ * CPU. Plain C, called through ctypes.
  *
  * Every pointer that is passed in is borrowed unless a comment says otherwise, and must stay valid as long as the
  * decoder lives. Functions that can fail return 0 on success and a negative number on failure (see FN_*).
@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FN_ABI 4
+#define FN_ABI 5
 #define FN_EXPORT __attribute__((visibility("default")))
 
 enum {
@@ -27,13 +27,6 @@ enum {
  * product are rounded to the same type: bfloat16, or 8 bits in groups. Sums are float32. */
 enum { FN_F32 = 0, FN_U8 = 1, FN_BF16 = 2 };
 
-/* Sizes of a decoder; names are those of its config.json. */
-struct fn_shape {
-    int32_t hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads;
-    int32_t head_dim, intermediate_size, vocab_size, weights; /* weights: FN_F32 or FN_U8 */
-    float rope_theta, rms_norm_eps;
-};
-
 /* A packed matrix; see pack.c for the layout. */
 struct fn_matrix {
     const void *data;
@@ -41,17 +34,22 @@ struct fn_matrix {
     int32_t weights, has_offset;
 };
 
-/* One layer: four matrices, and the weights of its four norms in float32. */
-struct fn_layer {
-    struct fn_matrix qkv;     /* (heads + 2 kv_heads) * head_dim outputs: queries, keys, values */
-    struct fn_matrix output;  /* hidden_size outputs */
-    struct fn_matrix gate_up; /* 2 * intermediate_size outputs, 16 of the gate before the same 16 of up */
-    struct fn_matrix down;    /* hidden_size outputs */
-    const float *input_norm, *attention_norm; /* (hidden_size,) before attention, and before the feed-forward */
-    const float *query_norm, *key_norm;       /* (head_dim,) */
+/* A product with a bias, which may be NULL. */
+struct fn_linear {
+    struct fn_matrix matrix;
+    const float *bias; /* (rows,) float32 */
 };
 
-typedef struct fn_decoder fn_decoder;
+enum { FN_LAYER_NORM = 0, FN_RMS_NORM = 1 };
+struct fn_norm {
+    const float *weights, *bias; /* (width,) each; an RMS norm has no bias */
+    float eps;
+    int32_t kind, width;
+};
+
+/* FN_SWIGLU: silu(gate) * up. The matrix has 16 outputs of the gate before the same 16 of up, the bias all of the gate
+ * before all of up. FN_GELU is the exact one, with the error function. */
+enum { FN_IDENTITY = 0, FN_RELU = 1, FN_GELU = 2, FN_SWIGLU = 3 };
 
 FN_EXPORT int fn_abi(void);
 
@@ -80,10 +78,42 @@ FN_EXPORT int fn_unpack(const struct fn_matrix *matrix, const int32_t *numbers, 
 FN_EXPORT int fn_product(const struct fn_matrix *matrix, const float *x, int32_t n, float *out, int32_t threads,
                          const char *instruction_set);
 
+/* --- decoders, which keep keys and values of earlier positions --- */
+
+/* Sizes of a decoder; names are those of Qwen3's config.json. */
+struct fn_shape {
+    int32_t hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads;
+    int32_t head_dim, intermediate_size, vocab_size;
+    int32_t weights, activation; /* FN_F32 or FN_U8; FN_SWIGLU without biases, or FN_GELU */
+    float rope_theta;            /* of rotary positions; 0: none */
+};
+
+/* One layer. The norms of queries and keys may be absent, with weights NULL, and so may the cross-attention. */
+struct fn_layer {
+    struct fn_norm attention_norm, cross_norm, feed_forward_norm; /* (hidden_size,) */
+    struct fn_norm query_norm, key_norm;                          /* (head_dim,), before the positions */
+    struct fn_linear qkv;    /* (heads + 2 kv_heads) * head_dim outputs: queries, keys, values */
+    struct fn_linear output; /* hidden_size outputs */
+    struct fn_linear cross_query, cross_output;
+    struct fn_linear up;   /* intermediate_size outputs, or twice that with FN_SWIGLU */
+    struct fn_linear down; /* hidden_size outputs */
+};
+
+/* What the pairs of a step attend to besides the positions of their slots. */
+struct fn_sources {
+    const uint16_t *const *keys_and_values; /* of each pair: those that fn_keys_and_values gives, layer after layer */
+    int32_t rows;                           /* of each source */
+    int32_t watched_count;
+    const int32_t *watched; /* heads, as layer * heads + head, whose scores before the softmax are returned in: */
+    float *scores;          /* (watched_count, n, rows) */
+};
+
+typedef struct fn_decoder fn_decoder;
+
 /* Make a decoder, in *made; NULL there after a failure. `head` is also the table of embeddings unless `embeddings` is
  * another matrix. */
 FN_EXPORT int fn_decoder_new(fn_decoder **made, const struct fn_shape *shape, const struct fn_layer *layers,
-                             const float *final_norm, const struct fn_matrix *head,
+                             const struct fn_norm *final_norm, const struct fn_matrix *head,
                              const struct fn_matrix *embeddings, int32_t slots, int32_t threads,
                              const char *instruction_set);
 FN_EXPORT void fn_decoder_free(fn_decoder *decoder);
@@ -94,14 +124,17 @@ FN_EXPORT int fn_embed(const fn_decoder *decoder, const int32_t *ids, int32_t n,
 
 /* Run the decoder over n pairs of a slot and a position. x is (n, hidden_size); each position must either follow
  * the last one stored in its slot or overwrite an earlier one, and positions of one slot ascend within a call. A
- * pair attends to positions 0 to its own. hidden (n, hidden_size), after the final norm, may be NULL. */
+ * pair attends to positions 0 to its own, and with cross-attention to its source. `sources` is NULL without that.
+ * hidden (n, hidden_size), after the final norm, may be NULL. */
 FN_EXPORT int fn_step(fn_decoder *decoder, int32_t n, const int32_t *slots, const int32_t *positions,
-                      const float *x, float *hidden);
+                      const float *x, const struct fn_sources *sources, float *hidden);
 
 /* Compute logits of hidden states (n, hidden_size) -> (n, vocab_size); with them the likeliest token's id and its
- * log-probability, (n,) each. logits may be NULL. */
-FN_EXPORT int fn_logits(fn_decoder *decoder, int32_t n, const float *hidden, float *logits, int32_t *ids,
-                        float *logprobs);
+ * log-probability, (n,) each. logits may be NULL. `excluded` (n, vocab_size) is 1 for tokens that get minus infinity;
+ * NULL excludes none. With it, if the exponentials of row i from first_of_group[i] on have a sum above the highest one
+ * before them, all before them get minus infinity, too; vocab_size: there is no such group. */
+FN_EXPORT int fn_logits(fn_decoder *decoder, int32_t n, const float *hidden, const uint8_t *excluded,
+                        const int32_t *first_of_group, float *logits, int32_t *ids, float *logprobs);
 
 /* Copy the first `length` positions of one slot to another, whose own positions are lost. */
 FN_EXPORT int fn_copy_slot(fn_decoder *decoder, int32_t from, int32_t to, int32_t length);
@@ -110,23 +143,6 @@ FN_EXPORT int fn_copy_slot(fn_decoder *decoder, int32_t from, int32_t to, int32_
 FN_EXPORT void fn_clear_slot(fn_decoder *decoder, int32_t slot);
 
 /* --- networks that see a whole sequence at once --- */
-
-/* A product with a bias, which may be NULL. */
-struct fn_linear {
-    struct fn_matrix matrix;
-    const float *bias; /* (rows,) float32 */
-};
-
-enum { FN_LAYER_NORM = 0, FN_RMS_NORM = 1 };
-struct fn_norm {
-    const float *weights, *bias; /* (width,) each; an RMS norm has no bias */
-    float eps;
-    int32_t kind, width;
-};
-
-/* FN_SWIGLU: silu(gate) * up. The matrix has 16 outputs of the gate before the same 16 of up, the bias all of the gate
- * before all of up. FN_GELU is the exact one, with the error function. */
-enum { FN_IDENTITY = 0, FN_RELU = 1, FN_GELU = 2, FN_SWIGLU = 3 };
 
 /* A pre-norm Transformer layer over sequences that lie one after the other:
  *   x = x + output(attention(norm(x))) + memory     without "x +" where the norm's input has another width
@@ -160,6 +176,11 @@ FN_EXPORT int fn_run_block(fn_encoder *encoder, const struct fn_block *block, in
 /* Compute activation(product + bias): x (n, columns) -> out (n, rows), or half of that with FN_SWIGLU. */
 FN_EXPORT int fn_run_linear(fn_encoder *encoder, const struct fn_linear *linear, int32_t activation, int32_t n,
                             const float *x, float *out);
+
+/* Compute keys and values of a cross-attention, (n, columns) -> (2 * heads, n, head_dim) in float16: keys, then values.
+ * The matrix has 2 * heads * head_dim outputs; head_dim is a multiple of 16. */
+FN_EXPORT int fn_keys_and_values(fn_encoder *encoder, const struct fn_linear *linear, int32_t heads, int32_t n,
+                                 const float *x, uint16_t *out);
 
 /* Norm rows: x (n, width) -> out, which may be x. */
 FN_EXPORT int fn_run_norm(fn_encoder *encoder, const struct fn_norm *norm, int32_t n, int32_t width, const float *x,

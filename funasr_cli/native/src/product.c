@@ -1,9 +1,16 @@
-/* Products of a batch with a packed matrix, by pairs of tiles. */
+/* Norms of rows, and products of a batch with a packed matrix, by pairs of tiles. */
 
 #include "internal.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+void norm_row(const struct kernels *k, const struct fn_norm *norm, const float *x, float *out) {
+    int width = norm->width;
+    if (norm->kind == FN_LAYER_NORM) k->layer_norm(x, norm->weights, norm->bias, norm->eps, width, out);
+    else k->scale_by(x, norm->weights, 1.0f / sqrtf(k->sum_of_squares(x, width) / (float)width + norm->eps), width, out);
+}
 
 int operand_reserve(struct operand *x, int n, int columns, int weights) {
     size_t stride = (size_t)(weights == FN_U8 ? columns : whole_depth(columns) + DEPTH);

@@ -7,14 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 from support.native import LIBRARY
+from support.native_arrays import Arrays
 
-from funasr_cli.compute.backend import mx, tree_flatten
+from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.continuous import BatchDecoder
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.models.qwen3 import Qwen3, Qwen3Config
-from funasr_cli.native.decoder import NativeDecoder, dense_matrices
+from funasr_cli.native.decoder import NativeDecoder
+from funasr_cli.native.encoder import NativeEncoder
 from funasr_cli.native.library import FLOAT32, INT8
+from funasr_cli.native.qwen3 import NativeQwen3
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 
 VOCAB_SIZE = 40
@@ -70,9 +73,7 @@ def written_alone(
 
 def on_native(llm: Qwen3, weights: int) -> NativeDecoder:
     """Return the same decoder, computed by the C library."""
-    arrays = {name: np.array(value) for name, value in tree_flatten(llm.parameters())}
-    matrices = dense_matrices(LIBRARY, arrays, weights)
-    return NativeDecoder(LIBRARY, CONFIG, weights, matrices, lambda name: arrays[f"{name}.weight"])
+    return NativeQwen3(NativeEncoder(LIBRARY), Arrays(llm, weights), CONFIG)
 
 
 LLM = small_decoder()
