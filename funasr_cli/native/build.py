@@ -21,9 +21,9 @@ LIBRARY = FOLDER / "libfunasr.so"
 MACHINE = platform.machine()
 LOG = FOLDER / "build.log"  # why the library could not be compiled
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra", "-Wshadow")
-# Instruction sets of single files, by machine. Which of these files run is decided at run time, in cpu.c. A file
-# with a flag that the compiler does not know, such as those of AVX-VNNI and AMX for gcc 10, is compiled without all
-# of its flags, and leaves its code out.
+# Instruction sets of single files, by machine. Which of these files run is decided at run time, in cpu.c. Where a
+# compiler does not know a flag, such as gcc 10 those of AVX-VNNI and AMX, the file is compiled without any of its
+# flags, and leaves its code out.
 AVX2 = "-mavx2 -mfma -mf16c"
 AVX512 = f"{AVX2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni"
 OF_FILES = {
