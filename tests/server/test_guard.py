@@ -345,7 +345,7 @@ def test_how_long_an_upload_may_take(
 
     async def all_of_it() -> None:
         scope = {"type": "http", "headers": []}
-        limited = uploads._counted(Request(scope, receive), most_bytes)
+        limited = uploads.counted(Request(scope, receive), most_bytes)
         while True:
             await limited.receive()
 
