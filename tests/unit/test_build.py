@@ -105,7 +105,7 @@ def test_a_compiler_that_lacks_instructions(tmp_path: Path, monkeypatch: pytest.
     """As gcc 9: AVX-VNNI, AMX and bfloat16 are left out, and the rest is as usual."""
     [command, *_] = build.compiler() or []
     old = tmp_path / "old-gcc"
-    refused = "case \"$each\" in -mavxvnni | -mamx-* | -mavx512bf16) exit 1 ;; esac"
+    refused = 'case "$each" in -mavxvnni | -mamx-* | -mavx512bf16) exit 1 ;; esac'
     old.write_text(f'#!/bin/sh\nfor each; do {refused}; done\nexec {command} "$@"\n')
     old.chmod(0o755)
     monkeypatch.setenv("CC", str(old))
