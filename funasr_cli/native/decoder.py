@@ -58,10 +58,8 @@ class NativeDecoder(NativeNetwork, ABC):
         # Not at exit: a daemon thread may still compute, and the system takes the memory back.
         weakref.finalize(self, self._library.fn_decoder_free, self._decoder).atexit = False
         self._lock = threading.Lock()
-        self._taken = set[int]()  # slots that may have memory
-        self._rows: weakref.WeakValueDictionary[int, Row] = (
-            weakref.WeakValueDictionary()
-        )  # by slot, until they end
+        # By slot, until they end. Without callbacks, in which Python would swallow a Ctrl-C.
+        self._rows = dict[int, weakref.ref[Row]]()
 
     @staticmethod
     @abstractmethod
@@ -100,7 +98,7 @@ class NativeDecoder(NativeNetwork, ABC):
     @property
     def free_slots(self) -> int:
         """Number of rows that may still be taken."""
-        return SLOTS - len(self._rows)
+        return SLOTS - sum(kept() is not None for kept in list(self._rows.values()))
 
     def new_row(self, source: np.ndarray | None = None) -> "Row":
         """Take a slot for a new row, and give back those of rows that were forgotten without their end.
@@ -109,20 +107,21 @@ class NativeDecoder(NativeNetwork, ABC):
         An exception at any moment, as of Ctrl-C, leaves at most a slot that the next row takes.
         """
         with self._lock:
-            for slot in [slot for slot in self._taken if slot not in self._rows]:
-                self._library.fn_clear_slot(self._decoder, slot)
-                self._taken.discard(slot)
-            free = next((slot for slot in range(SLOTS) if slot not in self._taken), None)
+            for slot, kept in list(self._rows.items()):
+                if kept() is None:
+                    self._library.fn_clear_slot(self._decoder, slot)
+                    self._rows.pop(slot, None)
+            free = next((slot for slot in range(SLOTS) if slot not in self._rows), None)
             if free is None:
                 raise MemoryError("too many rows for the CPU engine")
-            self._taken.add(free)
-            row = self._rows[free] = Row(self, free, source)
+            row = Row(self, free, source)
+            self._rows[free] = weakref.ref(row)
             return row
 
     def end(self, row: "Row") -> None:
         """Give back the slot of a row, which is not used again."""
         # Without the lock, since nothing else computes with this slot.
-        if self._rows.get(row.slot) is row:
+        if (kept := self._rows.get(row.slot)) and kept() is row:
             self._library.fn_clear_slot(self._decoder, row.slot)
             self._rows.pop(row.slot, None)
 

@@ -1,4 +1,4 @@
-"""Decode with the C library while exceptions come at random moments; run as a process: ROUNDS SEED."""
+"""Decode or encode with the C library while exceptions come at random moments; a process: WHAT ROUNDS SEED."""
 
 import json
 import os
@@ -6,14 +6,22 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from mlx.utils import tree_flatten
+from support.native import LIBRARY
 from support.native_decoder import make, prompt
 
 from funasr_cli.decoding.native_batch import NativeBatch
 from funasr_cli.decoding.sampling import greedy
+from funasr_cli.models.sanm import SANMConfig, SANMEncoder
 from funasr_cli.native.decoder import SLOTS, NativeDecoder
+from funasr_cli.native.encoder import NativeEncoder
+from funasr_cli.native.library import FLOAT32, Packed
+from funasr_cli.native.networks import NativeSANM
 
 
 class Interrupt(BaseException):
@@ -37,6 +45,35 @@ def decode(native: NativeDecoder) -> list[Any]:
     return tokens
 
 
+class RandomWeights:
+    """Those of a new encoder on MLX; see `native.encoder.Weights`."""
+
+    type = FLOAT32
+
+    def __init__(self, config: SANMConfig):
+        self._arrays = {name: np.array(value) for name, value in tree_flatten(SANMEncoder(config).parameters())}
+
+    def matrix(self, *names: str, interleave: bool = False) -> Packed:
+        return Packed.of(LIBRARY, np.concatenate([self._arrays[f"{name}.weight"] for name in names]), self.type)
+
+    def vector(self, name: str) -> np.ndarray:
+        return self._arrays[name]
+
+
+def make_encoder(threads: int) -> NativeSANM:
+    """Make an encoder of five layers."""
+    config = SANMConfig(
+        input_dim=64, width=64, heads=4, ffn_dim=128, blocks=3, tp_blocks=2, memory_taps=11, memory_shift=0
+    )
+    return NativeSANM(NativeEncoder(LIBRARY, threads), RandomWeights(config), config)
+
+
+def encode(encoder: NativeSANM) -> list[Any]:
+    """Encode sequences of different lengths, then a longer one, which needs more working memory."""
+    batches = [[prompt(length)[:, :64] for length in lengths] for lengths in ((3, 40, 7), (90,))]
+    return [rows.tobytes() for batch in batches for rows in encoder(batch)]
+
+
 def threads() -> int:
     """Count the threads of this process."""
     return len(list(Path("/proc/self/task").iterdir()))
@@ -47,13 +84,16 @@ def resident_kb() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
-def main(rounds: int, seed: int) -> None:
+def main(what: str, rounds: int, seed: int) -> None:
     """Print what happened, and what is left, as JSON."""
     chance = random.Random(seed)
-    native = make(threads=3)
-    expected = decode(native)
+    subjects: dict[str, tuple[Callable[..., Any], Callable[[Any], list[Any]]]]
+    subjects = {"decoder": (make, decode), "encoder": (make_encoder, encode)}
+    make_native, compute = subjects[what]
+    native = make_native(threads=3)
+    expected = compute(native)
     start = time.perf_counter()
-    decode(native)
+    compute(native)
     usual_s = time.perf_counter() - start
     signal.signal(signal.SIGALRM, interrupt)
     interrupted, swallowed = 0, []
@@ -65,16 +105,17 @@ def main(rounds: int, seed: int) -> None:
         try:
             signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-5, 1.3 * usual_s))
             try:
-                decode(native)
+                compute(native)
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
         except Interrupt:
             interrupted += 1
     found |= {"threads": threads(), "kb": resident_kb(), "interrupted": interrupted, "swallowed": len(swallowed)}
-    found["same"] = decode(native) == expected
-    found["rows"] = len([native.new_row() for _ in range(SLOTS)])
+    found["same"] = compute(native) == expected
+    if isinstance(native, NativeDecoder):
+        found["rows"] = len([native.new_row() for _ in range(SLOTS)])
     print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

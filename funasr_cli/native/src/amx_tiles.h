@@ -25,7 +25,8 @@ static inline int tiles_allowed(void) {
     return (states & TILE_STATES) == TILE_STATES && !syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
 }
 
-/* Have what was written before in memory: some compilers, such as gcc 12, do not know what the instructions read. */
+/* Have what was written before in memory: some compilers, such as gcc 12, do not know what the instructions
+ * read. */
 static inline void tiles_wait_for(const void *written) { __asm__ volatile("" : : "r"(written) : "memory"); }
 
 /* Set the sizes of the tiles, for `rows` rows: at each use, since another library may have released the tiles. */

@@ -1,8 +1,9 @@
 /* Attention over whole sequences, in float32, as products: queries times keys, weights times values.
  *
- * Keys and values of each head are first copied into the layout of packed matrices. Then BLOCK_ROWS queries at a time go over
- * KEYS keys at a time, with the softmax of Milakov and Gimelshein 2018, "Online normalizer calculation for softmax": when
- * a higher score is found, the sums so far are scaled down. What a query gives depends on its own sequence alone.
+ * Keys and values of each head are first copied into the layout of packed matrices. Then BLOCK_ROWS queries at a
+ * time go over KEYS keys at a time, with the softmax of Milakov and Gimelshein 2018, "Online normalizer
+ * calculation for softmax": when a higher score is found, the sums so far are scaled down. What a query gives
+ * depends on its own sequence alone.
  */
 
 #include "internal.h"
@@ -19,8 +20,8 @@ size_t attention_memory(int heads, int head_dim, int sequences, const int32_t *k
     return keys * (size_t)heads * 2 * (size_t)whole_pairs(head_dim);
 }
 
-/* Where the keys of a sequence and a head are packed: for each PAIR of them float[head_dim][PAIR]. Its values follow: for
- * each KEYS of them and each PAIR of columns float[KEYS][PAIR]. */
+/* Where the keys of a sequence and a head are packed: for each PAIR of them float[head_dim][PAIR]. Its values
+ * follow: for each KEYS of them and each PAIR of columns float[KEYS][PAIR]. */
 static float *packed_keys(const struct attention *a, int sequence, int head) {
     int length = a->key_offsets[sequence + 1] - a->key_offsets[sequence];
     size_t width = 2 * (size_t)whole_pairs(a->head_dim);
@@ -64,10 +65,12 @@ static void attend(const struct attention *a, int sequence, int head, int first,
         int count = weighted.columns = length - start < KEYS ? length - start : KEYS;
         for (int key = 0; key < count; key += PAIR, keys += d * PAIR) {
             k->product_f32(keys, &queries, first, n, part);
-            for (int row = 0; row < n; row++) memcpy(weights + row * KEYS + key, part + row * PAIR, PAIR * sizeof(float));
+            for (int row = 0; row < n; row++)
+                memcpy(weights + row * KEYS + key, part + row * PAIR, PAIR * sizeof(float));
         }
         for (int row = 0; row < n; row++) {
-            float *own = weights + row * KEYS, *out = row_of(a->out, first + row) + head * d, peak = k->maximum(own, count);
+            float *own = weights + row * KEYS, *out = row_of(a->out, first + row) + head * d,
+                  peak = k->maximum(own, count);
             if (start == 0) {
                 sums[row] = 0.0f;
                 memset(out, 0, (size_t)d * sizeof(float));

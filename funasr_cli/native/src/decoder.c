@@ -338,7 +338,7 @@ static void keep_row(void *argument, int row) {
 
 /* Ask for the first keys or values of a head, which are read soon: each beginning would wait for memory. */
 static void ask_for(const uint16_t *values, int positions, int head_dim) {
-    for (int i = 0; i < (positions < 16 ? positions : 16) * head_dim; i += 32) __builtin_prefetch(values + i);
+    for (int i = 0; i < (positions < AHEAD ? positions : AHEAD) * head_dim; i += 32) __builtin_prefetch(values + i);
 }
 
 /* Attention of one row and one key/value head, for the queries that share it. */

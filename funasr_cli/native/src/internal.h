@@ -11,6 +11,7 @@
 #define PAIR (2 * TILE) /* outputs that are computed together */
 #define BLOCK_ROWS 16   /* rows of a product that share one reading of the weights */
 #define PAGE 64         /* positions of a slot that are allocated together */
+#define AHEAD 48        /* positions whose keys or values are asked for before they are read: memory is slow */
 #define DEPTH 32        /* inputs of a bfloat16 product come in blocks of this size, padded with zeros */
 #define TINY 2e-36f     /* a group of smaller values counts as zeros: its scale is not a normal float32 */
 

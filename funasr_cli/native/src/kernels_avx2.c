@@ -216,7 +216,7 @@ INLINE void scores_of(const int count, const float *queries, const uint16_t *key
         __m256 totals[2][2] = {0};
         for (int i = 0; i < d; i += 8)
             for (int key = 0; key < 2; key++) {
-                if (i % 32 == 0) __builtin_prefetch(two[key] + i + 16 * d);
+                if (i % 32 == 0) __builtin_prefetch(two[key] + i + AHEAD * d);
                 __m256 values = load_half(two[key] + i);
                 for (int query = 0; query < count; query++)
                     totals[query][key] =
@@ -243,7 +243,7 @@ INLINE void add_lanes(const int count, const int lanes, const float *weights, si
         for (int i = 0; i < lanes; i++) totals[query][i] = load(out + query * d + 8 * i);
     for (int value = 0; value < n; value++, values += d)
         for (int i = 0; i < lanes; i++) {
-            if (!i) __builtin_prefetch(values + 16 * d);
+            if (!i) __builtin_prefetch(values + AHEAD * d);
             __m256 part = load_half(values + 8 * i);
             for (int query = 0; query < count; query++)
                 totals[query][i] = _mm256_fmadd_ps(_mm256_set1_ps(weights[(size_t)query * stride + (size_t)value]),
@@ -357,7 +357,8 @@ static void add(const float *x, const float *y, int n, float *out) {
 
 static void add_products(const float *x, const float *weights, int n, float *out) {
     int i = 0;
-    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, _mm256_fmadd_ps(load(x + i), load(weights + i), load(out + i)));
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(out + i, _mm256_fmadd_ps(load(x + i), load(weights + i), load(out + i)));
     for (; i < n; i++) out[i] += x[i] * weights[i];
 }
 
@@ -379,7 +380,8 @@ static void gelu(const float *x, int n, float *out) {
         p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(1.421413741f));
         p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(-0.284496736f));
         p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(0.254829592f));
-        __m256 below = _mm256_mul_ps(_mm256_mul_ps(p, t), exponential(_mm256_fnmadd_ps(z, z, _mm256_setzero_ps())));
+        __m256 below =
+            _mm256_mul_ps(_mm256_mul_ps(p, t), exponential(_mm256_fnmadd_ps(z, z, _mm256_setzero_ps())));
         __m256 half = _mm256_mul_ps(size, _mm256_set1_ps(0.5f));
         _mm256_storeu_ps(out + i, _mm256_fnmadd_ps(half, below, _mm256_max_ps(_mm256_setzero_ps(), v)));
     }

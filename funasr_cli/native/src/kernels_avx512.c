@@ -174,7 +174,7 @@ INLINE void scores_of(const int count, const float *queries, const uint16_t *key
         __m512 totals[2][4] = {0};
         for (int i = 0; i < d; i += 16)
             for (int key = 0; key < 4; key++) {
-                if (i % 32 == 0) __builtin_prefetch(four[key] + i + 16 * d);
+                if (i % 32 == 0) __builtin_prefetch(four[key] + i + AHEAD * d);
                 __m512 values = load_half(four[key] + i);
                 for (int query = 0; query < count; query++)
                     totals[query][key] =
@@ -201,7 +201,7 @@ INLINE void add_lanes(const int count, const int lanes, const float *weights, si
         for (int i = 0; i < lanes; i++) totals[query][i] = load(out + query * d + 16 * i);
     for (int value = 0; value < n; value++, values += d)
         for (int i = 0; i < lanes; i++) {
-            if (i % 2 == 0) __builtin_prefetch(values + 16 * i + 16 * d);
+            if (i % 2 == 0) __builtin_prefetch(values + 16 * i + AHEAD * d);
             __m512 part = load_half(values + 16 * i);
             for (int query = 0; query < count; query++)
                 totals[query][i] = _mm512_fmadd_ps(_mm512_set1_ps(weights[(size_t)query * stride + (size_t)value]),
@@ -298,7 +298,8 @@ static void layer_norm(const float *x, const float *weights, const float *bias, 
     for (int i = 0; i < n; i += 16) {
         __mmask16 lanes = first_lanes(n - i);
         __m512 normed = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(lanes, x + i), mean), factor);
-        normed = _mm512_fmadd_ps(normed, _mm512_maskz_loadu_ps(lanes, weights + i), _mm512_maskz_loadu_ps(lanes, bias + i));
+        normed = _mm512_fmadd_ps(normed, _mm512_maskz_loadu_ps(lanes, weights + i),
+                                 _mm512_maskz_loadu_ps(lanes, bias + i));
         _mm512_mask_storeu_ps(out + i, lanes, normed);
     }
 }
@@ -322,7 +323,8 @@ static void add_products(const float *x, const float *weights, int n, float *out
 static void relu(const float *x, int n, float *out) {
     for (int i = 0; i < n; i += 16) {
         __mmask16 lanes = first_lanes(n - i); /* in this order, NaN stays NaN */
-        _mm512_mask_storeu_ps(out + i, lanes, _mm512_max_ps(_mm512_setzero_ps(), _mm512_maskz_loadu_ps(lanes, x + i)));
+        _mm512_mask_storeu_ps(out + i, lanes,
+                              _mm512_max_ps(_mm512_setzero_ps(), _mm512_maskz_loadu_ps(lanes, x + i)));
     }
 }
 
@@ -339,9 +341,11 @@ static void gelu(const float *x, int n, float *out) {
         p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(1.421413741f));
         p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-0.284496736f));
         p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0.254829592f));
-        __m512 below = _mm512_mul_ps(_mm512_mul_ps(p, t), exponential(_mm512_fnmadd_ps(z, z, _mm512_setzero_ps())));
+        __m512 below =
+            _mm512_mul_ps(_mm512_mul_ps(p, t), exponential(_mm512_fnmadd_ps(z, z, _mm512_setzero_ps())));
         __m512 half = _mm512_mul_ps(size, _mm512_set1_ps(0.5f));
-        _mm512_mask_storeu_ps(out + i, lanes, _mm512_fnmadd_ps(half, below, _mm512_max_ps(_mm512_setzero_ps(), v)));
+        _mm512_mask_storeu_ps(out + i, lanes,
+                              _mm512_fnmadd_ps(half, below, _mm512_max_ps(_mm512_setzero_ps(), v)));
     }
 }
 

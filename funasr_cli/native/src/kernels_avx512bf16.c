@@ -1,5 +1,5 @@
-/* Products of bfloat16 with AVX-512 BF16; everything else as in kernels_avx512.c. See kernels_scalar.c for what each
- * computes. A compiler that does not know these instructions leaves them out. */
+/* Products of bfloat16 with AVX-512 BF16; everything else as in kernels_avx512.c. See kernels_scalar.c for what
+ * each computes. A compiler that does not know these instructions leaves them out. */
 
 #include "internal.h"
 

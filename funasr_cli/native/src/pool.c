@@ -1,10 +1,10 @@
 /* A pool of threads for short jobs.
  *
- * A job is a number of chunks. Each thread begins with a share of its own, chunks that follow each other, so that it
- * reads weights in the order of memory; then it takes what is left of the others' shares. The caller waits only for
- * workers that have begun a chunk: one that the system does not let run in time misses the job and holds nobody up.
- * Waiting threads spin briefly, then sleep: a decoder's step has some 200 jobs of 20 to 200 microseconds, and spinning
- * for long would take the processor away from whoever has work to do.
+ * A job is a number of chunks. Each thread begins with a share of its own, chunks that follow each other, so that
+ * it reads weights in the order of memory; then it takes what is left of the others' shares. The caller waits only
+ * for workers that have begun a chunk: one that the system does not let run in time misses the job and holds
+ * nobody up. Waiting threads spin briefly, then sleep: a decoder's step has some 200 jobs of 20 to 200
+ * microseconds, and spinning for long would take the processor away from whoever has work to do.
  */
 
 #include "internal.h"
@@ -89,7 +89,8 @@ static void *work(void *argument) {
 }
 
 struct pool *pool_new(int threads) {
-    size_t members = threads > 1 ? (size_t)threads : 1, size = sizeof(struct pool) + sizeof(struct member) * members;
+    size_t members = threads > 1 ? (size_t)threads : 1;
+    size_t size = sizeof(struct pool) + sizeof(struct member) * members;
     struct pool *pool = aligned_alloc(_Alignof(struct pool), size);
     if (!pool) return NULL;
     memset(pool, 0, size);
