@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.errors import refused
 from support.native import LIBRARY, WITHOUT
 from support.small import convert
-from support.whisper import random_tensors, write_hf
 
 import funasr_cli
 from funasr_cli import demo
 from funasr_cli.errors import FunASRError
-from funasr_cli.families import load, native
+from funasr_cli.families import load, native, registry
 from funasr_cli.families.kept import Int8Proof, Kept
 from funasr_cli.families.load import choose_engine, load_aligner, load_model
 from funasr_cli.families.open import open_model
+from funasr_cli.native.qwen3 import NativeQwen3
 from funasr_cli.options import NATIVE_DTYPES
 
 needs_library = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
@@ -106,7 +107,7 @@ def test_only_the_default_needs_a_proof(folder: Path, monkeypatch: pytest.Monkey
         choose_engine(folder, dtype, engine)
     with pytest.raises(TypeError):
         choose_engine(folder)
-    monkeypatch.setattr(load, "prove", lambda _: OTHER)
+    monkeypatch.setattr(load, "prove", lambda *_: OTHER)
     found = choose_engine(folder)
     assert found[:2] == (None, "mlx")
     assert found.exact
@@ -119,12 +120,13 @@ def test_models_that_the_engine_cannot_compute_need_no_proof(
 ) -> None:
     monkeypatch.setattr(load, "prove", None)
     if why == "another family":
-        folder = convert(write_hf(tmp_path / "source", random_tensors()), tmp_path / "m").folder
+        folder, family_of = convert(demo.MODEL, tmp_path / "m").folder, registry.of_config
+        monkeypatch.setattr(registry, "of_config", lambda config: replace(family_of(config), native=()))
     elif why == "an odd group":
         folder = convert(demo.MODEL, tmp_path / "m", quantize="8", group_size=32).folder
     else:
         folder = convert(demo.MODEL, tmp_path / "m").folder
-        monkeypatch.setattr(native, "why_unsupported", lambda _: "odd")
+        monkeypatch.setattr(NativeQwen3, "why_unsupported", lambda _: "odd")
     assert choose_engine(folder) == (None, "mlx", None, None, None)
     assert chosen(folder, "int8", "auto") == "option-unsupported"
     assert load_model(folder).engine == "mlx float32, CPU"
