@@ -40,6 +40,9 @@ STEP_S = 0.02
 KINDS = {"plain": False, "timed": True}  # without and with time tokens
 
 
+Reference = tuple[dict[str, np.ndarray], dict[str, np.ndarray], Path]  # as the fields of `Run`
+
+
 @dataclasses.dataclass
 class Run:
     """What both programs compute for the same clips."""
@@ -50,16 +53,15 @@ class Run:
     folder: Path  # contains the clips as audio.npz
 
     def __post_init__(self) -> None:
+        network = self.model.network
         self.features = {name: self.model.features(clip) for name, clip in self.clips.items()}
-        # One window after the other, as in the reference.
-        self.encoded = {name: self.model.encoded([clip]) for name, clip in self.clips.items()}
+        self.encoded = {name: network.encode([features])[0] for name, features in self.features.items()}
+        self.memory = {name: network.decoder.memory([rows])[0] for name, rows in self.encoded.items()}
 
     def logits(self, name: str, timed: bool, token_ids: list[int], language: str | None = None) -> np.ndarray:
         """Return logits (tokens + 1, vocabulary) after the prompt and after each token, before the rules."""
-        decoder, prompt = self.model.network.decoder, self.prompt(language or name, timed)
-        cache = decoder.make_cache(1, decoder.memory(self.encoded[name]))
-        hidden = decoder(decoder.embed(mx.array([*prompt, *token_ids]))[None], cache)[0, len(prompt) - 1 :]
-        return np.array(decoder.logits(hidden))
+        ids, count = [*self.prompt(language or name, timed), *token_ids], len(token_ids) + 1
+        return np.array(self.model.network.decoder.logits_after(ids, self.memory[name], count))
 
     def prompt(self, name: str, timed: bool) -> list[int]:
         language = name.split("-")[0]
@@ -71,7 +73,7 @@ class Run:
         decoder, options = self.model.network.decoder, TranscribeOptions(segment_times=timed)
         batch = BatchDecoder(decoder, make_sampler(options))
         prompt = decoder.embed(mx.array(self.prompt(name, timed)))
-        batch.add([prompt], memory=decoder.memory(self.encoded[name]), rules=[self.model.rules(options)])
+        batch.add([prompt], memory=[self.memory[name]], rules=[self.model.rules(options)])
         tokens: list[int] = []
         while not tokens or tokens[-1] != self.model.vocabulary.end:
             tokens += [token.token_id for token in batch.step()]
@@ -107,23 +109,28 @@ def load(dtype: str = "float32", engine: str = MLX) -> Any:
     return load_checkpoint(open_checkpoint(source, source.name), source, dtype, engine)
 
 
-# The default suite computes two windows, since each takes seconds.
 @pytest.fixture(scope="module", params=["bundled", pytest.param("recorded", marks=pytest.mark.full)])
-def run(
+def reference(
     request: pytest.FixtureRequest, en_flac: Path, zh_wav: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Run:
-    """Both programs' results. Do not change them."""
-    model, folder = load(), tmp_path_factory.mktemp("openai")
+) -> Reference:
+    """Clips, and what openai-whisper computes for them."""
+    folder = tmp_path_factory.mktemp("openai")
     paths = {"en": en_flac, "zh": zh_wav} if request.param == "bundled" else recorded()
     clips = {name: load_audio(path, 16000).samples for name, path in paths.items()}
-    return Run(model, clips, recorded_by_openai(clips, folder, stages=True), folder)
+    return clips, recorded_by_openai(clips, folder, stages=True), folder
+
+
+@pytest.fixture(scope="module", params=[MLX, pytest.param(NATIVE, marks=needs_library)])
+def run(request: pytest.FixtureRequest, reference: Reference) -> Run:
+    """Both programs' results, ours in float32 on either engine. Do not change them."""
+    return Run(load(engine=request.param), *reference)
 
 
 def test_features_and_encoder(run: Run) -> None:
     for name in run.clips:
         # torch computes its spectrum in float32, which shows in the quietest bins; see the test of Transformers.
         assert np.abs(run.features[name] - run.arrays[f"{name}/features"]).max() < 5e-5, name
-        assert np.abs(np.array(run.encoded[name][0]) - run.arrays[f"{name}/encoder"]).max() < 1e-3, name
+        assert np.abs(np.array(run.encoded[name]) - run.arrays[f"{name}/encoder"]).max() < 1e-3, name
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -147,9 +154,8 @@ def test_texts_and_time_tokens(run: Run, kind: str) -> None:
 
 def test_languages(run: Run) -> None:
     """The likeliest is the same, and so is the probability of no speech."""
-    decoder = run.model.network.decoder
     for name in run.clips:
-        [witness] = run.model.listen(decoder.memory(run.encoded[name]), TranscribeOptions())
+        [witness] = run.model.listen([run.memory[name]], TranscribeOptions())
         assert witness.language == run.arrays[f"{name}/detected"], name
         assert witness.no_speech == pytest.approx(float(run.arrays[f"{name}/no_speech"]), abs=1e-4)
 
@@ -161,7 +167,7 @@ def test_word_times(run: Run) -> None:
         words = run.arrays[f"{name}/words"]  # (words, 3): number of tokens, start, end
         text = [token for token in run.arrays[f"{name}/plain/tokens"].tolist() if token < run.model.vocabulary.end]
         rows = run.model.rows_of(clip)
-        begins_s = run.model.token_times(run.encoded[name][0], name.split("-")[0], text, rows)
+        begins_s = run.model.token_times(run.memory[name], name.split("-")[0], text, rows)
         borders = np.cumsum([0, *words[:, 0].astype(int)])  # the last word is the end of the text, if it is one
         found = begins_s[np.minimum(borders, len(text))]
         apart_s += [*np.abs(found[:-1] - words[:, 1]), *np.abs(found[1:] - words[:, 2])]
@@ -181,7 +187,7 @@ def test_transformers(run: Run) -> None:
     arrays = dict(np.load(run.folder / "hf.npz"))
     for name in run.clips:
         assert np.abs(run.features[name] - arrays[f"{name}/exact_features"]).max() < 1e-5, name
-        assert np.abs(np.array(run.encoded[name][0]) - arrays[f"{name}/encoder"]).max() < 1e-3, name
+        assert np.abs(np.array(run.encoded[name]) - arrays[f"{name}/encoder"]).max() < 1e-3, name
         found = run.logits(name, timed=False, token_ids=forced[name], language="en")
         assert np.abs(found - arrays[f"{name}/logits"]).max() < 1e-3 * np.ptp(found), name
 
