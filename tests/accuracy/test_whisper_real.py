@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.native import LIBRARY, WITHOUT
 from support.real_data import JFK, real_part
 
 from funasr_cli.audio.decode import load_audio
@@ -38,15 +39,18 @@ STARTS_S = [0.0, 0.52, 0.82, 1.18, 1.56, 3.18, 3.74, 4.24, 5.52, 5.76, 6.26, 6.6
 ENDS_S = [*STARTS_S[1:5], 2.1, *STARTS_S[6:14], 7.34, *STARTS_S[15:], 10.36]
 
 
-def load(layout: str) -> Any:
+ENGINES = ["mlx", *(["native"] if LIBRARY else [])]
+
+
+def load(layout: str, engine: str, dtype: str = "float32") -> Any:
     folder = real_part(f"{WHISPER}-{layout}")
-    return load_checkpoint(open_checkpoint(folder, folder.name), folder, "float32")
+    return load_checkpoint(open_checkpoint(folder, folder.name), folder, dtype, engine)
 
 
-@pytest.fixture(scope="module")
-def model() -> Any:
+@pytest.fixture(scope="module", params=ENGINES)
+def model(request: pytest.FixtureRequest) -> Any:
     """The model in Transformers' layout."""
-    return load("hf")
+    return load("hf", request.param)
 
 
 def decode(model: Any, options: TranscribeOptions, *clips: np.ndarray) -> tuple[list[Segment], list[list[int]]]:
@@ -66,9 +70,18 @@ def clips(en_flac: Path, zh_wav: Path) -> dict[str, np.ndarray]:
     return {"en": load_audio(en_flac, 16000).samples, "zh": load_audio(zh_wav, 16000).samples}
 
 
-@pytest.mark.parametrize("layout", ["hf", "openai", "mlx"])
-def test_every_layout_writes_what_openai_whisper_writes(layout: str, clips: dict[str, np.ndarray]) -> None:
-    [segment], [token_ids] = decode(load(layout), TranscribeOptions(word_times=True), clips["en"])
+@pytest.mark.parametrize("layout", ["openai", "mlx"])
+def test_other_layouts_write_what_openai_whisper_writes(layout: str, clips: dict[str, np.ndarray]) -> None:
+    [segment], [token_ids] = decode(load(layout, ENGINES[-1]), TranscribeOptions(word_times=True), clips["en"])
+    assert_is_kennedy(segment, token_ids)
+
+
+def test_words(model: Any, clips: dict[str, np.ndarray]) -> None:
+    [segment], [token_ids] = decode(model, TranscribeOptions(word_times=True), clips["en"])
+    assert_is_kennedy(segment, token_ids)
+
+
+def assert_is_kennedy(segment: Segment, token_ids: list[int]) -> None:
     assert (segment.text, segment.language) == (JFK, "en")
     assert token_ids == TOKENS["en"]
     assert [word.start_s for word in segment.words] == pytest.approx(STARTS_S, abs=0.021)
@@ -99,3 +112,17 @@ def test_silence_hum_and_noise_have_no_text(model: Any) -> None:
     noise = np.random.default_rng(0).normal(0, 0.05, 5 * 16000)
     for samples in (np.zeros(5 * 16000), hum, noise):
         assert Recognizer(model).transcribe(samples.astype(np.float32), sample_rate_hz=16000).text == ""
+
+
+@pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
+def test_int8(clips: dict[str, np.ndarray]) -> None:
+    exact, rounded = load("hf", "native"), load("hf", "native", "int8")
+    options = TranscribeOptions()
+    for samples in clips.values():
+        one, other = (model.trace(samples, options).stages["encoder"] for model in (exact, rounded))
+        assert np.vdot(one, other) / np.linalg.norm(one) / np.linalg.norm(other) > 0.9999
+    [segment, _], [token_ids, _] = decode(rounded, TranscribeOptions(word_times=True), *clips.values())
+    assert token_ids == TOKENS["en"]
+    assert segment.language == "en"
+    assert segment.mean_logprob == pytest.approx(LOGPROBS["en"][False], abs=0.02)
+    assert [word.start_s for word in segment.words] == pytest.approx(STARTS_S, abs=0.041)

@@ -97,6 +97,8 @@ static int encoder_life(int weights, const struct fn_block *block, const struct 
     REPEATED(fn_run_block(encoder, crossed, 3, offsets, x, x, source_offsets, hidden))
     struct fn_linear linear = {packed(3 * WIDTH, WIDTH, weights), NULL};
     REPEATED(fn_run_linear(encoder, &linear, FN_GELU, LONGEST, hidden, out))
+    static uint16_t halves[LONGEST * 3 * WIDTH];
+    REPEATED(fn_keys_and_values(encoder, &linear, 6, LONGEST, hidden, halves))
     REPEATED(fn_highest(encoder, LONGEST, 3 * WIDTH, out, places, totals))
     fn_encoder_free(encoder);
     fn_encoder_free(NULL);

@@ -121,7 +121,7 @@ def test_a_row_that_continues_is_a_row_read_at_once() -> None:
 def test_scores_of_cross_attention(name: str) -> None:
     native, llm, heads = decoder(FLOAT32, name), reference(), {2: [1], 0: [1, 0]}
     found = native.cross_scores(PROMPTS[2], native.memory(ENCODED)[1], dict(sorted(heads.items())))
-    memory = llm.memory(mx.array(ENCODED[1])[None])
+    [memory] = llm.memory(mx.array(ENCODED[1])[None])
     expected = np.array(llm.cross_scores(PROMPTS[2], memory, dict(sorted(heads.items()))))
     np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
 

@@ -341,12 +341,6 @@ static void ask_for(const uint16_t *values, int positions, int head_dim) {
     for (int i = 0; i < (positions < AHEAD ? positions : AHEAD) * head_dim; i += 32) __builtin_prefetch(values + i);
 }
 
-/* Softmax of a row of scores. */
-static void soften(const struct kernels *k, float *scores, int n) {
-    float sum = k->exponentials(scores, n, k->maximum(scores, n), scores);
-    for (int i = 0; i < n; i++) scores[i] /= sum;
-}
-
 /* Attention of one row and one key/value head, for the queries that share it. */
 static void attend(void *argument, int chunk) {
     const struct step *step = argument;
@@ -374,7 +368,11 @@ static void attend(void *argument, int chunk) {
         }
         if (which) break;
         memset(out, 0, (size_t)(shared * s->head_dim) * sizeof(float));
-        for (int query = 0; query < shared; query++) soften(d->kernels, scores + (size_t)query * width, length);
+        for (int query = 0; query < shared; query++) {
+            float *mine = scores + (size_t)query * width;
+            float sum = d->kernels->exponentials(mine, length, d->kernels->maximum(mine, length), mine);
+            for (int i = 0; i < length; i++) mine[i] /= sum;
+        }
     }
 }
 
@@ -395,9 +393,10 @@ static void attend_to_source(void *argument, int chunk) {
         if (from->watched[i] == number)
             memcpy(from->scores + ((size_t)i * (size_t)step->n + (size_t)row) * (size_t)rows, scores,
                    (size_t)rows * sizeof(float));
-    soften(d->kernels, scores, rows);
+    float sum = d->kernels->exponentials(scores, rows, d->kernels->maximum(scores, rows), scores);
     memset(out, 0, (size_t)head_dim * sizeof(float));
     d->kernels->add_weighted(scores, (size_t)rows, 1, keys + (size_t)heads * size, rows, head_dim, out);
+    for (int i = 0; i < head_dim; i++) out[i] /= sum;
 }
 
 static void round_attended(void *argument, int row) {

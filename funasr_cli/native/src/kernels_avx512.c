@@ -211,16 +211,22 @@ INLINE void add_lanes(const int count, const int lanes, const float *weights, si
         for (int i = 0; i < lanes; i++) _mm512_storeu_ps(out + query * d + 16 * i, totals[query][i]);
 }
 
+/* All columns: 128 or 64 at a time while there are that many, since one addition waits for the other. */
+INLINE void add_columns(const int count, const float *weights, size_t stride, const uint16_t *values, int n, int d,
+                        float *out) {
+    for (int i = 0, lanes; i < d; i += 16 * lanes) {
+        lanes = d - i >= 128 ? 8 : d - i >= 64 ? 4 : 1;
+        if (lanes == 8) add_lanes(count, 8, weights, stride, values + i, n, d, out + i);
+        else if (lanes == 4) add_lanes(count, 4, weights, stride, values + i, n, d, out + i);
+        else add_lanes(count, 1, weights, stride, values + i, n, d, out + i);
+    }
+}
+
 static void add_weighted(const float *weights, size_t stride, int count, const uint16_t *values, int n, int d,
                          float *out) {
-    for (; count > 0; count -= 2, weights += 2 * stride, out += 2 * d)
-        for (int i = 0, lanes; i < d; i += 16 * lanes) {
-            lanes = d - i < 128 ? 1 : 8;
-            if (count > 1 && lanes == 8) add_lanes(2, 8, weights, stride, values + i, n, d, out + i);
-            else if (count > 1) add_lanes(2, 1, weights, stride, values + i, n, d, out + i);
-            else if (lanes == 8) add_lanes(1, 8, weights, stride, values + i, n, d, out + i);
-            else add_lanes(1, 1, weights, stride, values + i, n, d, out + i);
-        }
+    for (; count > 1; count -= 2, weights += 2 * stride, out += 2 * d)
+        add_columns(2, weights, stride, values, n, d, out);
+    if (count) add_columns(1, weights, stride, values, n, d, out);
 }
 
 static void to_half(const float *x, int n, uint16_t *out) {
