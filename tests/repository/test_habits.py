@@ -20,6 +20,15 @@ PINS = [
 ]
 
 
+def test_lines_of_c_are_as_short_as_those_of_python() -> None:
+    sources = sorted((ROOT / "funasr_cli/native/src").glob("*.[ch]"))
+    assert sources
+    longest = {path.name: max(map(len, path.read_text(encoding="utf-8").splitlines())) for path in sources}
+    assert {
+        name: length for name, length in longest.items() if length > PROJECT["tool"]["ruff"]["line-length"]
+    } == {}
+
+
 def test_targets_of_make_exist() -> None:
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *WORKFLOWS, ROOT / ".ci/run"]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages if page != PAGE)

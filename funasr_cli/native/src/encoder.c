@@ -1,8 +1,8 @@
 /* Transformer layers over whole sequences: encoders, adaptors, CTC branches.
  *
- * Sequences of different lengths lie one after the other, without padding. A layer is a series of jobs of the thread
- * pool: norms, products, attention. Rounding aside (see `put`), all of it is float32. A row depends on its own sequence
- * alone, bit by bit, and not on the number of threads.
+ * Sequences of different lengths lie one after the other, without padding. A layer is a series of jobs of the
+ * thread pool: norms, products, attention. Rounding aside (see `put`), all of it is float32. A row depends on its
+ * own sequence alone, bit by bit, and not on the number of threads.
  */
 
 #include "internal.h"
@@ -159,7 +159,8 @@ static void product_chunk(void *argument, int chunk) {
             multiply_pair(p->kernels, m, (column + i) / step, p->x, first + block, rows, outputs);
             for (int row = 0; row < rows; row++)
                 for (int half = 0; half < halves; half++)
-                    memcpy(results[half] + (block + row) * SPAN + i, outputs + row * PAIR + half * TILE, (size_t)step * sizeof(float));
+                    memcpy(results[half] + (block + row) * SPAN + i, outputs + row * PAIR + half * TILE,
+                           (size_t)step * sizeof(float));
         }
     for (int row = 0; row < n; row++) {
         float *y = results[0] + row * SPAN;
@@ -189,7 +190,8 @@ static int fits(const struct fn_linear *l, int columns, int activation, int weig
            (activation != FN_SWIGLU || m->rows % (2 * TILE) == 0);
 }
 
-int fn_run_linear(fn_encoder *e, const struct fn_linear *l, int32_t activation, int32_t n, const float *x, float *out) {
+int fn_run_linear(fn_encoder *e, const struct fn_linear *l, int32_t activation, int32_t n, const float *x,
+                  float *out) {
     if (n < 1 || activation < FN_IDENTITY || activation > FN_SWIGLU ||
         !fits(l, l->matrix.columns, activation, l->matrix.weights))
         return FN_BAD_ARGUMENT;
@@ -217,7 +219,8 @@ static void round_to_half(void *argument, int row) {
                               job->out + (head * job->n + row) * job->head_dim);
 }
 
-int fn_keys_and_values(fn_encoder *e, const struct fn_linear *l, int32_t heads, int32_t n, const float *x, uint16_t *out) {
+int fn_keys_and_values(fn_encoder *e, const struct fn_linear *l, int32_t heads, int32_t n, const float *x,
+                       uint16_t *out) {
     int outputs = l->matrix.rows, head_dim = heads < 1 ? 0 : outputs / (2 * heads);
     if (n < 1 || head_dim < 1 || head_dim % 16 || 2 * heads * head_dim != outputs) return FN_BAD_ARGUMENT;
     if (grow(&e->projected, &e->projected_count, (size_t)n * (size_t)outputs)) return FN_NO_MEMORY;
@@ -256,7 +259,8 @@ static void remember_rows(void *argument, int chunk) {
         for (int tap = 0; tap < b->taps; tap++) {
             int frame = row + tap - b->taps_before;
             if (frame >= job->offsets[sequence] && frame < job->offsets[sequence + 1])
-                k->add_products(job->values + (size_t)frame * job->stride, b->memory + (size_t)tap * width, job->width, out);
+                k->add_products(job->values + (size_t)frame * job->stride, b->memory + (size_t)tap * width,
+                                job->width, out);
         }
     }
 }
@@ -273,10 +277,11 @@ static int block_fits(const struct fn_block *b, int has_source) {
     if (b->memory && (inner != width || b->taps < 1)) return 0;
     if (has_cross != has_source || (has_cross && b->cross_norm.width != width)) return 0;
     if (b->attention_norm.width != b->qkv.matrix.columns || b->feed_forward_norm.width != width) return 0;
-    if (has_cross && (!fits(&b->cross_query, width, FN_IDENTITY, weights) || b->cross_query.matrix.rows != inner ||
-                      !fits(&b->cross_key_value, b->cross_key_value.matrix.columns, FN_IDENTITY, weights) ||
-                      b->cross_key_value.matrix.rows != 2 * inner ||
-                      !fits(&b->cross_output, inner, FN_IDENTITY, weights) || b->cross_output.matrix.rows != width))
+    if (has_cross &&
+        (!fits(&b->cross_query, width, FN_IDENTITY, weights) || b->cross_query.matrix.rows != inner ||
+         !fits(&b->cross_key_value, b->cross_key_value.matrix.columns, FN_IDENTITY, weights) ||
+         b->cross_key_value.matrix.rows != 2 * inner || !fits(&b->cross_output, inner, FN_IDENTITY, weights) ||
+         b->cross_output.matrix.rows != width))
         return 0;
     return fits(&b->qkv, b->qkv.matrix.columns, FN_IDENTITY, weights) && b->qkv.matrix.rows == 3 * inner &&
            fits(&b->output, inner, FN_IDENTITY, weights) && fits(&b->up, width, b->activation, weights) &&
@@ -297,18 +302,21 @@ static int reserve(fn_encoder *e, const struct fn_block *b, int sequences, const
     int before = b->qkv.matrix.columns, width = b->output.matrix.rows, inner = b->output.matrix.columns;
     int n = offsets[sequences], sources = source_offsets ? source_offsets[sequences] : 0;
     use_weights(e, b->qkv.matrix.weights);
-    size_t projected = (size_t)n * padded(3 * inner), packed = attention_memory(b->heads, inner / b->heads, sequences, offsets);
+    size_t projected = (size_t)n * padded(3 * inner);
+    size_t packed = attention_memory(b->heads, inner / b->heads, sequences, offsets);
     if (sources) {
         size_t cross = (size_t)n * padded(inner) + (size_t)sources * padded(2 * inner);
         size_t memory = attention_memory(b->heads, inner / b->heads, sequences, source_offsets);
         if (cross > projected) projected = cross;
         if (memory > packed) packed = memory;
-        if (operand_reserve(&e->source, sources, b->cross_key_value.matrix.columns, e->weights)) return FN_NO_MEMORY;
+        if (operand_reserve(&e->source, sources, b->cross_key_value.matrix.columns, e->weights))
+            return FN_NO_MEMORY;
     }
     return operand_reserve(&e->normed, n, before > width ? before : width, e->weights) ||
                    operand_reserve(&e->attended, n, inner, e->weights) ||
                    operand_reserve(&e->activated, n, b->down.matrix.columns, e->weights) ||
-                   grow(&e->projected, &e->projected_count, projected) || grow(&e->packed, &e->packed_count, packed)
+                   grow(&e->projected, &e->projected_count, projected) ||
+                   grow(&e->packed, &e->packed_count, packed)
                ? FN_NO_MEMORY
                : FN_OK;
 }
@@ -341,8 +349,8 @@ static void attend(fn_encoder *e, struct attention a) {
     if (e->weights != FN_F32) pool_run(e->pool, round_attended, &job, chunks_of(job.n, FEW_ROWS));
 }
 
-int fn_run_block(fn_encoder *e, const struct fn_block *b, int32_t sequences, const int32_t *offsets, const float *x,
-                 const float *source, const int32_t *source_offsets, float *out) {
+int fn_run_block(fn_encoder *e, const struct fn_block *b, int32_t sequences, const int32_t *offsets,
+                 const float *x, const float *source, const int32_t *source_offsets, float *out) {
     if (!block_fits(b, source != NULL) || !are_lengths(sequences, offsets) ||
         (source && !are_lengths(sequences, source_offsets)))
         return FN_BAD_ARGUMENT;
@@ -361,18 +369,19 @@ int fn_run_block(fn_encoder *e, const struct fn_block *b, int32_t sequences, con
     attention.query_stride = attention.key_stride = stride;
     attend(e, attention);
     if (b->memory) {
-        struct memory_job job = {e->kernels, b, sequences, width, offsets, is_residual ? x : NULL, attention.values, stride, out};
+        struct memory_job job = {e->kernels, b, sequences, width, offsets, is_residual ? x : NULL,
+                                 attention.values, stride, out};
         pool_run(e->pool, remember_rows, &job, chunks_of(n, FEW_ROWS));
     } else if (is_residual && out != x)
         memcpy(out, x, (size_t)n * (size_t)width * sizeof(float));
-    run_product(e, (struct product){.linear = &b->output, .x = &e->attended, .n = n, .adds = b->memory || is_residual,
-                                    .out = out, .stride = (size_t)width});
+    run_product(e, (struct product){.linear = &b->output, .x = &e->attended, .n = n, .out = out,
+                                    .adds = b->memory || is_residual, .stride = (size_t)width});
 
     if (source) {
         int sources = source_offsets[sequences], source_width = b->cross_key_value.matrix.columns;
         float *keys = e->projected + (size_t)n * padded(inner);
-        run_product(e, (struct product){.linear = &b->cross_query, .x = normed(e, &b->cross_norm, n, width, out), .n = n,
-                                        .out = e->projected, .stride = padded(inner)});
+        run_product(e, (struct product){.linear = &b->cross_query, .x = normed(e, &b->cross_norm, n, width, out),
+                                        .n = n, .out = e->projected, .stride = padded(inner)});
         run_norm(e, NULL, sources, source_width, source, NULL, &e->source);
         run_product(e, (struct product){.linear = &b->cross_key_value, .x = &e->source, .n = sources, .out = keys,
                                         .stride = padded(2 * inner)});
@@ -382,8 +391,8 @@ int fn_run_block(fn_encoder *e, const struct fn_block *b, int32_t sequences, con
         attention.values = keys + inner;
         attention.key_stride = padded(2 * inner);
         attend(e, attention);
-        run_product(e, (struct product){.linear = &b->cross_output, .x = &e->attended, .n = n, .adds = 1, .out = out,
-                                        .stride = (size_t)width});
+        run_product(e, (struct product){.linear = &b->cross_output, .x = &e->attended, .n = n, .adds = 1,
+                                        .out = out, .stride = (size_t)width});
     }
 
     run_product(e, (struct product){.linear = &b->up, .x = normed(e, &b->feed_forward_norm, n, width, out), .n = n,

@@ -21,8 +21,8 @@
  *   float offsets[PAIR];                 only where the matrix has offsets
  * The blocks of one pair of tiles follow each other, so that a product reads memory in order.
  *
- * A pair of an FN_F32 matrix is float[columns][PAIR], of an FN_BF16 matrix uint16_t[columns / 2][PAIR][2], in which
- * columns are padded to a multiple of DEPTH: 16 pairs of inputs are what one tile register of AMX holds. */
+ * A pair of an FN_F32 matrix is float[columns][PAIR], of an FN_BF16 matrix uint16_t[columns / 2][PAIR][2], in
+ * which columns are padded to a multiple of DEPTH: 16 pairs of inputs are what one tile register of AMX holds. */
 #define BLOCK_VALUES (PAIR * GROUP)
 #define BLOCK_SCALES (PAIR * (int)sizeof(float))
 
@@ -66,9 +66,9 @@ static inline float from_bfloat(uint16_t half) {
     return value;
 }
 
-/* The inputs of a product: n rows of `columns`, in float32 and, for other weights, rounded as those need it. Rows are
- * `stride` apart, which is no multiple of 4 kB except for FN_U8: the lines of 16 such rows would share a place in the
- * cache. */
+/* The inputs of a product: n rows of `columns`, in float32 and, for other weights, rounded as those need it. Rows
+ * are `stride` apart, which is no multiple of 4 kB except for FN_U8: the lines of 16 such rows would share a place
+ * in the cache. */
 struct operand {
     int columns;
     size_t stride, capacity; /* in values; capacity: of all rows */
@@ -83,7 +83,7 @@ struct operand {
  * What a row gives does not depend on the other rows. */
 struct kernels {
     const char *name;
-    /* Round a group of GROUP values to 8 bits: x = scale * rounded. The scale is NaN if any value is not finite. */
+    /* Round a group of GROUP values to 8 bits: x = scale * rounded. The scale is NaN if a value is not finite. */
     void (*round_group)(const float *x, int8_t *rounded, float *scale, int32_t *sum);
     /* A pair of tiles times n rows from `first` on, at most BLOCK_ROWS: out (n, PAIR). */
     void (*product_u8)(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n, float *out);
@@ -99,7 +99,8 @@ struct kernels {
     /* Write exp(x - peak) and return the sum; out may be x, or NULL for the sum alone. */
     float (*exponentials)(const float *x, int n, float peak, float *out);
     float (*sum_of_squares)(const float *x, int n);
-    void (*scale_by)(const float *x, const float *weights, float factor, int n, float *out); /* x * weights * factor */
+    /* x * weights * factor */
+    void (*scale_by)(const float *x, const float *weights, float factor, int n, float *out);
     void (*swiglu)(const float *gate, const float *up, int n, float *out);                   /* silu(gate) * up */
     /* As product_f32, of bfloat16. */
     void (*product_bf16)(const uint16_t *pair, const struct operand *x, int first, int n, float *out);
@@ -147,7 +148,8 @@ static inline float *row_of(const struct operand *x, int row) { return x->values
 void round_row(const struct kernels *k, int weights, const struct operand *x, int row);
 
 /* Store n inputs of a row, from `column` on, in the type that the weights need. FN_U8 needs whole groups. */
-void put(const struct kernels *k, int weights, const struct operand *x, int row, int column, const float *from, int n);
+void put(const struct kernels *k, int weights, const struct operand *x, int row, int column, const float *from,
+         int n);
 
 /* Multiply `n` rows of x, at most BLOCK_ROWS, `first` the first of them, by a pair of tiles: (n, PAIR). */
 void multiply_pair(const struct kernels *k, const struct fn_matrix *m, int pair, const struct operand *x,
@@ -156,7 +158,7 @@ void multiply_pair(const struct kernels *k, const struct fn_matrix *m, int pair,
 /* The number of rows in a block that begins with row `first` of n. */
 static inline int block_rows(int first, int n) { return n - first < BLOCK_ROWS ? n - first : BLOCK_ROWS; }
 
-/* Make room for (n, columns), for a product with such weights; 0 or FN_NO_MEMORY. One operand keeps to one type. */
+/* Make room for (n, columns), for a product with such weights; 0 or FN_NO_MEMORY. An operand keeps to one type. */
 int operand_reserve(struct operand *x, int n, int columns, int weights);
 void operand_free(struct operand *x);
 
