@@ -39,6 +39,7 @@ from funasr_cli.hubs.repository import CheckpointFolder
 from funasr_cli.options import DEFAULT_HUB, FULL, OFF, ConvertOptions, Hub
 from funasr_cli.paths import require_space
 
+EXACT = "float32"  # of tensors that are never rounded
 UNVERIFIED = ConvertOptions(verify=OFF)  # for a model that is fetched and used at once
 
 
@@ -176,7 +177,8 @@ def _convert(
     with new_folder(out, replace=replace) as folder:
         origin = _origin(checkpoint, found)
         kept = kept_bytes(checkpoint, family, quantized=bool(chosen)) if options.verify != OFF else 0
-        sha256 = _write_weights(folder, checkpoint, options.dtype, chosen, origin, progress, room=kept)
+        types = {name: EXACT if name.startswith(family.exact) else options.dtype for name in checkpoint.tensors}
+        sha256 = _write_weights(folder, checkpoint, types, chosen, origin, progress, room=kept)
         origin["sha256"] = _hash_source(checkpoint.weights, progress)
         model = ModelFile(checkpoint.config, options.dtype, quantize.summarise(chosen, family.parts), origin)
         for file, path in checkpoint.files.items():
@@ -257,7 +259,7 @@ def _hash_source(weights: tuple[Path, ...], progress: Progress) -> str:
 def _write_weights(
     folder: Path,
     checkpoint: Checkpoint,
-    dtype: str,
+    types: Mapping[str, str],
     chosen: Mapping[str, Groups],
     origin: Mapping[str, str | None],
     progress: Progress,
@@ -269,7 +271,10 @@ def _write_weights(
     """
     tensors = checkpoint.tensors
     shapes = stored_shapes({name: tensor.shape for name, tensor in tensors.items()}, chosen)
-    specs = {name: (PACKED if name.removesuffix(".weight") in chosen else dtype, shapes[name]) for name in shapes}
+    # Scales and biases have the type of the matrix that they belong to.
+    stored = {name: types.get(name) or types[f"{name.rpartition('.')[0]}.weight"] for name in shapes}
+    stored |= {f"{module}.weight": PACKED for module in chosen}
+    specs = {name: (stored[name], shape) for name, shape in shapes.items()}
     total = sum(size_bytes(*spec) for spec in specs.values())
     needed = total + room + sum(path.stat().st_size for path in checkpoint.files.values())
     needed += sum(len(text.encode()) for text in checkpoint.texts.values())
@@ -280,9 +285,9 @@ def _write_weights(
 
     def contents() -> Iterator[memoryview]:
         for name, tensor in tensors.items():
-            values = tensor.read_in(dtype)
+            values = tensor.read_in(types[name])
             raw = to_bytes(values)
-            if not is_finite(raw, dtype):
+            if not is_finite(raw, types[name]):
                 message = f"{checkpoint.where}: {name} has values that are not finite numbers"
                 raise ModelError(message, "the file is damaged: fetch it again", code="model-damaged")
             groups = chosen.get(name.removesuffix(".weight"))

@@ -1,8 +1,9 @@
 """SAN-M encoder: self-attention in parallel with a learned FIR memory (FSMN).
 
-Source: FunASR ``funasr/models/sense_voice/model.py`` (``SenseVoiceEncoderSmall``); Gao et al. 2020, "SAN-M:
-Memory Equipped Self-Attention for End-to-End Speech Recognition", section 2.2. What differs: there is no dropout,
-no streaming cache, and no ``concat_after`` or post-norm variant, which no released checkpoint uses.
+Source: FunASR ``funasr/models/sense_voice/model.py`` (``SenseVoiceEncoderSmall``) and
+``funasr/models/sanm/encoder.py`` (``SANMEncoder``); Gao et al. 2020, "SAN-M: Memory Equipped Self-Attention for
+End-to-End Speech Recognition", section 2.2. What differs: there is no dropout, no streaming cache, and no
+``concat_after`` or post-norm variant, which no released checkpoint uses.
 """
 
 import math
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from funasr_cli.compute.backend import mx, nn
 from funasr_cli.models.layers import FeedForward, length_mask, linear, normalise, self_attention
 
-LAYER_NORM_EPS = 1e-5  # PyTorch's default, which upstream uses here
+LAYER_NORM_EPS = 1e-5  # PyTorch's default, which upstream uses in `SANMEncoder`
+PLAIN_NORM_EPS = 1e-12  # in `PlainSANMEncoder`, and in Paraformer's decoder
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,15 @@ class FSMNBlock(nn.Module):
         return total
 
 
+def remember(block: FSMNBlock, x: mx.array, valid: mx.array | None) -> mx.array:
+    """Apply an FSMN to `x` (batch, frames, width): mask, filter, add `x`, mask; return float32."""
+    if valid is None:
+        return block(x) + x
+    keep = valid[:, :, None].astype(x.dtype)  # (batch, frames, 1)
+    x = x * keep
+    return (block(x) + x) * keep
+
+
 class SANMAttention(nn.Module):
     """Multi-head attention plus the FSMN memory of the values, taken before they are split into heads."""
 
@@ -73,29 +84,21 @@ class SANMAttention(nn.Module):
         self.fsmn_block = FSMNBlock(config.width, config.memory_taps, config.memory_shift)
         self._heads = config.heads
 
-    def memory(self, v: mx.array, valid: mx.array | None) -> mx.array:
-        """Apply the FSMN to the values: mask, filter, add `v`, mask; return (batch, frames, width) float32."""
-        if valid is None:
-            return self.fsmn_block(v) + v
-        keep = valid[:, :, None].astype(v.dtype)  # (batch, frames, 1)
-        v = v * keep
-        return (self.fsmn_block(v) + v) * keep
-
     def __call__(self, x: mx.array, valid: mx.array | None) -> mx.array:
         """Attend over `x` (batch, frames, input_dim), where `valid` is true; return (batch, frames, width)."""
         q, k, v = mx.split(self.linear_q_k_v(x), 3, axis=-1)  # each (batch, frames, width)
-        return self.linear_out(self_attention(q, k, v, self._heads, valid)) + self.memory(v, valid)
+        return self.linear_out(self_attention(q, k, v, self._heads, valid)) + remember(self.fsmn_block, v, valid)
 
 
 class SANMLayer(nn.Module):
     """Pre-norm layer. Attention has a residual connection only if the layer keeps the width."""
 
-    def __init__(self, input_dim: int, config: SANMConfig):
+    def __init__(self, input_dim: int, config: SANMConfig, eps: float):
         super().__init__()
         self.self_attn = SANMAttention(input_dim, config)
         self.feed_forward = FeedForward(config.width, config.ffn_dim)
-        self.norm1 = nn.LayerNorm(input_dim, eps=LAYER_NORM_EPS)
-        self.norm2 = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.norm1 = nn.LayerNorm(input_dim, eps=eps)
+        self.norm2 = nn.LayerNorm(config.width, eps=eps)
         self._residual = input_dim == config.width
 
     def __call__(self, x: mx.array, valid: mx.array | None) -> mx.array:
@@ -108,13 +111,17 @@ class SANMLayer(nn.Module):
 class SANMEncoder(nn.Module):
     """The encoder: ``encoders0`` (1 layer), ``encoders``, ``after_norm``, ``tp_encoders``, ``tp_norm``."""
 
+    eps, has_tp = LAYER_NORM_EPS, True
+
     def __init__(self, config: SANMConfig):
         super().__init__()
-        self.encoders0 = [SANMLayer(config.input_dim, config)]
-        self.encoders = [SANMLayer(config.width, config) for _ in range(config.blocks - 1)]
-        self.tp_encoders = [SANMLayer(config.width, config) for _ in range(config.tp_blocks)]
-        self.after_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
-        self.tp_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.encoders0 = [SANMLayer(config.input_dim, config, self.eps)]
+        self.encoders = [SANMLayer(config.width, config, self.eps) for _ in range(config.blocks - 1)]
+        if self.has_tp:
+            self.tp_encoders = [SANMLayer(config.width, config, self.eps) for _ in range(config.tp_blocks)]
+        self.after_norm = nn.LayerNorm(config.width, eps=self.eps)
+        if self.has_tp:
+            self.tp_norm = nn.LayerNorm(config.width, eps=self.eps)
         self._input_scale = math.sqrt(config.width)
 
     def __call__(self, features: mx.array, lengths: mx.array | None = None) -> mx.array:
@@ -129,6 +136,14 @@ class SANMEncoder(nn.Module):
         for layer in self.encoders0 + self.encoders:
             x = layer(x, valid)
         x = self.after_norm(x)
+        if not self.has_tp:
+            return x
         for layer in self.tp_encoders:
             x = layer(x, valid)
         return self.tp_norm(x)
+
+
+class PlainSANMEncoder(SANMEncoder):
+    """The encoder of Paraformer, which ends with ``after_norm`` and whose norms have a smaller epsilon."""
+
+    eps, has_tp = PLAIN_NORM_EPS, False
