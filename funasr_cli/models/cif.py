@@ -16,6 +16,7 @@ sum is a whole number but for rounding; times before the start are cut off, and 
 own get the time that remains.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -103,8 +104,10 @@ class Predictor(nn.Module):
         assert times
         kernel = self.upsample_cnn.made("matrix", lambda: _joined(self.upsample_cnn.array("weight")))
         steps = (hidden @ kernel).reshape(-1, self._config.width) + self.upsample_cnn.array("bias")
-        forward, backward = self.blstm(steps[None]), self.blstm(steps[None, ::-1], suffix="_reverse")[:, ::-1]
-        both = np.concatenate([forward, backward], axis=-1)[0]  # (frames * upsampling, 2 * width)
+        self.blstm.cast()  # MLX in this thread, NumPy in the others
+        with ThreadPoolExecutor(2) as pool:  # NumPy lets them run at the same time
+            forward, backward = pool.map(self.blstm, (steps[None], steps[None, ::-1]), ("", "_reverse"))
+        both = np.concatenate([forward, backward[:, ::-1]], axis=-1)[0]  # (frames * upsampling, 2 * width)
         raw = _sigmoid(both @ self.cif_output2.array("weight")[0] + self.cif_output2.array("bias"))
         found = np.maximum(raw * np.float32(times.smooth_factor) - np.float32(times.noise_threshold), 0)
         total = found.sum(dtype=np.float64)

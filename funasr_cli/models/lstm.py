@@ -23,6 +23,11 @@ class Tensors(nn.Module):
         """Return a tensor as float32; it is cast once."""
         return self.made(name, lambda: np.array(self[name].astype(mx.float32)))
 
+    def cast(self) -> None:
+        """Cast all tensors now, so that no other thread calls MLX."""
+        for name in self.parameters():
+            self.array(name)
+
     def made(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
         """Return what `make` returned the first time for this name."""
         if name not in self._arrays:
@@ -48,12 +53,14 @@ class LSTM(Tensors):
 
     def _layer(self, x: np.ndarray, part: str) -> np.ndarray:
         bias = self.array(f"bias_ih_{part}") + self.array(f"bias_hh_{part}")
-        recurrent = self.array(f"weight_hh_{part}").T  # (width, 4 * width)
+        recurrent = self.array(f"weight_hh_{part}")  # (4 * width, width)
         gates = x @ self.array(f"weight_ih_{part}").T + bias  # (batch, steps, 4 * width)
         hidden = cell = np.zeros_like(x[:, 0])  # (batch, width)
         out = np.empty_like(x)
         for step in range(x.shape[1]):
-            entry, forget, content, exit_ = np.split(gates[:, step] + hidden @ recurrent, 4, axis=-1)
+            # Not a BLAS, whose threads wait for each other at every step: on a busy machine, that takes seconds.
+            fed_back = np.einsum("oi,bi->bo", recurrent, hidden)  # (batch, 4 * width)
+            entry, forget, content, exit_ = np.split(gates[:, step] + fed_back, 4, axis=-1)
             cell = _sigmoid(forget) * cell + _sigmoid(entry) * np.tanh(content)
             hidden = _sigmoid(exit_) * np.tanh(cell)
             out[:, step] = hidden

@@ -7,7 +7,8 @@ upstream chooses among many hotwords by the first row of a batch, here each row 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +22,40 @@ from funasr_cli.models.sanm_decoder import SANMDecoder, SANMDecoderConfig
 BIAS_LAYERS = 2  # of the LSTM that encodes hotwords
 MOST_HOTWORDS = 50  # with more, including the last, the likeliest are chosen for each row
 
+FIRST_WRITTEN = 3  # the tokens before it, <blank>, <s> and </s>, are not text
+
 Rows = Sequence[np.ndarray]
+
+
+class Hotwords(NamedTuple):
+    """What to look for."""
+
+    encoded: np.ndarray  # (hotwords, width); the last stands for none of them
+    no_bias_id: int  # the output where none is heard
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What the model reads in a clip, token by token.
+
+    Attributes:
+        token_ids: (tokens,) all that fired, with </s>.
+        logprobs: (tokens,) the log-probability of each.
+        fine_weights: (steps,) where characters begin, see `models.cif`; None if no times are wanted.
+        logits: (tokens, vocabulary) of the main decoder; hotwords have no influence on them.
+        hidden: (rows, width), the encoder's output.
+    """
+
+    token_ids: np.ndarray
+    logprobs: np.ndarray
+    fine_weights: np.ndarray | None
+    logits: np.ndarray
+    hidden: np.ndarray
+
+    @property
+    def written(self) -> np.ndarray:
+        """Indices of the tokens that are text, or unknown."""
+        return np.flatnonzero(self.token_ids >= FIRST_WRITTEN)
 
 
 class Paraformer(nn.Module):
@@ -47,6 +81,29 @@ class Paraformer(nn.Module):
             self.bias_encoder = LSTM(width, BIAS_LAYERS)
             self.seaco_decoder: Any = SANMDecoder(seaco)
             self.hotword_output_layer = linear(width, vocab_size)
+
+    def read(
+        self, hidden: Rows, hotwords: Hotwords | None, tokens: int | None, *, has_times: bool
+    ) -> list[Reading]:
+        """Read clips from the encoder's output (rows, width); `tokens` forces the number of tokens.
+
+        Where the hotword decoder hears a hotword, its token replaces that of the main decoder.
+        """
+        embeddings = [self.predictor(rows, tokens).embeddings for rows in hidden]
+        decoded = self.decode(embeddings, hidden)
+        heard = self.hotword_logits(embeddings, decoded, hotwords.encoded) if hotwords else []
+        readings = []
+        for number, rows in enumerate(hidden):
+            has_tokens = len(decoded[number]) > 0
+            logits = self.decoder.logits(decoded[number]) if has_tokens else np.zeros((0, 1), np.float32)
+            ids, logprobs = _best(logits)
+            if hotwords and has_tokens:
+                others, other_logprobs = _best(heard[number])
+                is_hotword = others != hotwords.no_bias_id  # (tokens,)
+                ids, logprobs = np.where(is_hotword, others, ids), np.where(is_hotword, other_logprobs, logprobs)
+            weights = self.predictor.fine_weights(rows, len(ids)) if has_times and has_tokens else None
+            readings.append(Reading(ids, logprobs, weights, logits, rows))
+        return readings
 
     def decode(self, embeddings: Rows, hidden: Rows) -> list[np.ndarray]:
         """Run the decoder: (tokens, width) and (rows, width) -> (tokens, width) for each clip."""
@@ -76,6 +133,12 @@ class Paraformer(nn.Module):
             return hotwords
         scores = self.seaco_decoder.attention(decoded, hotwords).sum(axis=(0, 1))  # (hotwords,)
         return hotwords[[*np.argsort(-scores, kind="stable")[:MOST_HOTWORDS], -1]]
+
+
+def _best(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the likeliest token of each row of (tokens, vocabulary), and its log-probability: (tokens,) each."""
+    highest = logits.max(axis=-1, initial=-np.inf)
+    return logits.argmax(axis=-1), -np.log(np.exp(logits - highest[:, None]).sum(axis=-1))
 
 
 def _decode(decoder: Any, tokens: Rows, sources: Rows) -> list[np.ndarray]:

@@ -134,7 +134,7 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, with_pytorch: bool) 
         errors=errors,
         port_errors=port_errors,
         port_agreeing=port_agreeing,
-        unit="tokens" if before.blank_id is None else "frames",
+        unit="frames" if before.blank_id in before.token_ids else "tokens",
     )
 
 

@@ -154,6 +154,8 @@ def test_hotwords_that_cannot_be_spelled(model: ParaformerModel, hotword: str) -
     """Upstream looks for <unk> in their place."""
     with refused("hotword-unknown", hotword):
         model.session(TranscribeOptions(hotwords=("你好", hotword)))
+    with refused("hotword-unknown", hotword):  # before a request joins the rows of others
+        model.prompt(TranscribeOptions(hotwords=("你好", hotword)))
 
 
 # --- sessions ---

@@ -7,11 +7,10 @@ upstream's batches give other results than single clips, see `models.cif`, and t
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -27,11 +26,12 @@ from funasr_cli.families.cmvn import read_cmvn
 from funasr_cli.families.family import LoadedModel
 from funasr_cli.families.frontend import FilterBankModel
 from funasr_cli.families.one_step import OneStepSession
-from funasr_cli.families.paraformer.config import CONTROL, START_ID, ParaformerConfig, capabilities
+from funasr_cli.families.paraformer.config import START_ID, ParaformerConfig, capabilities
 from funasr_cli.families.paraformer.layout_funasr import SPELLING_FILE, refuse_other_tokens
 from funasr_cli.families.paraformer.text import hotword_ids, spell
 from funasr_cli.measure import timed
 from funasr_cli.models.cif import character_spans
+from funasr_cli.models.paraformer import Hotwords, Reading
 from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, SEGMENT_S, TranscribeOptions
 from funasr_cli.speech_model import EncodedAudio, SegmentRequest, Trace
 from funasr_cli.transcript import Score, Segment, Word
@@ -51,30 +51,6 @@ def read_vocabulary(files: Mapping[str, Path], texts: Mapping[str, str], config:
     return tokens
 
 
-@dataclass(frozen=True, eq=False)
-class Reading:
-    """What the model reads in a clip, token by token.
-
-    Attributes:
-        token_ids: all tokens that fired, (tokens,), with </s>.
-        logprobs: (tokens,) the log-probability of each.
-        fine_weights: (steps,) where characters begin, see `models.cif`; None if no times are wanted.
-        logits: (tokens, vocabulary) of the main decoder; hotwords are not among them.
-        hidden: (rows, width), the encoder's output.
-    """
-
-    token_ids: np.ndarray
-    logprobs: np.ndarray
-    fine_weights: np.ndarray | None
-    logits: np.ndarray
-    hidden: np.ndarray
-
-    @property
-    def written(self) -> np.ndarray:
-        """Indices of the tokens that are text, or unknown."""
-        return np.flatnonzero(self.token_ids >= len(CONTROL))
-
-
 class ParaformerModel(FilterBankModel):
     """A Paraformer that is ready to transcribe; see `SpeechModel`."""
 
@@ -91,7 +67,8 @@ class ParaformerModel(FilterBankModel):
         self.capabilities = capabilities(self.config)
         self.tokens = read_vocabulary(loaded.files, loaded.texts, self.config)
         self.cmvn = read_cmvn(loaded.files, self.config.frontend.row_width)
-        self._files, self._encoded_hotwords = loaded.files, dict[tuple[str, ...], np.ndarray]()
+        self._files = loaded.files
+        self._last: tuple[tuple[str, ...], Any] = ((), None)  # hotwords, and the same encoded
 
     def session(self, options: TranscribeOptions) -> "ParaformerSession":
         """Begin a run."""
@@ -122,7 +99,13 @@ class ParaformerModel(FilterBankModel):
         return Trace(stages, reading.logits, tuple(reading.token_ids.tolist()), text, blank_id=0)
 
     def prompt(self, options: TranscribeOptions, *, first: bool = True) -> None:
-        """Return None, since the model has no text prompt."""
+        """Return None, since the model has no text prompt.
+
+        Raises:
+            UsageError: the model cannot spell one of the hotwords.
+        """
+        if options.hotwords:
+            self.hotword_ids(options.hotwords)
 
     def hidden(self, features: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Run the encoder: (rows, row width) -> (rows, width) float32 for each clip."""
@@ -132,37 +115,20 @@ class ParaformerModel(FilterBankModel):
         self, hidden: list[np.ndarray], options: TranscribeOptions, tokens: int | None = None
     ) -> list[Reading]:
         """Read clips from the encoder's output, (rows, width) each; `tokens` forces their number."""
-        network = self.network
-        fired = [network.predictor(rows, tokens) for rows in hidden]
-        embeddings = [each.embeddings for each in fired]
-        decoded = network.decode(embeddings, hidden)
-        logits = [network.decoder.logits(row) if len(row) else np.zeros((0, len(self.tokens))) for row in decoded]
-        heard: Sequence[np.ndarray | None] = [None] * len(hidden)
-        if options.hotwords:
-            heard = network.hotword_logits(embeddings, decoded, self.hotwords(options.hotwords))
-        readings = []
-        for rows, own, hotword in zip(hidden, logits, heard, strict=True):
-            ids, logprobs = best(own)
-            if hotword is not None and len(ids):
-                other_ids, other_logprobs = best(hotword)
-                is_hotword = other_ids != self.config.hotwords.no_bias_id
-                ids, logprobs = np.where(is_hotword, [other_ids, other_logprobs], [ids, logprobs])
-                ids = ids.astype(int)
-            wants_times = options.word_times and len(ids) > 0
-            weights = network.predictor.fine_weights(rows, len(ids)) if wants_times else None
-            readings.append(Reading(ids, logprobs, weights, own, rows))
-        return readings
+        hotwords = self.hotwords(options.hotwords) if options.hotwords else None
+        found: list[Reading] = self.network.read(hidden, hotwords, tokens, has_times=options.word_times)
+        return found
 
-    def hotwords(self, words: tuple[str, ...]) -> np.ndarray:
-        """Encode hotwords, and <s> for none of them: (hotwords + 1, width).
+    def hotwords(self, words: tuple[str, ...]) -> Hotwords:
+        """Encode hotwords; raise a `UsageError` for one that the model cannot spell."""
+        if words != self._last[0]:
+            encoded = self.network.hotwords([*self.hotword_ids(words), [START_ID]])
+            self._last = words, Hotwords(encoded, self.config.hotwords.no_bias_id)
+        return self._last[1]
 
-        Raises:
-            UsageError: the model cannot spell one of them.
-        """
-        if words not in self._encoded_hotwords:
-            ids = [hotword_ids(word, self._spelling, self._ids) for word in words]
-            self._encoded_hotwords[words] = self.network.hotwords([*ids, [START_ID]])
-        return self._encoded_hotwords[words]
+    def hotword_ids(self, words: tuple[str, ...]) -> list[list[int]]:
+        """Spell hotwords as token ids; raise a `UsageError` for one that the model cannot spell."""
+        return [hotword_ids(word, self._spelling, self._ids) for word in words]
 
     @cached_property
     def _ids(self) -> dict[str, int]:
@@ -191,21 +157,12 @@ class ParaformerModel(FilterBankModel):
         return [(min(start * step_s, duration_s), min(end * step_s, duration_s)) for start, end in spans]
 
 
-def best(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the likeliest token of each row of (tokens, vocabulary), and its log-probability: (tokens,) each."""
-    if not len(logits):
-        return np.zeros(0, int), np.zeros(0)
-    highest = logits.max(axis=-1)
-    return logits.argmax(axis=-1), -np.log(np.exp(logits - highest[:, None]).sum(axis=-1))
-
-
 class ParaformerSession(OneStepSession[Reading]):
     """One run of the model; see `Session`."""
 
     def __init__(self, model: ParaformerModel, options: TranscribeOptions):
         super().__init__(model, options)
-        if options.hotwords:
-            model.hotwords(options.hotwords)  # raises if one cannot be spelled
+        model.prompt(options)  # raises if a hotword cannot be spelled
 
     def read(self, requests: Sequence[SegmentRequest], options: TranscribeOptions) -> list[Reading]:
         """Encode segments, and decode them."""

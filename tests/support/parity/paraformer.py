@@ -150,7 +150,9 @@ def compute(model: Any, rows: list[Row]) -> list[Stages]:
     fired = [network.predictor(each) for each in hidden]
     embeddings = [each.embeddings for each in fired]
     decoded = network.decode(embeddings, hidden)
-    heard = network.hotword_logits(embeddings, decoded, model.hotwords(words)) if words else [None] * len(rows)
+    heard = (
+        network.hotword_logits(embeddings, decoded, model.hotwords(words).encoded) if words else [None] * len(rows)
+    )
     found = []
     for own, reading, *stages in zip(rows, model.read(hidden, options), features, hidden, fired, decoded, heard):  # noqa: B905
         duration_s = len(samples_of(model, own)) / model.sample_rate_hz
