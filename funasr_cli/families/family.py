@@ -117,7 +117,7 @@ class Family:
         vocabulary_problems: yields the name of each unsuitable file, and what is wrong with it.
         parts: the matrices that each quantization option selects. The first part's recipe is reported as the
             model's.
-        exact: prefixes of tensors that are stored in float32, whatever the rest is.
+        exact: prefixes of tensors that are stored in float32, regardless of the other types.
         tied: returns which head is not stored because it equals an embedding.
         with_languages: returns the same configuration with other languages; None if a model's languages are fixed.
         upstream_options: returns FunASR's ``config.yaml`` and the decoder's ``config.json`` for a configuration,

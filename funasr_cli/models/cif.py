@@ -12,8 +12,8 @@ Source: FunASR ``funasr/models/paraformer/cif_predictor.py`` (``CifPredictorV2``
 ``funasr/utils/timestamp_tools.py`` (``ts_prediction_lfr6_standard``); Dong and Xu 2020, "CIF: Continuous
 Integrate-and-Fire for End-to-End Speech Recognition", section 2. What differs: upstream's convolutions and its
 LSTM also read the padding of a batch; ``CifPredictorV3`` adds up in float32 and may fire one frame away where the
-sum is a whole number but for rounding; times before the start are cut off, and characters without a fire of their
-own get the time that remains.
+sum is a whole number except for rounding; times before the start are cut off, and characters for which nothing
+fires get the time that remains.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -115,7 +115,7 @@ class Predictor(nn.Module):
 
 
 def _sums(weights: np.ndarray) -> np.ndarray:
-    """Add up in float64, and round to float32 as upstream does: weights that are whole but for rounding fire."""
+    """Add up in float64, and round to float32 as upstream does: then sums that are nearly whole fire."""
     return np.cumsum(weights, dtype=np.float64).astype(np.float32).astype(np.float64)
 
 
@@ -161,7 +161,7 @@ def character_spans(weights: np.ndarray, characters: int) -> list[Span]:
         (max(start, 0.0), max(0.0, min(following, start + LONGEST_STEPS)))
         for start, following in pairwise(starts[: characters + 1])
     ]
-    if spans and spans[-1][1] == last:  # no silence behind the last character
+    if spans and spans[-1][1] == last:  # no silence after the last character
         end = (steps + last) / 2 if steps - last > LEAST_SILENCE_STEPS else float(steps)
         spans[-1] = spans[-1][0], end
     return spans

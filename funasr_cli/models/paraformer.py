@@ -31,7 +31,7 @@ class Hotwords(NamedTuple):
     """What to look for."""
 
     encoded: np.ndarray  # (hotwords, width); the last stands for none of them
-    no_bias_id: int  # the output where none is heard
+    no_bias_id: int  # the output where none is found
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class Reading:
 
 
 class Paraformer(nn.Module):
-    """The whole network. Attribute names are the checkpoint's keys, but for `hotword_embed`.
+    """The whole network. Attribute names are the checkpoint's keys, except for `hotword_embed`.
 
     The encoder and the decoders may be replaced by those of the C library, which take and give the same.
     """
@@ -87,7 +87,7 @@ class Paraformer(nn.Module):
     ) -> list[Reading]:
         """Read clips from the encoder's output (rows, width); `tokens` forces the number of tokens.
 
-        Where the hotword decoder hears a hotword, its token replaces that of the main decoder.
+        Where the hotword decoder finds a hotword, its token replaces that of the main decoder.
         """
         embeddings = [self.predictor(rows, tokens).embeddings for rows in hidden]
         decoded = self.decode(embeddings, hidden)

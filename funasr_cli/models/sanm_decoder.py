@@ -34,7 +34,7 @@ def _norm(width: int) -> nn.LayerNorm:
 
 
 class NormedFeedForward(nn.Module):
-    """``w_2(norm(relu(w_1(x))))``, without a bias behind it."""
+    """``w_2(norm(relu(w_1(x))))``, with a last layer that has no bias."""
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
@@ -49,7 +49,7 @@ class NormedFeedForward(nn.Module):
 
 
 class Memory(nn.Module):
-    """The FSMN that stands in the place of self-attention."""
+    """The FSMN that replaces self-attention."""
 
     def __init__(self, config: SANMDecoderConfig):
         super().__init__()
@@ -79,7 +79,7 @@ class CrossAttention(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Feed-forward network, memory and cross-attention, in this order; the first has no residual of its own."""
+    """Feed-forward network, memory and cross-attention, in this order; the first has no separate residual."""
 
     def __init__(self, config: SANMDecoderConfig):
         super().__init__()
@@ -128,7 +128,7 @@ class SANMDecoder(nn.Module):
     def __call__(self, tokens: Sequence[np.ndarray], sources: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Decode a batch: (tokens, width) and what they attend to, (rows, width) -> (tokens, width) for each row.
 
-        The result is float32, behind ``after_norm``.
+        The result is float32, after ``after_norm``.
         """
         x, valid = _padded(tokens)  # (batch, tokens, width)
         source, source_valid = _padded(sources)  # (batch, rows, width)

@@ -15,7 +15,7 @@ from funasr_cli.native.library import Linear, Norm
 
 
 class FeedForward:
-    """A norm, and the feed-forward network behind it."""
+    """A norm, and the feed-forward network after it."""
 
     def __init__(self, norm: Norm, up: Linear, hidden_norm: Norm, down: Linear):
         self.norm, self.up, self.hidden_norm, self.down = norm, up, hidden_norm, down

@@ -14,7 +14,12 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "funasr_cli"
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 NAMED = set(re.findall(r"`([\w/]+(?:\.py|/))`", PAGE))
-FOLDERS = ("families/fun_asr_nano/", "families/sense_voice/", "families/whisper/")  # documented as whole folders
+FOLDERS = (
+    "families/fun_asr_nano/",
+    "families/sense_voice/",
+    "families/paraformer/",
+    "families/whisper/",
+)  # documented as whole folders
 
 # From bottom to top: a module may import from its own package and from lower lines.
 LAYERS = """

@@ -55,7 +55,7 @@ def test_tokens_fire_where_the_sum_passes_a_whole_number(seed: int, length: int,
     fires, tokens = loop(hidden, found.weights)
     total = found.weights.sum(dtype=np.float64)
     if np.abs(np.cumsum(found.weights, dtype=np.float64) % 1 - 0.5).max() > 0.4999:
-        return  # a sum is whole but for rounding
+        return  # a sum is whole except for rounding
     assert len(found.weights) == length + 1
     assert found.weights[-1] == np.float32(0.45)
     assert found.fires.tolist() == fires
@@ -157,7 +157,7 @@ def test_where_characters_begin_and_end(
 )
 @settings(max_examples=100, deadline=None)
 def test_spans_are_in_order(weights: list[float], characters: int) -> None:
-    """Whatever the weights, there is one for each character, within the audio."""
+    """Regardless of the weights, there is one for each character, within the audio."""
     spans = character_spans(np.array(weights, np.float32), characters)
     assert len(spans) == characters
     times = [time for span in spans for time in span]

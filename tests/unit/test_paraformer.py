@@ -202,7 +202,7 @@ def test_hotwords_change_the_text(model: ParaformerModel) -> None:
 
 
 def test_nothing_fires(model: ParaformerModel) -> None:
-    """The segment is complete, without text, alone and beside others."""
+    """The segment is complete, without text, alone and next to others."""
     spoken = decode(model, OPTIONS)
     own = model.network.predictor._weights
     model.network.predictor._weights = lambda hidden: own(hidden) * (len(hidden) > 20)

@@ -5,7 +5,7 @@ A token is a Chinese character, a word, or a piece of a word, which ends with ``
 Source: FunASR ``funasr/utils/postprocess_utils.py`` (``sentence_postprocess``, ``abbr_dispose``) and
 ``funasr/models/seaco_paraformer/model.py`` (``generate_hotwords_list``). What differs: with times, upstream puts
 spaces between Chinese characters, too; here, times do not change the text. Upstream joins an open piece to the
-next word, however far away, or loses it; here, it is a word of its own. Here, a symbol such as a full stop has no
+next word, however far away, or loses it; here, it is a separate word. Here, a symbol such as a full stop has no
 space before it; upstream may lose it together with that space. Upstream replaces hotwords that it cannot spell by
 ``<unk>``, which does nothing; here they are an error, and mixed ones such as ``AI模型`` are spelled in parts.
 """
