@@ -66,7 +66,9 @@ OWNERS = {  # the only packages that may import a library
 }
 FAMILIES = {path.parent.name for path in PACKAGE.glob("families/*/__init__.py")}
 OF_ANY_FAMILY = ("checkpoints", "conversion", "hubs")  # and must not import one
-PURE = {*"compute errors features models numpy math dataclasses collections typing".split()}  # no I/O in these
+PURE = {
+    *"compute errors features models numpy math dataclasses collections concurrent itertools typing".split()
+}  # no I/O in these
 OBJECTS = re.findall(r"`([\w/]+\.py): (\w+)`", PAGE)  # modules, each with a function or class in it
 NAMED |= {path for path, _ in OBJECTS}
 

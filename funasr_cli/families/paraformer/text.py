@@ -82,5 +82,5 @@ def hotword_ids(hotword: str, spelling: Mapping[str, Sequence[str]], ids: Mappin
             tokens += spelling.get(part, [part])
     if not tokens or any(token in NO_TEXT or token not in ids for token in tokens):
         hint = "leave it out; this model takes Chinese words, and English ones that are in its seg_dict"
-        raise UsageError(f"--hotword {hotword}: the model cannot spell it", hint, code="hotword-unknown")
+        raise UsageError(f"--hotword {hotword}: the model cannot spell it", hint, code="prompt-text")
     return [ids[token] for token in tokens]
