@@ -5,41 +5,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.native import LIBRARY, WITHOUT
-from support.paraformer import CHARACTERS, RELEASE, RELEASE_TOKENS, ParaformerSpec
+from support.paraformer import RELEASE, RELEASE_TOKENS, ParaformerSpec
 from support.parity import paraformer as parity
 from support.parity.checks import relative_error
-from support.parity.clips import BATCH_CLIPS, CLIP_NAMES, FEW_CLIPS
-from support.parity.paraformer import CHECKS, Job, References
+from support.parity.clips import BATCH_CLIPS, CLIP_NAMES
+from support.parity.paraformer import CHECKS, FEW, KINDS, Job, References, cases_of
 
 from funasr_cli.options import TranscribeOptions
 
 pytestmark = pytest.mark.slow
 
-KINDS = ("plain", "bicif", "seaco")
-FEW = tuple(dict.fromkeys((*FEW_CLIPS, *BATCH_CLIPS)))
-HOTWORDS = "世界 hello 天气"
-MANY = " ".join(a + b for a in CHARACTERS[:8] for b in CHARACTERS[8:16])  # more than are looked for at a time
 BATCH_TOLERANCE = 1e-5
-LESSON = "你 好 hel@@ lo a b 世 界 micro@@ phone 1 2".split()
 LESSON_TEXT = "你好hello AB世界microphone12"
-
-
-def cases_of(kind: str, clips: dict[str, Path], names: tuple[str, ...]) -> dict[str, tuple[Path, str]]:
-    """Return the cases of a layout: every clip; for SeACo, every second one also with hotwords, one with many."""
-    cases = {name: (clips[name], "") for name in names}
-    if kind == "seaco":
-        cases |= {f"{name}-hotwords": (clips[name], HOTWORDS) for name in names[::2]}
-        cases["many-hotwords"] = (clips["zh-2.5s"], MANY)
-    return cases
 
 
 @pytest.fixture(scope="module")
 def everything(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, References]:
     """A few clips in each layout, and each layout taught a sentence."""
-    jobs = {kind: Job(ParaformerSpec(kind), cases_of(kind, clips, FEW)) for kind in KINDS}
-    clip = clips["zh-2.5s"]
-    jobs |= {f"{kind}-taught": Job(ParaformerSpec(kind), {"clip": (clip, "")}, (clip, LESSON)) for kind in KINDS}
-    return parity.run_references(tmp_path_factory, "few", jobs)
+    return parity.run_few(tmp_path_factory, clips)
 
 
 @pytest.fixture(params=KINDS)

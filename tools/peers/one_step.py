@@ -37,11 +37,11 @@ ENGINES = (
 )  # fmt: skip
 HEAD = """# Models that read a clip in one step
 
-Paraformer and SenseVoice with random weights of the releases' sizes (216 and 234 million parameters), computed by
-this project and by FunASR on PyTorch, in turns, in separate processes with the same number of threads. Fun-ASR-Nano
-with 64 tokens is measured next to them. Clips are generated noise with the rhythm of speech. The predictor of
-Paraformer is set so that it writes 20 tokens for a clip of 6 s. Random weights cost as much as real ones, but texts
-are meaningless. `make bench-peers` writes this page.
+Paraformer and SenseVoice with random weights of the releases' sizes (216 and 234 million parameters), computed
+by this project and by FunASR on PyTorch, in turns, in separate processes with the same number of threads.
+Fun-ASR-Nano with 64 tokens is measured next to them. Clips are generated noise with the rhythm of speech. The
+predictor of Paraformer is set so that it writes 20 tokens for a clip of 6 s. Random weights cost as much as
+real ones, but texts are meaningless. `make bench-peers` writes this page.
 
 """
 

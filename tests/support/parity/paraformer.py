@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.paraformer import ParaformerSpec, write_paraformer
+from support.paraformer import CHARACTERS, ParaformerSpec, write_paraformer
 from support.parity.checks import COSINE, FEATURE_TOLERANCE, require, worst_cosine
+from support.parity.clips import BATCH_CLIPS, FEW_CLIPS
 from support.parity.live import REPOSITORY, run_reference
 from support.small import convert, once
 
@@ -32,6 +33,22 @@ EMBEDDING_TOLERANCE = 1e-4  # relative to the largest; upstream subtracts runnin
 LOGIT_TOLERANCE = 1e-3
 CLOSE = 2 * LOGIT_TOLERANCE  # both logits may be off, in opposite directions
 SHORT_S = 1e-3  # upstream cuts to whole milliseconds
+
+
+KINDS = ("plain", "bicif", "seaco")
+FEW = tuple(dict.fromkeys((*FEW_CLIPS, *BATCH_CLIPS)))
+HOTWORDS = "世界 hello 天气"
+MANY = " ".join(a + b for a in CHARACTERS[:8] for b in CHARACTERS[8:16])  # more than are looked for at a time
+LESSON = "你 好 hel@@ lo a b 世 界 micro@@ phone 1 2".split()
+
+
+def cases_of(kind: str, clips: dict[str, Path], names: tuple[str, ...]) -> dict[str, tuple[Path, str]]:
+    """Return the cases of a layout: every clip; for SeACo, every second one also with hotwords, one with many."""
+    cases = {name: (clips[name], "") for name in names}
+    if kind == "seaco":
+        cases |= {f"{name}-hotwords": (clips[name], HOTWORDS) for name in names[::2]}
+        cases["many-hotwords"] = (clips["zh-2.5s"], MANY)
+    return cases
 
 
 @dataclass(frozen=True)
@@ -111,6 +128,14 @@ def run_references(factory: pytest.TempPathFactory, name: str, jobs: dict[str, J
         )
         for kind, job in jobs.items()
     }
+
+
+def run_few(factory: pytest.TempPathFactory, clips: dict[str, Path]) -> dict[str, References]:
+    """Compare a few clips in each layout, and teach each layout a sentence."""
+    clip = clips["zh-2.5s"]
+    jobs = {kind: Job(ParaformerSpec(kind), cases_of(kind, clips, FEW)) for kind in KINDS}
+    jobs |= {f"{kind}-taught": Job(ParaformerSpec(kind), {"clip": (clip, "")}, (clip, LESSON)) for kind in KINDS}
+    return run_references(factory, "few", jobs)
 
 
 @dataclass(frozen=True)
