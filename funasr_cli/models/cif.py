@@ -81,7 +81,7 @@ class Predictor(nn.Module):
         `tokens` is the wanted number of tokens: if another number fires, the weights are scaled.
         """
         weights = np.append(self._weights(hidden), np.float32(self._config.tail_threshold))
-        if tokens is not None and int(np.floor(_sums(weights)[-1])) != tokens:
+        if tokens is not None and np.floor(_sums(weights)[-1]) != tokens:
             weights = weights * np.float32((tokens + 0.5) / weights.sum(dtype=np.float64))
         sums = _sums(weights)  # (frames + 1,)
         before = np.concatenate([[0.0], sums[:-1]])

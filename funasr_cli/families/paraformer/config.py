@@ -5,7 +5,7 @@ Source: FunASR ``funasr/models/paraformer/model.py``, ``funasr/models/bicif_para
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from funasr_cli.capabilities import Capabilities
 from funasr_cli.families.components import encoder_misfits, frontend_misfits, heads_misfit, widths_misfit
@@ -21,6 +21,7 @@ HINTS = {
     "hotwords": OTHER_MODEL,
     "word_times": f"{OTHER_MODEL}; or add --align-with and a model that measures times, such as sensevoice",
 }
+PLAIN = Capabilities(("zh",), confidence=True, hints=HINTS)  # of the model on Hugging Face
 
 
 @dataclass(frozen=True)
@@ -65,5 +66,4 @@ def misfits(config: ParaformerConfig) -> Iterator[str]:
 
 def capabilities(config: ParaformerConfig) -> Capabilities:
     """Return what a model with this configuration can do."""
-    has_hotwords, has_times = config.hotwords is not None, config.predictor.times is not None
-    return Capabilities(("zh",), hotwords=has_hotwords, word_times=has_times, confidence=True, hints=HINTS)
+    return replace(PLAIN, hotwords=config.hotwords is not None, word_times=config.predictor.times is not None)

@@ -11,7 +11,7 @@ from funasr_cli.checkpoints.quantize import Part
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in
 from funasr_cli.families.cmvn import CMVN_FILE, read_cmvn
 from funasr_cli.families.family import Download, Family, LoadedModel, NativePart
-from funasr_cli.families.paraformer.config import ParaformerConfig, capabilities, misfits
+from funasr_cli.families.paraformer.config import PLAIN, ParaformerConfig, capabilities, misfits
 from funasr_cli.families.paraformer.layout_funasr import RULES, SPELLING_FILE, UPSTREAM_CLASSES, open_funasr
 from funasr_cli.models.paraformer import Paraformer
 from funasr_cli.native.networks import NativePlainSANM
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HUB_ID = "funasr/paraformer-zh"
 # 220 M values in float32. Converted, it lacks the 4 M of its embedding, and the rest is bfloat16.
-DOWNLOAD = Download("Paraformer", HUB_ID, 881_000_000, 434_000_000, ("torch",))
+DOWNLOAD = Download("Paraformer", HUB_ID, 881_000_000, 434_000_000, ("torch",), PLAIN)
 MATRICES = ("encoder.", "decoder.", "seaco_decoder.", "hotword_output_layer.")
 WHY_NOT_4_BITS = "its accuracy in 4 bits has not been measured"
 

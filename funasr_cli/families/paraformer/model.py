@@ -85,7 +85,7 @@ class ParaformerModel(FilterBankModel):
 
     def read_ctc(self, samples: np.ndarray, options: TranscribeOptions = DEFAULTS) -> NoReturn:
         """Raise a `ModelError`, since the model has no CTC output."""
-        raise ModelError(f"{self.name} has no CTC output", code="ctc-missing")
+        raise ModelError(f"{self.name} has no CTC output", "use another model", code="ctc-missing")
 
     def trace(
         self, samples: np.ndarray, options: TranscribeOptions, forced_ids: Sequence[int] | None = None
