@@ -20,6 +20,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from support.errors import refused
+from support.native import LIBRARY, WITHOUT
 from support.paraformer import SIZES, SPELLING_FILE, ParaformerSpec, token_texts, write_paraformer
 from support.sense_voice import CMVN_FILE, TOKENS_FILE
 from support.small import convert, edit_json, edit_tensors, once
@@ -263,6 +264,24 @@ def test_a_recording(model: ParaformerModel, zh_wav: Path) -> None:
     ledger = transcript.ledger
     heard_s = ledger.transcribed_s + ledger.repaired_s + ledger.failed_s + ledger.silence_s
     assert heard_s == pytest.approx(len(speech) / rate_hz, abs=1e-3)
+
+
+@pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
+def test_the_native_engine(converted: Path, model: ParaformerModel) -> None:
+    """It computes the encoder and both decoders; what finds the tokens is the same."""
+    options = TranscribeOptions(hotwords=("世界", "hello"), word_times=True)
+    wanted = model.trace(SAMPLES, options)
+    for dtype in ("int8", "float32"):
+        found = load_model(converted, dtype, "native")
+        assert isinstance(found, ParaformerModel)
+        assert found.engine.startswith("native ")
+        trace = found.trace(SAMPLES, options, wanted.token_ids)
+        assert np.corrcoef(trace.logits.ravel(), wanted.logits.ravel())[0, 1] > 0.99
+        assert decode(found, options).words
+    assert np.abs(trace.logits - wanted.logits).max() < 1e-3
+    assert decode(found, options).text == decode(model, options).text
+    many = TranscribeOptions(hotwords=tuple(a + b for a in "你好世界今天气很" for b in "不错我们开始语音"))
+    assert decode(found, many).text == decode(model, many).text
 
 
 # --- folders ---

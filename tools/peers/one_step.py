@@ -57,6 +57,13 @@ def main() -> int:
     parser.add_argument("--clips", type=int, default=8, help="clips in a batch")
     parser.add_argument("--threads", type=int, default=2, help="threads of every program")
     parser.add_argument("--trials", type=int, default=5, help="rounds")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=TITLES,
+        default=list(TITLES),
+        help="measure these, keeping others of an earlier run",
+    )
     parser.add_argument("--prepare", action="store_true", help="write only the models and the clips")
     options = parser.parse_args()
     try:
@@ -64,11 +71,14 @@ def main() -> int:
         folder = write_checkpoints(options.state, clips[0], options.tokens)
         if options.prepare:
             return 0
+        path = options.state / "one-step.json"
         found = measure(options, folder, clips)
+        if path.is_file():
+            found["answers"] = json.loads(path.read_text(encoding="utf-8"))["answers"] | found["answers"]
     except FunASRError as error:
         print(f"{error.message}\n{error.hint}".strip(), file=sys.stderr)
         return error.exit_code
-    (options.state / "one-step.json").write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
+    path.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
     options.out.write_text(write_page(found), encoding="utf-8")
     return 0
 
@@ -76,7 +86,7 @@ def main() -> int:
 def measure(options: argparse.Namespace, folder: Path, clips: list[Path]) -> dict[str, Any]:
     """Measure the programs in turns, one model after the other, so that few are in memory."""
     answers: dict[str, Any] = {}
-    for kind in TITLES:
+    for kind in options.models:
         with ExitStack() as stack:
             workers = []
             for engine in (engine for engine in ENGINES if engine.asked == kind):
@@ -114,7 +124,7 @@ def write_page(found: dict[str, Any]) -> str:
         f"| batch of {found['clips']}, a clip | peak memory | same text as FunASR |",
         "|---|---|---|---|---|---|",
     ]
-    for name, own in answers.items():
+    for name, own in ((engine.name, answers[engine.name]) for engine in ENGINES if engine.name in answers):
         title = name.partition(":")[0]
         reference = answers.get(f"{title}: funasr, float32")
         batch = (
