@@ -103,7 +103,10 @@ def measure(options: argparse.Namespace, folder: Path, clips: list[Path]) -> dic
                     for name, asked in (("clip", clips[:1]), ("batch", clips)):
                         if name == "clip" or worker.engine.batches:
                             time.sleep(PAUSE_S)
-                            answers[worker.engine.name][name].append(worker.ask(asked, tokens))
+                            answer = worker.ask(asked, tokens)
+                            answers[worker.engine.name][name].append(answer)
+                            shown = f"{worker.engine.name}, {name}: {answer['total_s']:.3f} s"
+                            print(f"{shown}, others used {answer['elsewhere']} cores", file=sys.stderr, flush=True)
                     answers[worker.engine.name]["peak_bytes"] = worker.peak_bytes()
     return {
         "machine": describe_machine(),
