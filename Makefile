@@ -146,6 +146,7 @@ $(PEERS)/convert-funasr-to-gguf.py:
 bench-peers: install $(PEERS)/torch/.installed $(PEERS)/mlx-audio/.installed $(PEERS)/crispasr/.installed \
 		$(PEERS)/convert-funasr-to-gguf.py
 	$(BIN)/python -m tools.peers --state "$(PEERS)" --out docs/reports/benchmarks.md $(PEERS_OPTIONS)
+	$(BIN)/python -m tools.peers.one_step --state "$(PEERS)" --out docs/reports/one-step.md
 
 # The same for Whisper with its true weights, compared with openai-whisper and faster-whisper; writes a report. Needs
 # `make real-data`.

@@ -42,6 +42,7 @@ from funasr_cli.paths import require_space
 # Types of a family's `tables`, by that of the other tensors. Values of a table are small, so float16 represents
 # them more precisely than bfloat16, and NumPy reads it.
 TABLE_DTYPES = {"bfloat16": "float16"}
+EXACT = "float32"  # of tensors that are never rounded
 UNVERIFIED = ConvertOptions(verify=OFF)  # for a model that is fetched and used at once
 
 
@@ -159,6 +160,13 @@ def _place(
     return out
 
 
+def _type(name: str, family: Family, dtype: str) -> str:
+    """Return the type in which a tensor is stored."""
+    if name.startswith(family.exact):
+        return EXACT
+    return TABLE_DTYPES.get(dtype, dtype) if name in family.tables else dtype
+
+
 def _convert(
     found: CheckpointFolder,
     out: Path,
@@ -179,8 +187,7 @@ def _convert(
     with new_folder(out, replace=replace) as folder:
         origin = _origin(checkpoint, found)
         kept = kept_bytes(checkpoint, family, quantized=bool(chosen)) if options.verify != OFF else 0
-        table = TABLE_DTYPES.get(options.dtype, options.dtype)
-        types = {name: table if name in family.tables else options.dtype for name in checkpoint.tensors}
+        types = {name: _type(name, family, options.dtype) for name in checkpoint.tensors}
         sha256 = _write_weights(folder, checkpoint, types, chosen, origin, progress, room=kept)
         origin["sha256"] = _hash_source(checkpoint.weights, progress)
         model = ModelFile(checkpoint.config, options.dtype, quantize.summarise(chosen, family.parts), origin)

@@ -109,7 +109,7 @@ class Family:
 
     Attributes:
         model_type: the family's name in ``config.json``, in our layout and others.
-        upstream_class: FunASR's name, ``model:`` in ``config.yaml``.
+        upstream_classes: FunASR's names, ``model:`` in ``config.yaml``.
         title: the name in messages and tables.
         aliases: hub ids by their short names on the command line.
         config: the dataclass of its configuration, which may contain others. Each family has its own class, whose
@@ -128,6 +128,7 @@ class Family:
         vocabulary_problems: yields the name of each unsuitable file, and what is wrong with it.
         parts: the matrices that each quantization option selects. The first part's recipe is reported as the
             model's.
+        exact: prefixes of tensors that are stored in float32, regardless of the other types.
         tied: returns which head is not stored because it equals an embedding.
         with_languages: returns the same configuration with other languages; None if a model's languages are fixed.
         upstream_options: returns FunASR's ``config.yaml`` and the decoder's ``config.json`` for a configuration,
@@ -149,7 +150,7 @@ class Family:
     """
 
     model_type: str
-    upstream_class: str
+    upstream_classes: tuple[str, ...]
     title: str
     aliases: Mapping[str, str]
     config: type
@@ -164,6 +165,7 @@ class Family:
     layouts: tuple[Layout, ...] = ()
     open_pickle: Callable[[Path, str], Checkpoint] | None = None
     parts: tuple[Part, ...] = ()
+    exact: tuple[str, ...] = ()
     tied: Callable[[Any], Tied | None] = lambda _: None
     with_languages: Callable[[Any, tuple[str, ...]], Any] | None = None
     upstream_options: Callable[[Any, str], tuple[Options, Options]] | None = None

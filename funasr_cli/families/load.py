@@ -321,7 +321,7 @@ def _loaded(checkpoint: Checkpoint, folder: Path, dtype: str, engine: str) -> Lo
         setattr(network, prefix, computed)  # as with tables
     # Tensors are cast one by one, so that only one is in memory in both forms.
     names = [name for name in checkpoint.tensors if not _is_in(name, parts) and name not in family.tables]
-    weights = _weights(checkpoint, names, "float32" if parts else dtype, quantized)
+    weights = _weights(checkpoint, names, "float32" if parts else dtype, quantized, family.exact)
     network.load_weights(list(weights), strict=True)
     network.eval()
     file = ModelFile(checkpoint.config, checkpoint.dtype, checkpoint.quantization, dict(checkpoint.source))
@@ -336,13 +336,22 @@ def _is_in(name: str, parts: Iterable[NativePart]) -> bool:
 
 
 def _weights(
-    checkpoint: Checkpoint, names: Iterable[str], dtype: str, quantized: Mapping[str, Groups]
+    checkpoint: Checkpoint,
+    names: Iterable[str],
+    dtype: str,
+    quantized: Mapping[str, Groups],
+    exact: tuple[str, ...],
 ) -> Iterator[tuple[str, mx.array]]:
-    """Yield these tensors in the type to compute in. Dequantized, a matrix is one tensor instead of three."""
+    """Yield these tensors in the type to compute in; those whose names begin with one of `exact` in float32.
+
+    Dequantized, a matrix is one tensor instead of three.
+    """
     for name in names:
         tensor = checkpoint.tensors[name]
         module, _, part = name.rpartition(".")
-        if dtype == AS_STORED:
+        if name.startswith(exact):
+            values = tensor.read_in("float32")
+        elif dtype == AS_STORED:
             values = tensor.read_in("bfloat16") if tensor.dtype == OVERFLOWS else tensor.read()
         elif module in quantized and part in (SCALES, BIASES):
             continue

@@ -9,10 +9,12 @@ from funasr_cli.checkpoints.values import Misstated
 from funasr_cli.families.ct_punc.family import FAMILY as CT_PUNC
 from funasr_cli.families.family import Download, Family
 from funasr_cli.families.fun_asr_nano.family import FAMILY as FUN_ASR_NANO
+from funasr_cli.families.paraformer.family import FAMILY as PARAFORMER
 from funasr_cli.families.sense_voice.family import FAMILY as SENSE_VOICE
 from funasr_cli.families.whisper.family import FAMILY as WHISPER
 
 FAMILIES = (FUN_ASR_NANO, SENSE_VOICE, WHISPER, CT_PUNC)
+FAMILIES = (FUN_ASR_NANO, SENSE_VOICE, PARAFORMER, WHISPER)
 DEFAULT_ALIAS = "nano"  # the default model
 
 
@@ -24,9 +26,9 @@ def of_model_type(model_type: object) -> Family | None:
 def of_upstream_class(name: object) -> Family:
     """Return the family of a FunASR class; raise `Misstated`, for use within `stated_in`, if it is unknown."""
     for family in FAMILIES:
-        if family.upstream_class == name:
+        if name in family.upstream_classes:
             return family
-    known = ", ".join(repr(family.upstream_class) for family in FAMILIES)
+    known = ", ".join(repr(name) for family in FAMILIES for name in family.upstream_classes)
     message = f"model {quoted(name)} is not supported"
     raise Misstated(message, f"this version supports {known}", code="model-unsupported")
 

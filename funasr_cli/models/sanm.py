@@ -13,7 +13,7 @@ from funasr_cli.compute.backend import mx, nn
 from funasr_cli.models.layers import FeedForward, length_mask, linear, normalise, self_attention
 
 LAYER_NORM_EPS = 1e-5  # PyTorch's default, which upstream uses in `SANMEncoder`
-PLAIN_NORM_EPS = 1e-12  # in `PlainSANMEncoder`
+PLAIN_NORM_EPS = 1e-12  # in `PlainSANMEncoder`, and in Paraformer's decoder
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,15 @@ class FSMNBlock(nn.Module):
         return total
 
 
+def remember(block: FSMNBlock, x: mx.array, valid: mx.array | None) -> mx.array:
+    """Apply an FSMN to `x` (batch, frames, width): mask, filter, add `x`, mask; return float32."""
+    if valid is None:
+        return block(x) + x
+    keep = valid[:, :, None].astype(x.dtype)  # (batch, frames, 1)
+    x = x * keep
+    return (block(x) + x) * keep
+
+
 class SANMAttention(nn.Module):
     """Multi-head attention plus the FSMN memory of the values, taken before they are split into heads."""
 
@@ -75,18 +84,10 @@ class SANMAttention(nn.Module):
         self.fsmn_block = FSMNBlock(config.width, config.memory_taps, config.memory_shift)
         self._heads = config.heads
 
-    def memory(self, v: mx.array, valid: mx.array | None) -> mx.array:
-        """Apply the FSMN to the values: mask, filter, add `v`, mask; return (batch, frames, width) float32."""
-        if valid is None:
-            return self.fsmn_block(v) + v
-        keep = valid[:, :, None].astype(v.dtype)  # (batch, frames, 1)
-        v = v * keep
-        return (self.fsmn_block(v) + v) * keep
-
     def __call__(self, x: mx.array, valid: mx.array | None) -> mx.array:
         """Attend over `x` (batch, frames, input_dim), where `valid` is true; return (batch, frames, width)."""
         q, k, v = mx.split(self.linear_q_k_v(x), 3, axis=-1)  # each (batch, frames, width)
-        return self.linear_out(self_attention(q, k, v, self._heads, valid)) + self.memory(v, valid)
+        return self.linear_out(self_attention(q, k, v, self._heads, valid)) + remember(self.fsmn_block, v, valid)
 
 
 class SANMLayer(nn.Module):
@@ -143,6 +144,6 @@ class SANMEncoder(nn.Module):
 
 
 class PlainSANMEncoder(SANMEncoder):
-    """The encoder of CT-Transformer, which ends with ``after_norm`` and whose norms have a smaller epsilon."""
+    """The encoder of Paraformer and CT-Transformer: ends with ``after_norm``, norms with a smaller epsilon."""
 
     eps, has_tp = PLAIN_NORM_EPS, False

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from funasr_cli.models import adaptor, sanm
+from funasr_cli.models import adaptor
 from funasr_cli.models.adaptor import AdaptorConfig
 from funasr_cli.models.ctc import FRAMES_AT_ONCE
-from funasr_cli.models.sanm import SANMConfig
+from funasr_cli.models.sanm import PlainSANMEncoder, SANMConfig, SANMEncoder
 from funasr_cli.native.encoder import RELU, Batch, NativeEncoder, NativeNetwork, Weights
 from funasr_cli.native.library import Block, Linear, Packed, check
 
@@ -17,21 +17,23 @@ from funasr_cli.native.library import Block, Linear, Packed, check
 class NativeSANM(NativeNetwork):
     """The encoder of `models.sanm`: (frames, input_dim) -> (frames, width) float32 for each sequence."""
 
+    same: type[SANMEncoder] = SANMEncoder  # on MLX
+
     def __init__(self, encoder: NativeEncoder, weights: Weights, config: SANMConfig):
         super().__init__(encoder, weights, config)
         later = [f"encoders.{number}" for number in range(config.blocks - 1)]
         self._blocks = [self._block(name) for name in ("encoders0.0", *later)]
-        self._last_blocks = [self._block(f"tp_encoders.{number}") for number in range(config.tp_blocks)]
-        self._after_norm, self._tp_norm = (
-            self._norm(name, sanm.LAYER_NORM_EPS) for name in ("after_norm", "tp_norm")
-        )
+        last = range(config.tp_blocks if self.same.has_tp else 0)
+        self._last_blocks = [self._block(f"tp_encoders.{number}") for number in last]
+        self._after_norm = self._norm("after_norm", self.same.eps)
+        self._tp_norm = self._norm("tp_norm", self.same.eps) if self.same.has_tp else None
 
     def _block(self, name: str) -> Block:
         attention, config = f"{name}.self_attn", self.config
         taps = self._weights.vector(f"{attention}.fsmn_block.weight")[:, :, 0].T  # (taps, width)
         return Block(
-            attention_norm=self._norm(f"{name}.norm1", sanm.LAYER_NORM_EPS),
-            feed_forward_norm=self._norm(f"{name}.norm2", sanm.LAYER_NORM_EPS),
+            attention_norm=self._norm(f"{name}.norm1", self.same.eps),
+            feed_forward_norm=self._norm(f"{name}.norm2", self.same.eps),
             qkv=self._linear(f"{attention}.linear_q_k_v"),
             output=self._linear(f"{attention}.linear_out"),
             up=self._linear(f"{name}.feed_forward.w_1"),
@@ -50,8 +52,16 @@ class NativeSANM(NativeNetwork):
         batch = Batch.of([rows * scale + positions[: len(rows)] for rows in features])
         batch = self._run(self._blocks, batch)
         batch = batch._replace(x=self.encoder.norm(self._after_norm, batch.x))
-        batch = self._run(self._last_blocks, batch)
-        return batch._replace(x=self.encoder.norm(self._tp_norm, batch.x)).split()
+        if self._tp_norm:
+            batch = self._run(self._last_blocks, batch)
+            batch = batch._replace(x=self.encoder.norm(self._tp_norm, batch.x))
+        return batch.split()
+
+
+class NativePlainSANM(NativeSANM):
+    """The encoder of Paraformer."""
+
+    same = PlainSANMEncoder
 
 
 def sinusoidal_positions(frames: int, depth: int) -> np.ndarray:

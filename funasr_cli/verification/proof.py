@@ -146,7 +146,7 @@ def _proof(clip: str, before: Trace, after: Trace, errors: dict[str, float]) -> 
         tokens=int(is_text.sum()),
         agreeing=int((after.logits.argmax(-1) == token_ids)[is_text].sum()),
         errors=errors,
-        unit="tokens" if before.blank_id is None else "frames",
+        unit="frames" if before.blank_id in before.token_ids else "tokens",
     )
 
 

@@ -21,7 +21,7 @@ from tokenizers import pre_tokenizers
 
 from funasr_cli.benchmarks.synthetic import _release_tokenizer
 from funasr_cli.families.converted import read_config
-from tools.peers import crispasr, engines
+from tools.peers import crispasr, engines, one_step
 from tools.peers.__main__ import used_options
 from tools.peers.checkpoint import write_checkpoint, write_clips
 from tools.peers.crispasr import with_merges, write_crispasr
@@ -323,3 +323,26 @@ def test_a_page_can_be_rewritten_from_saved_results(tmp_path: Path) -> None:
     done = subprocess.run([*command, "--from-json", kept], check=False, cwd=engines.REPOSITORY)
     assert done.returncode == 0
     assert page.read_text(encoding="utf-8") == write_page(RUN)
+
+
+def test_the_page_of_models_that_read_in_one_step() -> None:
+    """Medians, ratios to FunASR for the same model, memory, and whether the texts are the same."""
+    names = [engine.name for engine in one_step.ENGINES]
+    answers = {
+        name: {
+            "versions": {"mlx": "1", "decoder": "x"},
+            "clip": [{"total_s": 0.5 + index / 2 + trial / 10, "texts": [name[:4]]} for trial in (0, 1, 2)],
+            "batch": [{"total_s": 4.0, "texts": []}] if "Nano" not in name else [],
+            "peak_bytes": 1_500_000_000,
+        }
+        for index, name in enumerate(names)
+    }
+    machine = {"processor": "P", "cores": 2}
+    page = one_step.write_page(
+        {"machine": machine, "threads": 2, "clips": 8, "duration_s": 6.0, "answers": answers}
+    )
+    rows = {row.split(" | ")[0].strip("| "): row.split(" | ")[1:] for row in page.splitlines() if ": fun" in row}
+    assert rows.keys() == answers.keys()
+    assert rows[names[0]] == ["0.600 s (0.500-0.700)", "0.17", "0.500 s (0.500-0.500)", "1.50 GB", "yes |"]
+    assert rows[names[-1]][1:3] == ["-", "-"]
+    assert "mlx 1." in page

@@ -15,7 +15,7 @@ from funasr_cli.families.family import Family
 
 KEYS: tuple[Callable[[Family], list[Any]], ...] = (
     lambda family: [family.model_type],
-    lambda family: [family.upstream_class],
+    lambda family: [*family.upstream_classes],
     lambda family: [family.config],
     lambda family: [*family.aliases],
 )
@@ -31,7 +31,7 @@ def test_families_have_disjoint_keys(keys: Callable[[Family], list[Any]]) -> Non
 def test_each_is_found() -> None:
     for family in registry.FAMILIES:
         assert registry.of_model_type(family.model_type) is family
-        assert registry.of_upstream_class(family.upstream_class) is family
+        assert all(registry.of_upstream_class(name) is family for name in family.upstream_classes)
         assert dataclasses.is_dataclass(family.config)
         assert family.aliases.items() <= registry.aliases().items()
         assert set(family.modelscope_ids) <= set(family.aliases.values())
@@ -45,6 +45,6 @@ def test_each_is_found() -> None:
 def test_unknown_ones(name: Any) -> None:
     """The error lists all known ones."""
     assert registry.of_model_type(name) is None
-    known = [family.upstream_class for family in registry.FAMILIES]
+    known = [name for family in registry.FAMILIES for name in family.upstream_classes]
     with refused("model-unsupported", "config.yaml", repr(name), *known), stated_in("config.yaml"):
         registry.of_upstream_class(name)

@@ -270,7 +270,7 @@ def test_other_languages_are_refused(model: SenseVoiceModel, language: str) -> N
 
 
 def test_the_number_of_rows_depends_on_memory(model: SenseVoiceModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = "funasr_cli.families.sense_voice.model.available_bytes"
+    module = "funasr_cli.families.one_step.available_bytes"
     monkeypatch.setattr(module, lambda: 1 << 40)
     assert model.session(TranscribeOptions()).max_rows == 16
     monkeypatch.setattr(module, lambda: 1 << 27)

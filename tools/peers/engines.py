@@ -174,6 +174,14 @@ class Worker:
             raise FunASRError(message, code="tokens-differ")
         return answer | {"elsewhere": load.elsewhere()}
 
+    def peak_bytes(self) -> int:
+        """Return the most memory that the process has held; 0 where only Linux would tell."""
+        try:
+            status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="utf-8")
+        except OSError:
+            return 0
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout
         line = self._process.stdout.readline()

@@ -34,7 +34,7 @@ def _vocabulary_problems(checkpoint: Checkpoint) -> tuple[tuple[str, str], ...]:
 
 FAMILY = Family(
     model_type="ct_punc",
-    upstream_class=MODEL,
+    upstream_classes=(MODEL,),
     title="CT-Transformer",
     kind=PUNCTUATION,
     aliases={"ct-punc": HUB_ID, "ct-punc-c": COMMON_ID},

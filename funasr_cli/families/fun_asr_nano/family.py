@@ -130,7 +130,7 @@ def _readme(config: FunASRNanoConfig) -> Iterator[str]:
 
 FAMILY = Family(
     model_type="fun_asr_nano",
-    upstream_class=MODEL,
+    upstream_classes=(MODEL,),
     title=MODEL,
     aliases=ALIASES,
     config=FunASRNanoConfig,

@@ -43,7 +43,7 @@ def _vocabulary_problems(checkpoint: Checkpoint) -> tuple[tuple[str, str], ...]:
 
 FAMILY = Family(
     model_type="sense_voice",
-    upstream_class=MODEL,
+    upstream_classes=(MODEL,),
     title=MODEL,
     aliases={"sensevoice": HUB_ID, "sense-voice-small": HUB_ID},
     config=SenseVoiceConfig,

@@ -7,16 +7,13 @@ text starts after these frames. The model writes "The." for silence. Upstream re
 here it is dropped only if it is the whole text and the model's language tag is "no speech".
 """
 
-import math
 from collections.abc import Iterable, Sequence
-from itertools import count
 
 import numpy as np
 
 from funasr_cli.capabilities import BEST_EFFORT
 from funasr_cli.checkpoints.pieces import converted_vocabulary
-from funasr_cli.compute.backend import mx, on_accelerator
-from funasr_cli.compute.memory import available_bytes
+from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.stopping import StopReason
 from funasr_cli.decoding.text import TextStream
@@ -25,18 +22,16 @@ from funasr_cli.families.batches import Frames
 from funasr_cli.families.cmvn import read_cmvn
 from funasr_cli.families.family import LoadedModel
 from funasr_cli.families.frontend import FilterBankModel
+from funasr_cli.families.one_step import OneStepSession, Seconds
 from funasr_cli.families.sense_voice import config as tables
 from funasr_cli.languages import resolve_language
 from funasr_cli.measure import timed
 from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, SEGMENT_S, TranscribeOptions
-from funasr_cli.speech_model import EncodedAudio, Hypothesis, SegmentRequest, Trace, Update
+from funasr_cli.speech_model import EncodedAudio, SegmentRequest, Trace
 from funasr_cli.transcript import Segment
 
-MOST_ROWS = 16  # more rows gain little
-CPU_ROWS_AT_ONCE = 4  # enough to use the CPU fully; with more, the first texts only take longer
 SILENCE_TEXT = "The."
 HAS_WORDS_S = 1.0  # speech of this duration should have words, so an empty text is doubtful
-Seconds = dict[str, float]  # by stage
 
 
 class SenseVoiceModel(FilterBankModel):
@@ -45,6 +40,7 @@ class SenseVoiceModel(FilterBankModel):
     capabilities = tables.CAPABILITIES
     best_segment_s, longest_segment_s = SEGMENT_S, float(MAX_SEGMENT_S)
     window_s: float | None = None
+    queries = tables.QUERIES
     row_options: tuple[str, ...] = ("language", "itn", "confidence", "word_times", *BEST_EFFORT)
 
     def __init__(self, loaded: LoadedModel):
@@ -108,57 +104,28 @@ class SenseVoiceModel(FilterBankModel):
         return dict(zip(ids, (weights / weights.sum()).tolist(), strict=True))
 
 
-class SenseVoiceSession:
-    """One run of the model; see `Session`. Rows are encoded when they join, and all end at the next step."""
+class SenseVoiceSession(OneStepSession[tuple[Frames, CTCReading]]):
+    """One run of the model; see `Session`."""
 
-    def __init__(self, model: SenseVoiceModel, options: TranscribeOptions):
-        self._model, self._options = model, options
-        resolve_language(options.language, model.capabilities.languages)  # raises if the language is unknown
-        self.rows_at_once = MOST_ROWS if on_accelerator() else CPU_ROWS_AT_ONCE
-        self.seconds: Seconds = {}
-        self._rows: dict[int, tuple[SegmentRequest, Frames, CTCReading]] = {}
-        self._numbers = count()
-
-    @property
-    def max_rows(self) -> int:
-        """Number of rows for which one layer's arrays fit into half the free memory; at most `MOST_ROWS`."""
-        encoder, frame_s = self._model.config.encoder, self._model.config.frontend.row_duration_s
-        longest_s = self._options.max_segment_s or self._model.best_segment_s
-        frames = tables.QUERIES + math.ceil(longest_s / frame_s)
-        values = frames * (encoder.heads * frames + encoder.ffn_dim + 8 * encoder.width)  # scores, FFN, q k v ...
-        return max(1, min(MOST_ROWS, available_bytes() // 2 // (4 * values)))
-
-    def add(self, requests: Sequence[SegmentRequest]) -> list[int]:
-        """Encode segments as new rows and return their numbers."""
-        options = requests[0].options or self._options
+    def read(
+        self, requests: Sequence[SegmentRequest], options: TranscribeOptions
+    ) -> list[tuple[Frames, CTCReading]]:
+        """Encode segments, and read the CTC output."""
         encoded = self._model.hidden([request.audio.samples for request in requests], options, self.seconds)
         with timed(self.seconds, "ctc"):
-            readings = [self._model.reading(hidden) for hidden in encoded]
-        numbers = [next(self._numbers) for _ in requests]
-        self._rows.update(zip(numbers, zip(requests, encoded, readings, strict=True), strict=True))
-        return numbers
+            return [(hidden, self._model.reading(hidden)) for hidden in encoded]
 
-    def step(self) -> list[Update]:
-        """Finish all rows and return their segments."""
+    def segment(
+        self, request: SegmentRequest, options: TranscribeOptions, read: tuple[Frames, CTCReading]
+    ) -> Segment:
+        """Return the finished segment."""
         with timed(self.seconds, "ctc"):
-            segments = {number: self._segment(*row) for number, row in self._rows.items()}
-        self._rows.clear()
-        return [
-            Update(number, hypothesis=Hypothesis(segment), counts={"tokens": segment.tokens})
-            for number, segment in segments.items()
-        ]
+            return self._segment(request, options, *read)
 
-    def drop(self, row: int) -> None:
-        """Remove a row, if it has not ended."""
-        self._rows.pop(row, None)
-
-    def reset(self) -> set[int]:
-        """Recover from an error. All rows that have not ended are lost."""
-        lost, self._rows = set(self._rows), {}
-        return lost
-
-    def _segment(self, request: SegmentRequest, hidden: Frames, reading: CTCReading) -> Segment:
-        start_s, end_s, options = request.audio.start_s, request.audio.end_s, request.options or self._options
+    def _segment(
+        self, request: SegmentRequest, options: TranscribeOptions, hidden: Frames, reading: CTCReading
+    ) -> Segment:
+        start_s, end_s = request.audio.start_s, request.audio.end_s
         if not np.isfinite(reading.log_probs([reading.blank_id])).all():
             return Segment(start_s, end_s, "", "", str(StopReason.NONFINITE), request.retries, 0, None)
         found = [self._model.tag_probabilities(hidden, query, tags) for query, tags in enumerate(tables.TAGS)]

@@ -73,7 +73,7 @@ def _readme(config: WhisperConfig) -> Iterator[str]:
 
 FAMILY = Family(
     model_type="whisper",
-    upstream_class=layouts.MODEL,
+    upstream_classes=(layouts.MODEL,),
     title="Whisper",
     aliases=ALIASES,
     config=WhisperConfig,

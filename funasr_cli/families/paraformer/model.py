@@ -1,0 +1,206 @@
+"""Paraformer, ready to transcribe: text, character times and hotwords of a segment in a single step.
+
+Source: FunASR ``funasr/models/paraformer/model.py`` (``Paraformer.inference``) and its subclasses. What differs:
+upstream's batches give other results than single clips, see `models.cif`, and text and times have other rules, see
+`families.paraformer.text`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from funasr_cli.capabilities import BEST_EFFORT
+from funasr_cli.checkpoints.checkpoint import read_small_json
+from funasr_cli.checkpoints.pieces import LIMIT_BYTES, PIECES_FILE
+from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, read_limited, unreadable
+from funasr_cli.compute.backend import mx
+from funasr_cli.decoding.stopping import StopReason
+from funasr_cli.errors import ModelError
+from funasr_cli.families.batches import on_clips
+from funasr_cli.families.cmvn import read_cmvn
+from funasr_cli.families.family import LoadedModel
+from funasr_cli.families.frontend import FilterBankModel
+from funasr_cli.families.one_step import OneStepSession
+from funasr_cli.families.paraformer.config import START_ID, ParaformerConfig, capabilities
+from funasr_cli.families.paraformer.layout_funasr import SPELLING_FILE, refuse_other_tokens
+from funasr_cli.families.paraformer.text import hotword_ids, spell
+from funasr_cli.measure import timed
+from funasr_cli.models.cif import character_spans
+from funasr_cli.models.paraformer import Hotwords, Reading
+from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, SEGMENT_S, TranscribeOptions
+from funasr_cli.speech_model import EncodedAudio, SegmentRequest, Trace
+from funasr_cli.transcript import Score, Segment, Word
+from funasr_cli.units import word_spans
+
+SPELLING_LIMIT_BYTES = 1 << 25  # in the release, seg_dict has 8.3 MB
+Span = tuple[float, float]
+
+
+def read_vocabulary(files: Mapping[str, Path], texts: Mapping[str, str], config: ParaformerConfig) -> list[str]:
+    """Read the tokens from a file, or from text not written yet; raise a `ModelError` if they do not fit."""
+    tokens = read_small_json(files, texts, PIECES_FILE, LIMIT_BYTES).get("pieces")
+    path = files.get(PIECES_FILE, Path(PIECES_FILE))
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        raise unreadable(path, ValueError("not a list of strings"), DAMAGED_HINT)
+    refuse_other_tokens(path, tokens, config.decoder.vocab_size or 0)
+    return tokens
+
+
+class ParaformerModel(FilterBankModel):
+    """A Paraformer that is ready to transcribe; see `SpeechModel`."""
+
+    best_segment_s, longest_segment_s = SEGMENT_S, float(MAX_SEGMENT_S)
+    window_s: float | None = None
+    queries = 0  # rows that precede the audio
+    row_options: tuple[str, ...] = ("language", "hotwords", "confidence", "word_times", *BEST_EFFORT)
+
+    def __init__(self, loaded: LoadedModel):
+        super().__init__(loaded.file.config.frontend)
+        self.name, self.weights_type, self.engine = loaded.name, loaded.weights_type, loaded.engine
+        self.parameters, self.native_bytes = loaded.parameters, loaded.native_bytes
+        self.network, self.config = loaded.network, loaded.file.config
+        self.capabilities = capabilities(self.config)
+        self.tokens = read_vocabulary(loaded.files, loaded.texts, self.config)
+        self.cmvn = read_cmvn(loaded.files, self.config.frontend.row_width)
+        self._files = loaded.files
+        self._last: tuple[tuple[str, ...], Any] = ((), None)  # hotwords, and the same encoded
+
+    def session(self, options: TranscribeOptions) -> "ParaformerSession":
+        """Begin a run."""
+        return ParaformerSession(self, options)
+
+    def features(self, samples: np.ndarray) -> np.ndarray:
+        """Compute normalised features (rows, row width) of (samples,) at `sample_rate_hz`."""
+        return self.cmvn(super().features(samples))
+
+    def encode(self, samples: np.ndarray) -> EncodedAudio:
+        """Run the encoder over (samples,); raise an `AudioError` if they are too few."""
+        [hidden] = self.hidden([self.features(samples)])
+        return EncodedAudio(mx.array(hidden), None, self.config.frontend.row_duration_s)
+
+    def read_ctc(self, samples: np.ndarray, options: TranscribeOptions = DEFAULTS) -> NoReturn:
+        """Raise a `ModelError`, since the model has no CTC output."""
+        raise ModelError(f"{self.name} has no CTC output", "use another model", code="ctc-missing")
+
+    def trace(
+        self, samples: np.ndarray, options: TranscribeOptions, forced_ids: Sequence[int] | None = None
+    ) -> Trace:
+        """Run (samples,) through the model. Of `forced_ids`, only their number counts: as many tokens fire."""
+        features = self.features(samples)
+        hidden = self.hidden([features])
+        [reading] = self.read(hidden, options, None if forced_ids is None else len(forced_ids))
+        stages = {"features": features, "encoder": hidden[0]}
+        text = self.spelled(reading)[0]
+        return Trace(stages, reading.logits, tuple(reading.token_ids.tolist()), text, blank_id=0)
+
+    def prompt(self, options: TranscribeOptions, *, first: bool = True) -> None:
+        """Return None, since the model has no text prompt.
+
+        Raises:
+            UsageError: the model cannot spell one of the hotwords.
+        """
+        if options.hotwords:
+            self.hotword_ids(options.hotwords)
+
+    def hidden(self, features: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Run the encoder: (rows, row width) -> (rows, width) float32 for each clip."""
+        return [np.array(rows, copy=None) for rows in on_clips(self.network.encoder, features)]
+
+    def read(
+        self, hidden: list[np.ndarray], options: TranscribeOptions, tokens: int | None = None
+    ) -> list[Reading]:
+        """Read clips from the encoder's output, (rows, width) each; `tokens` forces their number."""
+        hotwords = self.hotwords(options.hotwords) if options.hotwords else None
+        found: list[Reading] = self.network.read(hidden, hotwords, tokens, has_times=options.word_times)
+        return found
+
+    def hotwords(self, words: tuple[str, ...]) -> Hotwords:
+        """Encode hotwords; raise a `UsageError` for one that the model cannot spell."""
+        if words != self._last[0]:
+            encoded = self.network.hotwords([*self.hotword_ids(words), [START_ID]])
+            self._last = words, Hotwords(encoded, self.config.hotwords.no_bias_id)
+        return self._last[1]
+
+    def hotword_ids(self, words: tuple[str, ...]) -> list[list[int]]:
+        """Spell hotwords as token ids; raise a `UsageError` for one that the model cannot spell."""
+        return [hotword_ids(word, self._spelling, self._ids) for word in words]
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {token: number for number, token in enumerate(self.tokens)}
+
+    @cached_property
+    def _spelling(self) -> dict[str, list[str]]:
+        path = self._files[SPELLING_FILE]
+        try:
+            lines = read_limited(path, SPELLING_LIMIT_BYTES).decode("utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise unreadable(path, error, DAMAGED_HINT) from error
+        return {word: tokens for word, *tokens in map(str.split, filter(str.strip, lines))}
+
+    def spelled(self, reading: Reading) -> tuple[str, list[int]]:
+        """Return the text of a reading, and for each character the index of its token among the written ones."""
+        return spell([self.tokens[token_id] for token_id in reading.token_ids[reading.written]])
+
+    def spans_s(self, reading: Reading, duration_s: float) -> list[Span]:
+        """Return start and end of each written token, in seconds from the start of a clip of this duration."""
+        times = self.config.predictor.times
+        assert times
+        assert reading.fine_weights is not None
+        step_s = self.config.frontend.row_duration_s / times.upsampling
+        spans = character_spans(reading.fine_weights, len(reading.written))
+        return [(min(start * step_s, duration_s), min(end * step_s, duration_s)) for start, end in spans]
+
+
+class ParaformerSession(OneStepSession[Reading]):
+    """One run of the model; see `Session`."""
+
+    def __init__(self, model: ParaformerModel, options: TranscribeOptions):
+        super().__init__(model, options)
+        model.prompt(options)  # raises if a hotword cannot be spelled
+
+    def read(self, requests: Sequence[SegmentRequest], options: TranscribeOptions) -> list[Reading]:
+        """Encode segments, and decode them."""
+        with timed(self.seconds, "features"):
+            features = [self._model.features(request.audio.samples) for request in requests]
+        with timed(self.seconds, "encoder"):
+            hidden = self._model.hidden(features)
+        with timed(self.seconds, "decode"):
+            return self._model.read(hidden, options)
+
+    def segment(self, request: SegmentRequest, options: TranscribeOptions, read: Reading) -> Segment:
+        """Return the finished segment."""
+        start_s, end_s = request.audio.start_s, request.audio.end_s
+        if not (np.isfinite(read.hidden).all() and np.isfinite(read.logprobs).all()):
+            return Segment(start_s, end_s, "", "", str(StopReason.NONFINITE), request.retries, 0, None)
+        text, sources = self._model.spelled(read)
+        logprobs, words = read.logprobs[read.written], list[Word]()
+        if options.word_times and text:
+            spans_s = self._model.spans_s(read, end_s - start_s)
+            for first, end in word_spans(text):
+                own = sources[first:end]
+                (begun_s, _), (_, ended_s) = spans_s[own[0]], spans_s[own[-1]]
+                score = math.exp(logprobs[own].min())
+                words.append(Word(text[first:end], start_s + begun_s, start_s + ended_s, score))
+        return Segment(
+            start_s, end_s, text, thinking="", stop_reason=str(StopReason.EOS), retries=request.retries,
+            tokens=len(read.token_ids),
+            mean_logprob=float(read.logprobs.mean()) if len(read.logprobs) else None,
+            scores=tuple(_scores(text, sources, logprobs)) if options.confidence else (),
+            words=tuple(words),
+        )  # fmt: skip
+
+
+def _scores(text: str, sources: list[int], logprobs: np.ndarray) -> list[Score]:
+    """Split a text into the tokens that it was made from, each with its probability."""
+    runs = [(source, len(list(run))) for source, run in groupby(sources)]
+    ends = np.cumsum([0, *(length for _, length in runs)]).tolist()
+    return [
+        Score(text[begin:end], math.exp(logprobs[source]))
+        for (source, _), begin, end in zip(runs, ends, ends[1:], strict=False)
+    ]
