@@ -133,8 +133,8 @@ def encoder_padded_on_the_left(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -
 
 
 def memory_padding_not_masked(monkeypatch: pytest.MonkeyPatch, _: Recognizer) -> None:
-    original = sanm.SANMAttention.memory
-    monkeypatch.setattr(sanm.SANMAttention, "memory", lambda self, v, valid: original(self, v, None))
+    original = sanm.remember
+    monkeypatch.setattr(sanm, "remember", lambda block, v, valid: original(block, v, None))
 
 
 def rope_theta_of_llama(_: pytest.MonkeyPatch, recognizer: Recognizer) -> None:
@@ -158,7 +158,7 @@ MUTATIONS: dict[str, Mutation] = {mutation.__name__: mutation for mutation in WR
     ),
     "input_not_scaled": lambda _, ours: _set_in_all("_input_scale", 1.0, _encoder(ours)),
     "memory_without_the_values": lambda patch, _: patch.setattr(
-        sanm.SANMAttention, "memory", lambda self, v, valid: self.fsmn_block(v)
+        sanm, "remember", lambda block, v, valid: block(v)
     ),
     "no_after_norm": lambda _, ours: _set_in_all("after_norm", nn.Identity(), _encoder(ours)),
     "no_tp_norm": lambda _, ours: _set_in_all("tp_norm", nn.Identity(), _encoder(ours)),
