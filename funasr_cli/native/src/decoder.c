@@ -1,13 +1,14 @@
-/* A decoder of the kind of Qwen3 or Whisper. The first has grouped-query attention with normed queries and keys, rotary
- * positions and SwiGLU; the second has biases, cross-attention and GELU, and its inputs hold their positions.
+/* A decoder of the kind of Qwen3 or Whisper. The first has grouped-query attention with normed queries and keys,
+ * rotary positions and SwiGLU; the second has biases, cross-attention and GELU, and its inputs hold their positions.
  *
- * Source: transformers models/qwen3/modeling_qwen3.py; openai-whisper whisper/model.py. What differs: keys and values
- * are kept in float16, and with FN_U8 weights the inputs of every product are rounded to 8 bits in groups of 64.
+ * Source: transformers models/qwen3/modeling_qwen3.py; openai-whisper whisper/model.py. What differs: keys and
+ * values are kept in float16, and with FN_U8 weights the inputs of every product are rounded to 8 bits in groups
+ * of 64.
  *
  * A step goes through each layer in eight phases, each of which is a job of the thread pool: norm and round,
  * queries and keys and values, their norms and positions, attention, output, norm and round, feed-forward up,
- * down; cross-attention has five more. Each pair (slot, position) is a row; what a row gives does not depend on the
- * others.
+ * down; cross-attention has five more. Each pair (slot, position) is a row; what a row gives does not depend on
+ * the others.
  */
 
 #include "internal.h"
@@ -81,7 +82,8 @@ static int is_supported(const struct fn_shape *s) {
            s->num_key_value_heads > 0 && s->num_attention_heads > 0 &&
            s->num_attention_heads % s->num_key_value_heads == 0 && query_width(s) % GROUP == 0 &&
            key_width(s) % PAIR == 0 && s->num_hidden_layers > 0 && s->vocab_size > 0 &&
-           (s->weights == FN_F32 || s->weights == FN_U8) && (s->activation == FN_SWIGLU || s->activation == FN_GELU);
+           (s->weights == FN_F32 || s->weights == FN_U8) &&
+           (s->activation == FN_SWIGLU || s->activation == FN_GELU);
 }
 
 static int fits(const struct fn_matrix *m, int rows, int columns, int weights) {
@@ -94,7 +96,8 @@ static int layer_fits(const struct fn_layer *layer, const struct fn_shape *s) {
     return fits(&layer->qkv.matrix, qkv_width(s), s->hidden_size, s->weights) &&
            fits(&layer->output.matrix, s->hidden_size, query_width(s), s->weights) &&
            fits(&layer->up.matrix, (1 + gated) * s->intermediate_size, s->hidden_size, s->weights) &&
-           fits(&layer->down.matrix, s->hidden_size, s->intermediate_size, s->weights) && !(gated && layer->up.bias) &&
+           fits(&layer->down.matrix, s->hidden_size, s->intermediate_size, s->weights) &&
+           !(gated && layer->up.bias) &&
            layer->attention_norm.width == s->hidden_size && layer->feed_forward_norm.width == s->hidden_size &&
            has_norms == (layer->key_norm.weights != NULL) &&
            (!has_norms || (layer->query_norm.width == s->head_dim && layer->key_norm.width == s->head_dim));
@@ -111,8 +114,8 @@ static int cross_fits(const struct fn_layer *layer, const struct fn_shape *s) {
 /* --- life of a decoder --- */
 
 int fn_decoder_new(fn_decoder **made, const struct fn_shape *shape, const struct fn_layer *layers,
-                   const struct fn_norm *final_norm, const struct fn_matrix *head, const struct fn_matrix *embeddings,
-                   int32_t slots, int32_t threads, const char *instruction_set) {
+                   const struct fn_norm *final_norm, const struct fn_matrix *head,
+                   const struct fn_matrix *embeddings, int32_t slots, int32_t threads, const char *instruction_set) {
     const struct kernels *kernels = find_kernels(instruction_set);
     *made = NULL;
     if (!kernels) return FN_NO_INSTRUCTION_SET;
@@ -249,7 +252,7 @@ static void multiply(const struct step *step, int pair, int first, int n, float 
     const struct kernels *k = step->decoder->kernels;
     const float *bias = step->linear->bias;
     multiply_pair(k, &step->linear->matrix, pair, step->input, first, n, part);
-    for (int row = 0; bias && row < n; row++) k->add(part + row * PAIR, bias + pair * PAIR, PAIR, part + row * PAIR);
+    for (int row = 0; bias && row < n; row++, part += PAIR) k->add(part, bias + pair * PAIR, PAIR, part);
 }
 
 /* Queries, keys and values: normed -> qkv. */
@@ -281,7 +284,7 @@ static void project_and_add(void *argument, int pair) {
     }
 }
 
-/* Feed-forward up, GROUP outputs in each chunk: silu(gate) * up or gelu(up), rounded for the product that follows. */
+/* Feed-forward up, GROUP outputs in each chunk: silu(gate) * up or gelu(up), rounded for the next product. */
 static void project_up(void *argument, int chunk) {
     const struct step *step = argument;
     const fn_decoder *d = step->decoder;
@@ -323,7 +326,8 @@ static void keep_row(void *argument, int row) {
     int queries = s->num_attention_heads, heads = queries + s->num_key_value_heads, position = step->positions[row];
     for (int head = 0; head < heads; head++) {
         float *x = qkv + head * s->head_dim;
-        if (layer->query_norm.weights) norm_row(d->kernels, head < queries ? &layer->query_norm : &layer->key_norm, x, x);
+        const struct fn_norm *norm = head < queries ? &layer->query_norm : &layer->key_norm;
+        if (norm->weights) norm_row(d->kernels, norm, x, x);
         if (s->rope_theta != 0.0f) turn(x, turns, s->head_dim / 2);
     }
     page here = d->slots[step->slots[row]].pages[position / PAGE];
@@ -384,7 +388,7 @@ static void attend_to_source(void *argument, int chunk) {
     int heads = d->shape.num_attention_heads, head_dim = d->shape.head_dim;
     int head = chunk / step->n, row = chunk % step->n, rows = from->rows, number = step->layer * heads + head;
     size_t size = (size_t)rows * (size_t)head_dim; /* of a head */
-    const uint16_t *keys = from->keys_and_values[row] + ((size_t)step->layer * 2 * (size_t)heads + (size_t)head) * size;
+    const uint16_t *keys = from->keys_and_values[row] + (size_t)(step->layer * 2 * heads + head) * size;
     float *query = d->qkv + (size_t)row * (size_t)qkv_width(&d->shape) + (size_t)(head * head_dim);
     float *scores = d->scratch + (size_t)chunk * (size_t)rows, *out = row_of(&d->attended, row) + head * head_dim;
     for (int i = 0; i < head_dim; i++) query[i] /= sqrtf((float)head_dim);
@@ -533,8 +537,8 @@ static void choose(void *argument, int row) {
     job->logprobs[row] = -logf(d->kernels->exponentials(logits, vocab, peak, NULL));
 }
 
-int fn_logits(fn_decoder *d, int32_t n, const float *hidden, const uint8_t *excluded, const int32_t *first_of_group,
-              float *logits, int32_t *ids, float *logprobs) {
+int fn_logits(fn_decoder *d, int32_t n, const float *hidden, const uint8_t *excluded,
+              const int32_t *first_of_group, float *logits, int32_t *ids, float *logprobs) {
     size_t width = (size_t)d->shape.hidden_size, vocab = (size_t)d->shape.vocab_size;
     if (n < 1) return FN_BAD_ARGUMENT;
     if (reserve(d, n)) return FN_NO_MEMORY;

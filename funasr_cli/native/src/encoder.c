@@ -217,7 +217,8 @@ static void round_to_half(void *argument, int row) {
                               job->out + (head * job->n + row) * job->head_dim);
 }
 
-int fn_keys_and_values(fn_encoder *e, const struct fn_linear *l, int32_t heads, int32_t n, const float *x, uint16_t *out) {
+int fn_keys_and_values(fn_encoder *e, const struct fn_linear *l, int32_t heads, int32_t n, const float *x,
+                       uint16_t *out) {
     int outputs = l->matrix.rows, head_dim = heads < 1 ? 0 : outputs / (2 * heads);
     if (n < 1 || head_dim < 1 || head_dim % 16 || 2 * heads * head_dim != outputs) return FN_BAD_ARGUMENT;
     if (grow(&e->projected, &e->projected_count, (size_t)n * (size_t)outputs)) return FN_NO_MEMORY;

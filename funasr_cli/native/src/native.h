@@ -1,5 +1,5 @@
-/* The library's interface: decoders of the kinds of Qwen3 and Whisper, and Transformer blocks over whole sequences, on a
- * CPU. Plain C, called through ctypes.
+/* The library's interface: decoders of the kinds of Qwen3 and Whisper, and Transformer blocks over whole sequences,
+ * on a CPU. Plain C, called through ctypes.
  *
  * Every pointer that is passed in is borrowed unless a comment says otherwise, and must stay valid as long as the
  * decoder lives. Functions that can fail return 0 on success and a negative number on failure (see FN_*).
@@ -101,7 +101,7 @@ struct fn_layer {
 
 /* What the pairs of a step attend to besides the positions of their slots. */
 struct fn_sources {
-    const uint16_t *const *keys_and_values; /* of each pair: those that fn_keys_and_values gives, layer after layer */
+    const uint16_t *const *keys_and_values; /* of each pair: what fn_keys_and_values gives, layer after layer */
     int32_t rows;                           /* of each source */
     int32_t watched_count;
     const int32_t *watched; /* heads, as layer * heads + head, whose scores before the softmax are returned in: */
@@ -130,9 +130,9 @@ FN_EXPORT int fn_step(fn_decoder *decoder, int32_t n, const int32_t *slots, cons
                       const float *x, const struct fn_sources *sources, float *hidden);
 
 /* Compute logits of hidden states (n, hidden_size) -> (n, vocab_size); with them the likeliest token's id and its
- * log-probability, (n,) each. logits may be NULL. `excluded` (n, vocab_size) is 1 for tokens that get minus infinity;
- * NULL excludes none. With it, if the exponentials of row i from first_of_group[i] on have a sum above the highest one
- * before them, all before them get minus infinity, too; vocab_size: there is no such group. */
+ * log-probability, (n,) each. logits may be NULL. `excluded` (n, vocab_size) is 1 for tokens that get minus
+ * infinity; NULL excludes none. With it, if the exponentials of row i from first_of_group[i] on have a sum above the
+ * highest one before them, all before them get minus infinity, too; vocab_size: there is no such group. */
 FN_EXPORT int fn_logits(fn_decoder *decoder, int32_t n, const float *hidden, const uint8_t *excluded,
                         const int32_t *first_of_group, float *logits, int32_t *ids, float *logprobs);
 
@@ -177,8 +177,8 @@ FN_EXPORT int fn_run_block(fn_encoder *encoder, const struct fn_block *block, in
 FN_EXPORT int fn_run_linear(fn_encoder *encoder, const struct fn_linear *linear, int32_t activation, int32_t n,
                             const float *x, float *out);
 
-/* Compute keys and values of a cross-attention, (n, columns) -> (2 * heads, n, head_dim) in float16: keys, then values.
- * The matrix has 2 * heads * head_dim outputs; head_dim is a multiple of 16. */
+/* Compute keys and values of a cross-attention, (n, columns) -> (2 * heads, n, head_dim) in float16: keys, then
+ * values. The matrix has 2 * heads * head_dim outputs; head_dim is a multiple of 16. */
 FN_EXPORT int fn_keys_and_values(fn_encoder *encoder, const struct fn_linear *linear, int32_t heads, int32_t n,
                                  const float *x, uint16_t *out);
 

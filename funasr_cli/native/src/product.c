@@ -7,9 +7,9 @@
 #include <string.h>
 
 void norm_row(const struct kernels *k, const struct fn_norm *norm, const float *x, float *out) {
-    int width = norm->width;
-    if (norm->kind == FN_LAYER_NORM) k->layer_norm(x, norm->weights, norm->bias, norm->eps, width, out);
-    else k->scale_by(x, norm->weights, 1.0f / sqrtf(k->sum_of_squares(x, width) / (float)width + norm->eps), width, out);
+    int n = norm->width;
+    if (norm->kind == FN_LAYER_NORM) k->layer_norm(x, norm->weights, norm->bias, norm->eps, n, out);
+    else k->scale_by(x, norm->weights, 1.0f / sqrtf(k->sum_of_squares(x, n) / (float)n + norm->eps), n, out);
 }
 
 int operand_reserve(struct operand *x, int n, int columns, int weights) {
