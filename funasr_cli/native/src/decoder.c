@@ -1,5 +1,6 @@
 /* A decoder of the kind of Qwen3 or Whisper. The first has grouped-query attention with normed queries and keys,
- * rotary positions and SwiGLU; the second has biases, cross-attention and GELU, and its inputs hold their positions.
+ * rotary positions and SwiGLU; the second has biases, cross-attention and GELU, and its inputs hold their
+ * positions.
  *
  * Source: transformers models/qwen3/modeling_qwen3.py; openai-whisper whisper/model.py. What differs: keys and
  * values are kept in float16, and with FN_U8 weights the inputs of every product are rounded to 8 bits in groups
@@ -17,7 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Keys and values of PAGE positions in all layers: for each layer keys, then values, (kv_heads, PAGE, head_dim). */
+/* Keys and values of PAGE positions in all layers:
+ * for each layer keys, then values, (kv_heads, PAGE, head_dim). */
 typedef uint16_t *page;
 
 struct slot {
@@ -115,7 +117,8 @@ static int cross_fits(const struct fn_layer *layer, const struct fn_shape *s) {
 
 int fn_decoder_new(fn_decoder **made, const struct fn_shape *shape, const struct fn_layer *layers,
                    const struct fn_norm *final_norm, const struct fn_matrix *head,
-                   const struct fn_matrix *embeddings, int32_t slots, int32_t threads, const char *instruction_set) {
+                   const struct fn_matrix *embeddings, int32_t slots, int32_t threads,
+                   const char *instruction_set) {
     const struct kernels *kernels = find_kernels(instruction_set);
     *made = NULL;
     if (!kernels) return FN_NO_INSTRUCTION_SET;
@@ -252,7 +255,8 @@ static void multiply(const struct step *step, int pair, int first, int n, float 
     const struct kernels *k = step->decoder->kernels;
     const float *bias = step->linear->bias;
     multiply_pair(k, &step->linear->matrix, pair, step->input, first, n, part);
-    for (int row = 0; bias && row < n; row++, part += PAIR) k->add(part, bias + pair * PAIR, PAIR, part);
+    for (int row = 0; bias && row < n; row++)
+        k->add(part + row * PAIR, bias + pair * PAIR, PAIR, part + row * PAIR);
 }
 
 /* Queries, keys and values: normed -> qkv. */
@@ -323,11 +327,12 @@ static void keep_row(void *argument, int row) {
     const struct fn_layer *layer = &d->layers[step->layer];
     float *qkv = d->qkv + (size_t)row * (size_t)qkv_width(s);
     const float *turns = d->turns + (size_t)row * (size_t)s->head_dim;
-    int queries = s->num_attention_heads, heads = queries + s->num_key_value_heads, position = step->positions[row];
+    int queries = s->num_attention_heads, heads = queries + s->num_key_value_heads;
+    int position = step->positions[row];
     for (int head = 0; head < heads; head++) {
         float *x = qkv + head * s->head_dim;
-        const struct fn_norm *norm = head < queries ? &layer->query_norm : &layer->key_norm;
-        if (norm->weights) norm_row(d->kernels, norm, x, x);
+        if (layer->query_norm.weights)
+            norm_row(d->kernels, head < queries ? &layer->query_norm : &layer->key_norm, x, x);
         if (s->rope_theta != 0.0f) turn(x, turns, s->head_dim / 2);
     }
     page here = d->slots[step->slots[row]].pages[position / PAGE];
@@ -342,7 +347,8 @@ static void keep_row(void *argument, int row) {
 
 /* Ask for the first keys or values of a head, which are read soon: each beginning would wait for memory. */
 static void ask_for(const uint16_t *values, int positions, int head_dim) {
-    for (int i = 0; i < (positions < AHEAD ? positions : AHEAD) * head_dim; i += 32) __builtin_prefetch(values + i);
+    for (int i = 0; i < (positions < AHEAD ? positions : AHEAD) * head_dim; i += 32)
+        __builtin_prefetch(values + i);
 }
 
 /* Attention of one row and one key/value head, for the queries that share it. */
@@ -388,7 +394,8 @@ static void attend_to_source(void *argument, int chunk) {
     int heads = d->shape.num_attention_heads, head_dim = d->shape.head_dim;
     int head = chunk / step->n, row = chunk % step->n, rows = from->rows, number = step->layer * heads + head;
     size_t size = (size_t)rows * (size_t)head_dim; /* of a head */
-    const uint16_t *keys = from->keys_and_values[row] + (size_t)(step->layer * 2 * heads + head) * size;
+    const uint16_t *keys =
+        from->keys_and_values[row] + ((size_t)step->layer * 2 * (size_t)heads + (size_t)head) * size;
     float *query = d->qkv + (size_t)row * (size_t)qkv_width(&d->shape) + (size_t)(head * head_dim);
     float *scores = d->scratch + (size_t)chunk * (size_t)rows, *out = row_of(&d->attended, row) + head * head_dim;
     for (int i = 0; i < head_dim; i++) query[i] /= sqrtf((float)head_dim);
@@ -408,7 +415,9 @@ static void round_attended(void *argument, int row) {
     round_row(step->decoder->kernels, step->decoder->shape.weights, &step->decoder->attended, row);
 }
 
-static void run(struct step *step, pool_task task, int chunks) { pool_run(step->decoder->pool, task, step, chunks); }
+static void run(struct step *step, pool_task task, int chunks) {
+    pool_run(step->decoder->pool, task, step, chunks);
+}
 
 static void run_norm(struct step *step, const struct fn_norm *norm) {
     step->norm = norm;

@@ -1,11 +1,11 @@
-/* The library's interface: decoders of the kinds of Qwen3 and Whisper, and Transformer blocks over whole sequences,
- * on a CPU. Plain C, called through ctypes.
+/* The library's interface: decoders of the kinds of Qwen3 and Whisper, and Transformer blocks over whole
+ * sequences, on a CPU. Plain C, called through ctypes.
  *
  * Every pointer that is passed in is borrowed unless a comment says otherwise, and must stay valid as long as the
  * decoder lives. Functions that can fail return 0 on success and a negative number on failure (see FN_*).
- * One decoder or encoder may be used by one thread at a time; only fn_clear_slot may be called meanwhile, for a slot
- * that is not in use. In a child of fork(), those of the parent compute in one thread, provided that they were idle at
- * the fork.
+ * One decoder or encoder may be used by one thread at a time; only fn_clear_slot may be called meanwhile, for a
+ * slot that is not in use. In a child of fork(), those of the parent compute in one thread, provided that they
+ * were idle at the fork.
  */
 #ifndef FUNASR_NATIVE_H
 #define FUNASR_NATIVE_H
@@ -47,8 +47,8 @@ struct fn_norm {
     int32_t kind, width;
 };
 
-/* FN_SWIGLU: silu(gate) * up. The matrix has 16 outputs of the gate before the same 16 of up, the bias all of the gate
- * before all of up. FN_GELU is the exact one, with the error function. */
+/* FN_SWIGLU: silu(gate) * up. The matrix has 16 outputs of the gate before the same 16 of up, the bias all of the
+ * gate before all of up. FN_GELU is the exact one, with the error function. */
 enum { FN_IDENTITY = 0, FN_RELU = 1, FN_GELU = 2, FN_SWIGLU = 3 };
 
 FN_EXPORT int fn_abi(void);
@@ -62,8 +62,8 @@ FN_EXPORT const char *const *fn_instruction_sets(void);
 /* Bytes of a packed matrix. */
 FN_EXPORT size_t fn_packed_size(int32_t rows, int32_t columns, int32_t weights, int32_t has_offset);
 
-/* Pack float32 values (rows, columns) as they are, rounded to bfloat16, or rounded to 8 bits in groups of 64. Only the
- * last needs a multiple of 64 columns. */
+/* Pack float32 values (rows, columns) as they are, rounded to bfloat16, or rounded to 8 bits in groups of 64. Only
+ * the last needs a multiple of 64 columns. */
 FN_EXPORT int fn_pack(void *packed, const float *values, int32_t rows, int32_t columns, int32_t weights);
 
 /* Pack values (rows, columns) of 8 bits or fewer, w = scale * value + offset, with (rows, columns / group) scales
@@ -101,7 +101,8 @@ struct fn_layer {
 
 /* What the pairs of a step attend to besides the positions of their slots. */
 struct fn_sources {
-    const uint16_t *const *keys_and_values; /* of each pair: what fn_keys_and_values gives, layer after layer */
+    /* Of each pair: those that fn_keys_and_values gives, layer after layer. */
+    const uint16_t *const *keys_and_values;
     int32_t rows;                           /* of each source */
     int32_t watched_count;
     const int32_t *watched; /* heads, as layer * heads + head, whose scores before the softmax are returned in: */
@@ -110,8 +111,8 @@ struct fn_sources {
 
 typedef struct fn_decoder fn_decoder;
 
-/* Make a decoder, in *made; NULL there after a failure. `head` is also the table of embeddings unless `embeddings` is
- * another matrix. */
+/* Make a decoder, in *made; NULL there after a failure. `head` is also the table of embeddings unless `embeddings`
+ * is another matrix. */
 FN_EXPORT int fn_decoder_new(fn_decoder **made, const struct fn_shape *shape, const struct fn_layer *layers,
                              const struct fn_norm *final_norm, const struct fn_matrix *head,
                              const struct fn_matrix *embeddings, int32_t slots, int32_t threads,
@@ -131,8 +132,8 @@ FN_EXPORT int fn_step(fn_decoder *decoder, int32_t n, const int32_t *slots, cons
 
 /* Compute logits of hidden states (n, hidden_size) -> (n, vocab_size); with them the likeliest token's id and its
  * log-probability, (n,) each. logits may be NULL. `excluded` (n, vocab_size) is 1 for tokens that get minus
- * infinity; NULL excludes none. With it, if the exponentials of row i from first_of_group[i] on have a sum above the
- * highest one before them, all before them get minus infinity, too; vocab_size: there is no such group. */
+ * infinity; NULL excludes none. With it, if the exponentials of row i from first_of_group[i] on have a sum above
+ * the highest one before them, all before them get minus infinity, too; vocab_size: there is no such group. */
 FN_EXPORT int fn_logits(fn_decoder *decoder, int32_t n, const float *hidden, const uint8_t *excluded,
                         const int32_t *first_of_group, float *logits, int32_t *ids, float *logprobs);
 
@@ -155,7 +156,7 @@ struct fn_block {
     struct fn_linear cross_query, cross_key_value, cross_output;
     struct fn_linear up, down;
     const float *memory; /* (taps, width): a filter of each value over time, added to the value; NULL: none */
-    int32_t taps, taps_before; /* the filter's length, and how much of it lies before the frame that it belongs to */
+    int32_t taps, taps_before; /* the filter's length, and how much of it lies before the frame it belongs to */
     int32_t heads, activation;
 };
 
@@ -167,8 +168,8 @@ FN_EXPORT void fn_encoder_free(fn_encoder *encoder);
 FN_EXPORT const char *fn_encoder_instruction_set(const fn_encoder *encoder);
 
 /* Run one layer: x (frames, width before) -> out (frames, width), which may be x. Sequence i has the frames
- * offsets[i] to offsets[i + 1], at least one; offsets[0] is 0. Its cross-attention sees the rows source_offsets[i] to
- * source_offsets[i + 1] of `source`; both NULL for a layer without one. */
+ * offsets[i] to offsets[i + 1], at least one; offsets[0] is 0. Its cross-attention sees the rows source_offsets[i]
+ * to source_offsets[i + 1] of `source`; both NULL for a layer without one. */
 FN_EXPORT int fn_run_block(fn_encoder *encoder, const struct fn_block *block, int32_t sequences,
                            const int32_t *offsets, const float *x, const float *source,
                            const int32_t *source_offsets, float *out);
@@ -183,10 +184,10 @@ FN_EXPORT int fn_keys_and_values(fn_encoder *encoder, const struct fn_linear *li
                                  const float *x, uint16_t *out);
 
 /* Norm rows: x (n, width) -> out, which may be x. */
-FN_EXPORT int fn_run_norm(fn_encoder *encoder, const struct fn_norm *norm, int32_t n, int32_t width, const float *x,
-                          float *out);
+FN_EXPORT int fn_run_norm(fn_encoder *encoder, const struct fn_norm *norm, int32_t n, int32_t width,
+                          const float *x, float *out);
 
-/* For each row of (n, width): the first of its highest values, and the logarithm of the sum of its exponentials. */
+/* For each row of (n, width): the first of its highest values, and the logarithm of its exponentials' sum. */
 FN_EXPORT int fn_highest(fn_encoder *encoder, int32_t n, int32_t width, const float *x, int32_t *places,
                          float *log_totals);
 

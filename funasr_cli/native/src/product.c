@@ -7,9 +7,12 @@
 #include <string.h>
 
 void norm_row(const struct kernels *k, const struct fn_norm *norm, const float *x, float *out) {
-    int n = norm->width;
-    if (norm->kind == FN_LAYER_NORM) k->layer_norm(x, norm->weights, norm->bias, norm->eps, n, out);
-    else k->scale_by(x, norm->weights, 1.0f / sqrtf(k->sum_of_squares(x, n) / (float)n + norm->eps), n, out);
+    int width = norm->width;
+    if (norm->kind == FN_LAYER_NORM) k->layer_norm(x, norm->weights, norm->bias, norm->eps, width, out);
+    else {
+        float mean_square = k->sum_of_squares(x, width) / (float)width;
+        k->scale_by(x, norm->weights, 1.0f / sqrtf(mean_square + norm->eps), width, out);
+    }
 }
 
 int operand_reserve(struct operand *x, int n, int columns, int weights) {
@@ -41,7 +44,8 @@ void operand_free(struct operand *x) {
     *x = (struct operand){0};
 }
 
-void put(const struct kernels *k, int weights, const struct operand *x, int row, int column, const float *from, int n) {
+void put(const struct kernels *k, int weights, const struct operand *x, int row, int column, const float *from,
+         int n) {
     size_t at = (size_t)row * x->stride + (size_t)column;
     if (weights == FN_BF16) {
         int end = column + n, depth = whole_depth(x->columns);
@@ -99,7 +103,8 @@ int fn_product(const struct fn_matrix *matrix, const float *x, int32_t n, float 
     if (!status) status = operand_reserve(&operand, n, matrix->columns, matrix->weights);
     if (!status) {
         for (int row = 0; row < n; row++)
-            put(kernels, matrix->weights, &operand, row, 0, x + (size_t)row * (size_t)matrix->columns, matrix->columns);
+            put(kernels, matrix->weights, &operand, row, 0, x + (size_t)row * (size_t)matrix->columns,
+                matrix->columns);
         struct product_job job = {kernels, matrix, &operand, n, out};
         pool_run(pool, product_pair, &job, pairs(matrix));
     }
