@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -73,12 +74,16 @@ def compile_library(library: Path = LIBRARY, flags: Sequence[str] = (), machine:
         raise RuntimeError("no C compiler: set CC, or install gcc")
     stated = f'-DFN_SOURCES="{sources_hash()}"'
     with tempfile.TemporaryDirectory() as folder:
-        objects = []
-        for source in sorted(SOURCES.glob("*.c")):
-            objects.append(f"{folder}/{source.stem}.o")
+
+        def compiled(source: Path) -> str:
+            made = f"{folder}/{source.stem}.o"
             own = OF_FILES.get(machine, {}).get(source.stem, "").split()
             own = own if _succeeds([*command, *own, "-fsyntax-only", "-x", "c", os.devnull]) else []
-            _run([*command, *FLAGS, stated, *own, *flags, "-c", str(source), "-o", objects[-1]])
+            _run([*command, *FLAGS, stated, *own, *flags, "-c", str(source), "-o", made])
+            return made
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(compiled, sorted(SOURCES.glob("*.c"))))
         made = f"{folder}/{library.name}"
         _run([*command, "-shared", *flags, *objects, "-o", made, "-lm", "-lpthread"])
         # A copy, then a rename: a process that has the old one open keeps it.
