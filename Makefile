@@ -57,6 +57,7 @@ $(REFERENCE)/.installed: tests/parity/requirements.txt
 	$(PYTHON) -m venv $(REFERENCE)
 	$(REFERENCE)/bin/pip install $(PIP_FLAGS) '$(TORCH)'
 	$(REFERENCE)/bin/pip install $(PIP_FLAGS) --requirement tests/parity/requirements.txt
+	$(REFERENCE)/bin/pip install $(PIP_FLAGS) --no-deps openai-whisper==20250625
 	touch $@
 
 lint: install
