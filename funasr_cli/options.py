@@ -90,7 +90,7 @@ class TranscribeOptions:
         confidence: also keep the decoder's confidence for each piece of text.
         ctc: also return the CTC branch's greedy text, if the checkpoint has a CTC branch.
         draft: "auto" uses the CTC branch's text as a draft that the decoder checks several tokens per step, if the
-            checkpoint has a CTC branch. "off" decodes token by token. The text is the same.
+            checkpoint has a CTC branch and this saves time. "off" decodes token by token. The text is the same.
         second_opinion: compare each text with that of the CTC branch, if the checkpoint has one. If they differ
             too much, split the segment and decode it again; warn if that does not help.
         word_times: also return word times, if the model or an aligner provides them.

@@ -95,7 +95,8 @@ PUNCTUATION_HELP = (
     "ct-punc, if there is one. none: never. Or name the model."
 )
 DRAFT_HELP = (
-    "auto: decode faster by checking a quick first draft, if the model has a CTC branch. The text does not change."
+    "auto: decode faster by checking a quick first draft, if the model has a CTC branch and this saves time. "
+    "The text does not change."
 )
 
 # fmt: off

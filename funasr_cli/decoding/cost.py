@@ -14,6 +14,7 @@ from funasr_cli.native.decoder import NativeDecoder
 CPU_FIXED_POSITIONS, CPU_SLOW_FIXED_POSITIONS, GPU_FIXED_POSITIONS = 16, 1, 128
 NATIVE_FIXED_POSITIONS = 10  # of the C library, int8 with AVX512: a line through 1 to 16 rows, one thread
 MOST_POSITIONS = 128  # in one pass, since each one's logits take 0.6 MB in the release
+CACHED_BYTES = 32 << 20  # packed weights that a processor's cache may keep from one pass to the next
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,17 @@ class RunCost:
     def __call__(self, positions: int) -> int:
         """Return the cost of a forward pass over `positions` tokens, summed over rows."""
         return self.fixed + (positions if positions <= FEW_ROWS else max(positions, self.padded))
+
+
+def drafts_pay(llm: Qwen3 | WhisperDecoder | NativeDecoder, rows: int) -> bool:
+    """Return whether drafts save more time than they take in a batch of `rows`.
+
+    They take the CTC branch and, for each row, the making of a draft. They save little if the weights of the C
+    library's decoder are not read from memory for each pass, and rows share the pass; see docs/performance.md.
+    """
+    if isinstance(llm, NativeDecoder):
+        return rows == 1 or llm.size_bytes > CACHED_BYTES
+    return RunCost.of(llm).fixed > CPU_SLOW_FIXED_POSITIONS
 
 
 def tried_at_once(lengths: Sequence[int], odds: Sequence[tuple[float, float]], cost: RunCost) -> int:

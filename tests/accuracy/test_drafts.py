@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from support.native import LIBRARY
 
+from funasr_cli.decoding import cost
 from funasr_cli.decoding.cost import RunCost
 from funasr_cli.decoding.draft import CTCDraft
 from funasr_cli.demo import MODEL
@@ -55,6 +56,7 @@ def test_the_text_is_the_same_in_fewer_passes(
     recognizers: dict[str, Recognizer], recipe: Recipe, batch: int, itn: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact = recipe is RECIPES[0] or recipe in NATIVE
+    monkeypatch.setattr(cost, "drafts_pay", lambda llm, rows: True)
     if not exact:  # on a CPU, drafts do not pay in these types, so hardly any would be tried
         monkeypatch.setattr(RunCost, "of", lambda llm: RunCost(128))
     plain, drafted = compare(recognizers[recipe.name], CLIPS, options(batch, itn))
@@ -65,8 +67,15 @@ def test_the_text_is_the_same_in_fewer_passes(
     assert drafted.counts["decoder_calls"] * (1.5 if itn else 3) < plain.counts["decoder_calls"]
 
 
-def test_on_a_cpu_drafts_are_not_tried_where_they_do_not_pay(recognizers: dict[str, Recognizer]) -> None:
+def test_on_a_cpu_drafts_are_not_tried_where_they_do_not_pay(
+    recognizers: dict[str, Recognizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor made, with the CTC branch. If they were, hardly any would be tried."""
     plain, drafted = compare(recognizers["8-bit"], CLIPS[:10], options(16, itn=True))
+    assert drafted.texts == plain.texts
+    assert drafted.counts["drafted"] == drafted.counts["ctc_s"] == 0
+    monkeypatch.setattr(cost, "drafts_pay", lambda llm, rows: True)
+    _, drafted = compare(recognizers["8-bit"], CLIPS[:10], options(16, itn=True))
     assert drafted.texts == plain.texts
     assert drafted.counts["drafted"] <= 10
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -22,9 +23,11 @@ from support.parity.small_decoder import (
 )
 
 from funasr_cli.compute.backend import mx
+from funasr_cli.decoding import cost
 from funasr_cli.decoding.continuous import BatchDecoder
-from funasr_cli.decoding.cost import MOST_POSITIONS, RunCost, tried_at_once
+from funasr_cli.decoding.cost import MOST_POSITIONS, RunCost, drafts_pay, tried_at_once
 from funasr_cli.decoding.sampling import make_sampler
+from funasr_cli.native.decoder import NativeDecoder
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 
 LENGTHS = (1, 3, 12, 33, 47)  # of prompts
@@ -135,7 +138,7 @@ def test_a_broken_row_accepts_nothing_from_its_draft(engine: str) -> None:
     st.builds(RunCost, st.sampled_from([1, 16, 128, 1000]), st.sampled_from([0, 16])),
 )
 @settings(max_examples=200, deadline=None)
-def test_number_of_proposed_tokens(rows: list[tuple[int, tuple[float, float]]], cost: RunCost) -> None:
+def test_number_of_proposed_tokens(rows: list[tuple[int, tuple[float, float]]], run_cost: RunCost) -> None:
     """The chosen width is compared with the best of all widths: the most expected tokens for their cost."""
     lengths, odds = [length for length, _ in rows], [chance for _, chance in rows]
 
@@ -143,9 +146,9 @@ def test_number_of_proposed_tokens(rows: list[tuple[int, tuple[float, float]]], 
         right = sum(
             first * further**place for length, (first, further) in rows for place in range(min(length, width))
         )
-        return (len(rows) + right) / cost(len(rows) * (1 + width))
+        return (len(rows) + right) / run_cost(len(rows) * (1 + width))
 
-    width = tried_at_once(lengths, odds, cost)
+    width = tried_at_once(lengths, odds, run_cost)
     assert 0 <= width <= max(lengths)
     assert len(rows) * (1 + width) <= max(MOST_POSITIONS, len(rows))
     allowed = range(min(max(lengths), MOST_POSITIONS // len(rows) - 1) + 1)
@@ -157,3 +160,20 @@ def test_cost_of_a_pass() -> None:
     assert [RunCost(128)(positions) for positions in (1, 3, 16)] == [129, 131, 144]
     assert RunCost.of(LLM) == RunCost(16, 16)
     assert {RunCost.of(llm).padded for name, llm in ENGINES.items() if name != "mlx"} <= {0}
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "rows", "pay"), [(1_700_000, 1, True), (1_700_000, 2, False), (630_000_000, 16, True)]
+)
+def test_when_drafts_pay(size_bytes: int, rows: int, pay: bool) -> None:
+    """On the C library, with decoders of the demo's and the release's size."""
+    assert drafts_pay(Mock(spec=NativeDecoder, size_bytes=size_bytes), rows) is pay
+
+
+def test_when_drafts_pay_on_mlx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not where each position costs as much as a pass: on a CPU, in other types than float32."""
+    other = Mock(spec=type(LLM), matrix_dtype=mx.bfloat16)
+    for accelerated in (False, True):
+        monkeypatch.setattr(cost, "on_accelerator", lambda value=accelerated: value)
+        assert drafts_pay(LLM, 16)
+        assert drafts_pay(other, 1) is accelerated

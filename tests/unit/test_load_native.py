@@ -23,6 +23,7 @@ from funasr_cli.benchmarks.synthetic import RELEASE
 from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.tensors import Tensor
 from funasr_cli.compute.backend import mx
+from funasr_cli.decoding import cost
 from funasr_cli.families import native, registry
 from funasr_cli.families.converted import read_config
 from funasr_cli.families.load import load_model
@@ -45,13 +46,25 @@ PATHS = [clip.path for clip in CLIPS]
 @pytest.mark.parametrize("draft", ["auto", "off"])
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_the_texts_of_the_demo_model(dtype: str, draft: str) -> None:
-    """They are those of MLX in float32, in a batch and alone."""
+    """They are those of MLX in float32, in a batch and alone. So small a decoder gets drafts only alone."""
     recognizer = Recognizer(load_model(demo.MODEL, dtype, "native"))
     done = recognizer.transcribe_batch(PATHS, draft=draft)
     assert [each.text for each in done] == [clip.written for clip in CLIPS]
-    assert recognizer.transcribe(PATHS[3], draft=draft, batch_size=1).text == CLIPS[3].written
+    alone = recognizer.transcribe(PATHS[3], draft=draft, batch_size=1)
+    assert alone.text == CLIPS[3].written
     assert {each.engine.split(",")[0] for each in done} == {f"native {dtype}"}
-    assert any(each.timings.accepted for each in done) == (draft == "auto")
+    assert (alone.timings.accepted > 0) == (draft == "auto")
+    assert not any(each.timings.drafted for each in done)
+
+
+@needs_library
+def test_the_ctc_branch_is_not_computed_for_drafts_that_do_not_pay() -> None:
+    recognizer = Recognizer(load_model(demo.MODEL, "int8", "native"))
+    assert cost.drafts_pay(recognizer.model.network.llm, 1)
+    assert not cost.drafts_pay(recognizer.model.network.llm, 2)
+    done = recognizer.transcribe_batch(PATHS[:4], second_opinion=False)
+    assert sum(each.timings.ctc_s for each in done) == 0
+    assert recognizer.transcribe(PATHS[3], second_opinion=False).timings.ctc_s > 0
 
 
 @needs_library

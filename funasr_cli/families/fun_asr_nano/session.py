@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
 
+from funasr_cli.decoding import cost
 from funasr_cli.decoding.agreement import compare, spoken_before
 from funasr_cli.decoding.ctc import CTCReading
 from funasr_cli.decoding.draft import CTCDraft, SpellingMemory
@@ -61,10 +62,12 @@ class NanoSession(DecoderSession[NanoRow]):
         with self._timed("encoder"):
             encoded = model.encoded(features)
         readings: Sequence[CTCReading | None] = [None] * len(requests)
-        if model.config.ctc is not None and _needs_ctc(options):
+        drafts = options.draft == AUTO_DRAFT and cost.drafts_pay(self._llm, len(self._rows) + len(requests))
+        if model.config.ctc is not None and (drafts or _needs_ctc(options)):
             with self._timed("ctc"):
                 readings = model.ctc_readings(encoded)
-        rows = [self._row(request, options, reading) for request, reading in zip(requests, readings, strict=True)]
+        pairs = zip(requests, readings, strict=True)
+        rows = [self._row(request, options, reading, drafts) for request, reading in pairs]
         with self._timed("prefill"):
             # The tokens before the audio are the same in all of these rows.
             before, _ = prompt_token_ids(options, model.config.prompt, model.tokenizer)
@@ -78,10 +81,12 @@ class NanoSession(DecoderSession[NanoRow]):
             )
         return self._join(rows)
 
-    def _row(self, request: SegmentRequest, options: TranscribeOptions, reading: CTCReading | None) -> NanoRow:
+    def _row(
+        self, request: SegmentRequest, options: TranscribeOptions, reading: CTCReading | None, drafts: bool
+    ) -> NanoRow:
         """Create the row of a segment. A recording's first segment continues the earlier text, if there is one."""
         stream, draft = TextStream(self._model.spell, (request.first and options.prev_text) or ""), None
-        if reading and options.draft == AUTO_DRAFT:
+        if reading and drafts:
             draft = CTCDraft(reading.text, stream, self._model.token_ids, self._spelling)
         return NanoRow(request, options, stream, reading, draft=draft)
 
@@ -115,4 +120,4 @@ def _compares(options: TranscribeOptions) -> bool:
 
 
 def _needs_ctc(options: TranscribeOptions) -> bool:
-    return options.draft == AUTO_DRAFT or _compares(options) or options.ctc or options.word_times
+    return _compares(options) or options.ctc or options.word_times
