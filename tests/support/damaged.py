@@ -50,7 +50,7 @@ GATE = "llm.model.layers.0.mlp.gate_proj"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
 # A "billion laughs" file: each alias repeats the one before it ten times.
 BOMB = "a: &a x\n" + "".join(f"{name}: &{name} [{10 * f'*{last}, '}]\n" for last, name in pairwise("abcdefghij"))
-PARAFORMER = b"encoder: SANMEncoder\nmodel: Paraformer\nfrontend: WavFrontend\n"
+OTHER = b"encoder: SANMEncoder\nmodel: Transducer\nfrontend: WavFrontend\n"
 NAN, INFINITE = first_value(float("nan")), first_value(float("-inf"))
 BERTS = models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]")
 SYSTEM = f"{os.system.__module__}.system"
@@ -128,7 +128,7 @@ FUNASR: list[Row] = [
     ),
     *rows(
         "model-unsupported",
-        ("Paraformer", put(YAML, PARAFORMER), "'Paraformer'"),
+        ("another class", put(YAML, OTHER), "'Transducer'"),
         ("aliases", put(YAML, BOMB.encode()), YAML, "None"),
         ("an alias for the model", put(YAML, (BOMB + "model: *j\n").encode()), YAML),
         ("a tokenizer of another kind", tokenizer(QWEN_TOKENIZER, BERTS), "'WordPiece'"),
