@@ -13,8 +13,7 @@ from funasr_cli.families.paraformer.family import FAMILY as PARAFORMER
 from funasr_cli.families.sense_voice.family import FAMILY as SENSE_VOICE
 from funasr_cli.families.whisper.family import FAMILY as WHISPER
 
-FAMILIES = (FUN_ASR_NANO, SENSE_VOICE, WHISPER, CT_PUNC)
-FAMILIES = (FUN_ASR_NANO, SENSE_VOICE, PARAFORMER, WHISPER)
+FAMILIES = (FUN_ASR_NANO, SENSE_VOICE, PARAFORMER, WHISPER, CT_PUNC)
 DEFAULT_ALIAS = "nano"  # the default model
 
 
