@@ -254,6 +254,10 @@ def make_app(service: Transcriptions, guard: Guard, most_bytes: int, page: Path 
     def model(request: Request) -> Response:
         return JSONResponse(service.shelf.find(request.path_params["id"]).entry)
 
+    async def rewrite(request: Request) -> Response:
+        with service.place():  # a transcript of 16 MB takes seconds, and hundreds of megabytes
+            return await rewritten(request)
+
     key = [Middleware(KeyRequired, guard=guard)]
     transcribe = Endpoint(service, folder, most_bytes)
     translate = Endpoint(service, folder, most_bytes, translate=True)
@@ -261,7 +265,7 @@ def make_app(service: Transcriptions, guard: Guard, most_bytes: int, page: Path 
         Route("/audio/transcriptions", transcribe, methods=["POST"], middleware=key),
         Route("/audio/transcriptions/{model:path}", transcribe, methods=["POST"], middleware=key),
         Route("/audio/translations", translate, methods=["POST"], middleware=key),
-        Route("/transcripts/{format}", rewritten, methods=["POST"], middleware=key),
+        Route("/transcripts/{format}", rewrite, methods=["POST"], middleware=key),
         Route("/models", sync(models), middleware=key),
         Route("/models/{id:path}", sync(model), middleware=key),
     ]

@@ -33,10 +33,8 @@ TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 SEPARATORS = re.compile(r"[,;，、；\n]")  # of a list of terms
 SENTENCE = re.compile(r"[.!?。！？:：]")
 MOST_WORDS, MOST_CHARACTERS = 4, 40  # of a term
-MOST_TERMS, MOST_EXPECTED_CHARACTERS = (
-    1000,
-    20_000,
-)  # of keywords and prompt together; the model allows fewer tokens
+# Of keywords and prompt together; the model allows fewer tokens.
+MOST_TERMS, MOST_EXPECTED_CHARACTERS = 1000, 20_000
 MISSPELT = 0.85  # similarity of an unknown field to one of ours
 
 
@@ -193,7 +191,7 @@ def _json(name: str, text: str) -> Any:
 def _number(name: str, value: Any) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last one for whole numbers of more than 308 digits
         number = float("nan")
     if isinstance(value, bool) or not isfinite(number):
         raise invalid(name, f"{name!r} must be a number")
@@ -217,10 +215,8 @@ def wanted(given: Sequence[tuple[str, Any]], model: str | None = None, *, transl
             raise invalid(
                 name, f"{name!r} is not supported: there is no recognition of speakers", "unsupported_value"
             )
-    format, stream = (
-        fields.choice("response_format", (*FORMATS, FULL), JSON),
-        fields.truth("stream", default=False),
-    )
+    format = fields.choice("response_format", (*FORMATS, FULL), JSON)
+    stream = fields.truth("stream", default=False)
     if stream and format not in (*STREAMED, FULL):
         raise invalid(
             "stream", f"'stream' works with {', '.join((*STREAMED, FULL))}, not with {format}", "unsupported_value"
@@ -288,20 +284,23 @@ def _options(fields: Fields) -> tuple[TranscribeOptions, dict[str, str], list[st
         options, spelled["temperature"] = _set(options, "temperature", temperature=temperature), "temperature"
     if fields.text("itn") is not None:
         options, spelled["itn"] = replace(options, itn=fields.truth("itn", default=True)), "itn"
-    vad_model = fields.choice("vad_model", VAD_MODELS, DEFAULTS.vad_model)
-    if not fields.truth("vad", default=True) and fields.text("vad_model"):
-        raise invalid("vad_model", "'vad_model' has no effect without 'vad'")
-    options = replace(options, vad=fields.truth("vad", default=True), vad_model=vad_model)
+    vad, vad_model = fields.truth("vad", default=True), fields.choice("vad_model", VAD_MODELS, DEFAULTS.vad_model)
+    if not vad and fields.text("vad_model"):
+        raise invalid("vad_model", "'vad_model' has no effect without 'vad'", "unsupported_value")
+    options = replace(options, vad=vad, vad_model=vad_model)
     name = "chunking_strategy"
     strategy = fields.thing(name)
     if isinstance(strategy, dict):
         if strategy.get("type", "server_vad") != "server_vad":
             raise invalid(name, f"{name!r} must be auto, or an object of the type server_vad")
+        if not vad:
+            raise invalid(name, f"{name!r} has no effect without 'vad'", "unsupported_value")
         if strategy.get("threshold") is not None:
             options = _set(options, name, vad_threshold=_number(name, strategy["threshold"]))
         if strategy.get("silence_duration_ms") is not None:
             if vad_model not in MIN_PAUSES_S:
-                raise invalid(name, f"'silence_duration_ms' has no effect with the 'vad_model' {vad_model}")
+                idle = f"'silence_duration_ms' has no effect with the 'vad_model' {vad_model}"
+                raise invalid(name, idle, "unsupported_value")
             options = _set(options, name, min_pause_s=_number(name, strategy["silence_duration_ms"]) / 1000)
         if strategy.get("prefix_padding_ms") is not None:
             notes.append("prefix_padding_ms has no effect: 0.2 s before and after speech are kept")

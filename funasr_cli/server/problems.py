@@ -36,7 +36,8 @@ class Problem(Exception):
         headers: Mapping[str, str] | None = None,
     ):
         super().__init__(message)
-        self.status, self.message, self.code, self.param = status, message, code, param
+        self.status, self.code = status, code
+        self.message, self.param = _encodable(message), _encodable(param) if param else None
         self.headers = dict(headers or {})
 
     @property
@@ -48,6 +49,11 @@ class Problem(Exception):
     def response(self) -> JSONResponse:
         """Return the answer."""
         return JSONResponse(self.body, self.status, self.headers)
+
+
+def _encodable(text: str) -> str:
+    """Return a text that UTF-8 can encode: names in a client's JSON may have lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def invalid(param: str | None, message: str, code: str | None = None) -> Problem:

@@ -15,6 +15,7 @@ from funasr_cli.transcript import Segment, TimedText, Transcript, Word
 from funasr_cli.writers import WRITERS
 
 LONGEST_S = 1e6  # of a recording, eleven days
+MOST_CHARACTERS = 50_000  # of a segment, many times what is said in one; the time for subtitles grows faster
 
 
 async def rewritten(request: Request) -> Response:
@@ -42,6 +43,9 @@ def _written(body: bytes, format: str) -> str:
         raise invalid(None, f"not a transcript: {error}") from error
     _refuse_disorder(transcript.segments, transcript.start_s, transcript.start_s + transcript.duration_s)
     for segment in transcript.segments:
+        if len(segment.text) > MOST_CHARACTERS:
+            longest = f"a segment's text has more than {MOST_CHARACTERS:,} characters"
+            raise invalid(None, longest, "invalid_value")
         for parts in (segment.words, segment.pieces):
             _refuse_disorder(parts, 0.0, LONGEST_S)  # aligned words may begin a little before their segment
             _refuse_absent(parts, segment.text)

@@ -214,6 +214,29 @@ def test_the_voice_activity_detector() -> None:
             parsed(*fields)
 
 
+@pytest.mark.parametrize("field", [("vad_model", "fsmn"), ("chunking_strategy", {"threshold": 0.3}),
+                                   ("chunking_strategy[silence_duration_ms]", "250")])  # fmt: skip
+def test_options_of_the_detector_need_one(field: tuple[str, Any]) -> None:
+    parsed(field)
+    with pytest.raises(Problem) as refused:
+        parsed(field, ("vad", "false"))
+    assert (refused.value.status, refused.value.code) == (400, "unsupported_value")
+    parsed(("chunking_strategy", "auto"), ("vad", "false"))
+
+
+@pytest.mark.parametrize("key", ["threshold", "silence_duration_ms"])
+def test_numbers_that_no_float_can_hold(key: str) -> None:
+    with pytest.raises(Problem):
+        parsed(("chunking_strategy", {"type": "server_vad", key: 10**400}))
+
+
+@pytest.mark.parametrize("name", ["languag\ud800", "prompt\ud800"])
+def test_misspelt_names_that_utf_8_cannot_encode(name: str) -> None:
+    with pytest.raises(Problem) as refused:
+        parsed((name, "en"))
+    assert json.loads(bytes(refused.value.response().body))["error"]["param"]
+
+
 def test_languages_and_booleans() -> None:
     for spelled in ("", "auto", "AUTO", None):
         assert parsed(("language", spelled)).options.language is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,23 @@ def test_what_is_refused(
     answer = rewrite(server, content, format, headers)
     assert answer.status_code == status
     assert answer.json()["error"]["message"]
+
+
+def test_a_text_longer_than_any_segment(server: Served, own: Transcript) -> None:
+    transcript = json.loads(WRITERS["json"](own))
+    for length, status in ((50_000, 200), (50_001, 400)):
+        transcript["segments"][0] |= {"text": "x" * length, "words": [], "scores": []}
+        assert rewrite(server, transcript, "srt").status_code == status
+
+
+def test_it_takes_a_place_as_a_transcription_does(server: Served, own: Transcript) -> None:
+    body = WRITERS["json"](own).encode()
+    with ExitStack() as places:
+        for _ in range(server.service.most_open):
+            places.enter_context(server.service.place())
+        refused = rewrite(server, body, "srt")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert rewrite(server, body, "srt").status_code == 200
 
 
 NUMBERS = st.sampled_from([0, 1, -1, 2.5, 1e308, -0.0, 1e-320, None, "1", True, 10**400])

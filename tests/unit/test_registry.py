@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +28,12 @@ def test_families_have_disjoint_keys(keys: Callable[[Family], list[Any]]) -> Non
     """The keys are model types, upstream classes, configurations and aliases."""
     found = [key for family in registry.FAMILIES for key in keys(family)]
     assert len(found) == len(set(found)) > 0
+
+
+def test_every_family_is_known() -> None:
+    folders = [path.parent.name for path in Path(registry.__file__).parent.glob("*/family.py")]
+    own = [importlib.import_module(f"{registry.__package__}.{folder}.family").FAMILY for folder in folders]
+    assert sorted(family.model_type for family in own) == sorted(each.model_type for each in registry.FAMILIES)
 
 
 def test_each_is_found() -> None:
