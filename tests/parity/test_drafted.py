@@ -163,7 +163,7 @@ def test_cost_of_a_pass() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size_bytes", "rows", "pay"), [(1_700_000, 1, True), (1_700_000, 2, False), (630_000_000, 16, True)]
+    ("size_bytes", "rows", "pay"), [(1_800_000, 1, True), (1_800_000, 2, False), (630_000_000, 16, True)]
 )
 def test_when_drafts_pay(size_bytes: int, rows: int, pay: bool) -> None:
     """On the C library, with decoders of the demo's and the release's size."""

@@ -38,8 +38,8 @@ turn is a run of {turn} clips, during which the drafts adapt to the way the deco
 - times shorter: time of CTC branch, prompt and decoding without drafts, divided by the time with them; for
   decoding alone in brackets.
 - Numbers as digits are the default (`--itn`). The decoder then writes what the CTC branch does not.
-- bfloat16, 8-bit and 4-bit try as many tokens as on a GPU. On a CPU, drafts save nothing in these types, so few
-  are tried.
+- bfloat16, 8-bit and 4-bit try as many tokens as on a GPU. On a CPU, drafts save nothing in these types, so none
+  are made.
 
 Written by `make eval`, on {device}.
 
