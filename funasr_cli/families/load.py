@@ -145,7 +145,7 @@ def choose_engine(
         except (UsageError, SetupError) as error:
             if not by_default or (dtype == INT8 and "dtype" not in optional):
                 raise
-            engine, ignored = MLX, error.message
+            engine, ignored = AUTO_ENGINE, error.message
             dtype = AUTO_DTYPE if dtype == INT8 else dtype
     if engine == AUTO_ENGINE and dtype == FLOAT32 and _is_native_in_float32(folder):
         return Choice(FLOAT32, NATIVE, ignored)
@@ -154,7 +154,7 @@ def choose_engine(
     try:
         checkpoint = _refuse_native(folder, INT8, engine)
     except (UsageError, SetupError):
-        return Choice(None, MLX, ignored)
+        return Choice(FLOAT32, NATIVE, ignored) if _is_native_in_float32(folder) else Choice(None, MLX, ignored)
     proof = int8_proof(checkpoint, folder, say)
     if proof.holds:
         return Choice(None, NATIVE, ignored)

@@ -145,7 +145,8 @@ def stated_kept_bytes(download: Download) -> int:
     except (UsageError, SetupError):
         return 0
     decoder, others = download.packed_values
-    return decoder + 4 * (decoder // GROUP) + others * (4 if encoder_type() == FLOAT32 else 2)
+    size_bytes = decoder + 4 * (decoder // GROUP) + others * (4 if encoder_type() == FLOAT32 else 2)
+    return size_bytes if size_bytes >= LEAST_PACKED_BYTES else 0
 
 
 def _packed_bytes(checkpoint: Checkpoint, parts: list[NativePart], dtype: str, *, has_offset: bool) -> int:

@@ -105,7 +105,13 @@ class NativeDecoder(NativeNetwork, ABC):
 
         With cross-attention, the row attends to ``source``, (layers, 2, heads, rows, head_dim) float16, as uint16.
         An exception at any moment, as of Ctrl-C, leaves at most a slot that the next row takes.
+
+        Raises:
+            MemoryError: there is no slot.
+            ValueError: the source is of another shape or type.
         """
+        if source is not None:
+            self._require_source(source)
         with self._lock:
             for slot, kept in list(self._rows.items()):
                 if kept() is None:
@@ -135,7 +141,7 @@ class NativeDecoder(NativeNetwork, ABC):
         (heads, new, source rows) of each row.
 
         Raises:
-            ValueError: the embeddings have another width.
+            ValueError: the embeddings have another width, or the rows' sources are not of one length.
         """
         for each in inputs:
             self._require_hidden(each)
@@ -177,6 +183,8 @@ class NativeDecoder(NativeNetwork, ABC):
         present = [source for source in sources if source is not None]
         if not present:
             return None, np.empty(0)
+        if len(present) < len(sources) or len({source.shape for source in present}) > 1:
+            raise ValueError("the CPU engine refuses rows together whose sources are not of one length")
         addresses = (ctypes.c_void_p * len(sources))(*(source.ctypes.data for source in present))
         heads, rows = (ctypes.c_int32 * len(watched))(*watched), present[0].shape[3]
         scores = np.empty((len(watched), len(sources), rows), np.float32)
@@ -188,6 +196,15 @@ class NativeDecoder(NativeNetwork, ABC):
             raise ValueError(
                 f"the CPU engine refuses {x.shape} values: it needs rows of {self._sizes.hidden_size}"
             )
+
+    def _require_source(self, source: np.ndarray) -> None:
+        """Raise a ValueError for anything but what the library will read as a source; see `new_row`."""
+        layers, _, heads, rows, head_dim = source.shape if source.ndim == 5 else (0,) * 5
+        sizes = self._sizes
+        wanted = (sizes.num_hidden_layers, sizes.num_attention_heads, sizes.head_dim)
+        is_whole = source.dtype == np.uint16 and source.flags.c_contiguous and source.shape[1:2] == (2,) and rows
+        if (layers, heads, head_dim) != wanted or not is_whole:
+            raise ValueError(f"the CPU engine refuses a source of {source.shape} {source.dtype} values")
 
     def choose(
         self, hidden: np.ndarray, excluded: np.ndarray | None = None, first_of_group: np.ndarray | None = None

@@ -15,7 +15,8 @@ import numpy as np
 from funasr_cli.native.build import LIBRARY, LOG, SWITCH, is_wanted, sources_hash
 
 ABI = 5
-# Increase it when results may change, however little: what was proven about int8 is then proven again.
+# Increase it when results may change, however little, or when other clips are compared: what was proven about int8
+# is then proven again.
 ARITHMETIC = 2
 FLOAT32, INT8, BFLOAT16 = 0, 1, 2  # how weights are stored
 TYPES = {FLOAT32: "float32", INT8: "int8", BFLOAT16: "bfloat16"}

@@ -10,18 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from mlx.utils import tree_flatten
 from support.native import LIBRARY
+from support.native_arrays import Arrays
 from support.native_decoder import make, prompt
 
 from funasr_cli.decoding.native_batch import NativeBatch
 from funasr_cli.decoding.sampling import greedy
 from funasr_cli.models.sanm import SANMConfig, SANMEncoder
+from funasr_cli.models.whisper_decoder import WhisperDecoder, WhisperDecoderConfig
 from funasr_cli.native.decoder import SLOTS, NativeDecoder
 from funasr_cli.native.encoder import NativeEncoder
-from funasr_cli.native.library import FLOAT32, Packed
+from funasr_cli.native.library import FLOAT32, INT8
 from funasr_cli.native.networks import NativeSANM
+from funasr_cli.native.whisper import NativeWhisperDecoder
 
 
 class Interrupt(BaseException):
@@ -45,33 +46,37 @@ def decode(native: NativeDecoder) -> list[Any]:
     return tokens
 
 
-class RandomWeights:
-    """Those of a new encoder on MLX; see `native.encoder.Weights`."""
-
-    type = FLOAT32
-
-    def __init__(self, config: SANMConfig):
-        self._arrays = {name: np.array(value) for name, value in tree_flatten(SANMEncoder(config).parameters())}
-
-    def matrix(self, *names: str, interleave: bool = False) -> Packed:
-        return Packed.of(LIBRARY, np.concatenate([self._arrays[f"{name}.weight"] for name in names]), self.type)
-
-    def vector(self, name: str) -> np.ndarray:
-        return self._arrays[name]
-
-
 def make_encoder(threads: int) -> NativeSANM:
     """Make an encoder of five layers."""
     config = SANMConfig(
         input_dim=64, width=64, heads=4, ffn_dim=128, blocks=3, tp_blocks=2, memory_taps=11, memory_shift=0
     )
-    return NativeSANM(NativeEncoder(LIBRARY, threads), RandomWeights(config), config)
+    return NativeSANM(NativeEncoder(LIBRARY, threads), Arrays(SANMEncoder(config), FLOAT32), config)
 
 
 def encode(encoder: NativeSANM) -> list[Any]:
     """Encode sequences of different lengths, then a longer one, which needs more working memory."""
     batches = [[prompt(length)[:, :64] for length in lengths] for lengths in ((3, 40, 7), (90,))]
     return [rows.tobytes() for batch in batches for rows in encoder(batch)]
+
+
+def make_whisper(threads: int) -> NativeWhisperDecoder:
+    """Make a decoder with cross-attention."""
+    config = WhisperDecoderConfig(vocab_size=80, positions=80, width=64, heads=2, layers=3)
+    return NativeWhisperDecoder(NativeEncoder(LIBRARY, threads), Arrays(WhisperDecoder(config), INT8), config)
+
+
+def listen(native: NativeWhisperDecoder) -> list[Any]:
+    """Read three prompts that attend to different windows, and make four steps; find scores of a head."""
+    memory = native.memory([prompt(70)[:, :64] + number for number in range(3)])
+    first = native.first_logits(5, memory).tobytes()
+    batch = NativeBatch(native, greedy, [0, 1, 2], [None] * 3, memory)
+    try:
+        tokens = [batch.prefill([native.embed(range(length)) for length in (3, 40, 70)])]
+        tokens += [batch.step(run_ahead=False) for _ in range(4)]
+    finally:
+        batch.close()
+    return [first, tokens, native.cross_scores(range(70), memory[1], {1: [0]}).tobytes()]
 
 
 def threads() -> int:
@@ -88,7 +93,7 @@ def main(what: str, rounds: int, seed: int) -> None:
     """Print what happened, and what is left, as JSON."""
     chance = random.Random(seed)
     subjects: dict[str, tuple[Callable[..., Any], Callable[[Any], list[Any]]]]
-    subjects = {"decoder": (make, decode), "encoder": (make_encoder, encode)}
+    subjects = {"decoder": (make, decode), "encoder": (make_encoder, encode), "whisper": (make_whisper, listen)}
     make_native, compute = subjects[what]
     native = make_native(threads=3)
     expected = compute(native)

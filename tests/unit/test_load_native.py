@@ -30,6 +30,9 @@ from funasr_cli.families.load import load_model
 from funasr_cli.families.native import Affine, Stored, rounded
 from funasr_cli.families.open import open_model
 from funasr_cli.families.sense_voice.config import SenseVoiceConfig
+from funasr_cli.families.whisper.config import WhisperConfig
+from funasr_cli.models.whisper_decoder import WhisperDecoderConfig
+from funasr_cli.models.whisper_encoder import WhisperEncoderConfig
 from funasr_cli.native import library as native_library
 from funasr_cli.native.decoder import SLOTS, NativeDecoder
 from funasr_cli.native.library import BFLOAT16, FLOAT32, INT8, Packed
@@ -421,6 +424,16 @@ def test_networks_of_any_width(width: int, make_checkpoint: MakeCheckpoint, tmp_
         np.testing.assert_allclose(ours.stages[name], values, atol=1e-3 * np.abs(values).max(), err_msg=name)
 
 
+def whisper_config(width: int, encoder: int, decoder: int) -> WhisperConfig:
+    heads = width // 64
+    return WhisperConfig(
+        WhisperEncoderConfig(80, 1500, width, heads, encoder),
+        WhisperDecoderConfig(51865, 448, width, heads, decoder),
+        ("en",),
+        (0,),
+    )
+
+
 @needs_library
 @pytest.mark.parametrize("encoder", [BFLOAT16, FLOAT32])
 def test_the_stated_size_of_packed_matrices(encoder: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,7 +441,12 @@ def test_the_stated_size_of_packed_matrices(encoder: int, monkeypatch: pytest.Mo
     monkeypatch.setattr(native, "encoder_type", lambda: encoder)
     monkeypatch.setattr(native, "on_accelerator", lambda: False)
     sense = read_config(demo.MODEL).config.frontend, RELEASE.encoder, 25055, 0
-    for alias, config in (("nano", RELEASE), ("mlt-nano", RELEASE), ("sensevoice", SenseVoiceConfig(*sense))):
+    cases = [
+        ("nano", RELEASE), ("mlt-nano", RELEASE), ("sensevoice", SenseVoiceConfig(*sense)),
+        ("whisper-tiny", whisper_config(384, 4, 4)), ("whisper-base", whisper_config(512, 6, 6)),
+        ("whisper-turbo", whisper_config(1280, 32, 4)),
+    ]  # fmt: skip
+    for alias, config in cases:
         family = registry.of_config(config)
         shapes = model_shapes(family.network(config)).items()
         source: Any = SimpleNamespace(
@@ -438,4 +456,3 @@ def test_the_stated_size_of_packed_matrices(encoder: int, monkeypatch: pytest.Mo
         )
         exact = native.kept_bytes(source, family, quantized=False)
         assert native.stated_kept_bytes(registry.downloads()[alias]) == pytest.approx(exact, rel=0.01)
-    assert native.stated_kept_bytes(registry.downloads()["whisper-base"]) == 0

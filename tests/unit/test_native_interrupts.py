@@ -35,7 +35,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("rounds", [300, pytest.param(5000, marks=pytest.mark.full)])
-@pytest.mark.parametrize("what", ["decoder", "encoder"])
+@pytest.mark.parametrize("what", ["decoder", "encoder", "whisper"])
 def test_nothing_is_left(what: str, rounds: int) -> None:
     """No slot, no thread, no memory; the exception arrives as it was raised, and later results are the same."""
     out, errors = start("-m", "support.interrupting", what, str(rounds), "1").communicate(timeout=300)
@@ -50,7 +50,9 @@ def test_nothing_is_left(what: str, rounds: int) -> None:
 
 
 @pytest.mark.parametrize("times", [3, pytest.param(50, marks=pytest.mark.full)])
-@pytest.mark.parametrize(("make", "compute"), [("make", "decode"), ("make_encoder", "encode")])
+@pytest.mark.parametrize(
+    ("make", "compute"), [("make", "decode"), ("make_encoder", "encode"), ("make_whisper", "listen")]
+)
 def test_ctrl_c_ends_the_process(make: str, compute: str, times: int) -> None:
     chance = random.Random(times)
     for _ in range(times):

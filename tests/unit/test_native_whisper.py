@@ -160,6 +160,24 @@ def test_a_row_without_a_source_is_refused() -> None:
         native.run([native.new_row()], [native.embed([1])])
 
 
+def test_sources_that_the_library_would_read_beyond_their_ends_are_refused() -> None:
+    native = decoder(FLOAT32, SETS[0])
+    [source, other] = native.memory(ENCODED[:2])  # (layers, 2, heads, rows, head_dim) each
+    short = np.ascontiguousarray(source[:, :, :, :3])
+    wrong = (
+        source[:2], source[:, :1], source[:, :, :1], source[..., :16], source[:, :, :, :0], source[0],
+        source.astype(np.float32), source[:, :, :, ::2],
+    )  # fmt: skip
+    for each in wrong:
+        with pytest.raises(ValueError, match="refuses"):
+            native.new_row(each)
+    for rows in ([source, None], [None, source], [source, short]):
+        with pytest.raises(ValueError, match="refuses"):
+            native.run([native.new_row(each) for each in rows], [native.embed([1]), native.embed([2])])
+    together = native.run([native.new_row(source), native.new_row(other)], [native.embed([1])] * 2)
+    np.testing.assert_array_equal(together[1], native.run([native.new_row(other)], [native.embed([1])])[0])
+
+
 def test_shapes_that_are_refused() -> None:
     assert NativeWhisperDecoder.why_unsupported(DECODER) is None
     for changed in ({"width": 100}, {"heads": 8}):

@@ -12,7 +12,7 @@ from support.whisper_rows import CLIPS, assert_same, decode, load_whisper, reque
 
 from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.rules import Exclusion, TimeRules, ruled
-from funasr_cli.families import load
+from funasr_cli.families import load, native
 from funasr_cli.families.int8 import prove
 from funasr_cli.families.kept import Int8Proof
 from funasr_cli.families.load import choose_engine, load_model
@@ -116,6 +116,31 @@ def test_the_engine_that_is_chosen(small_whisper: Path, monkeypatch: pytest.Monk
     assert choose_engine(small_whisper, "float32")[:2] == ("float32", "native")
     assert choose_engine(small_whisper, "float32", "mlx")[:2] == ("float32", "mlx")
     assert choose_engine(small_whisper, "bfloat16")[:2] == ("bfloat16", "mlx")
+
+
+@pytest.mark.parametrize("why", ["no library", "GPU"])
+def test_without_the_engine_mlx_computes(small_whisper: Path, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if why == "no library":
+        monkeypatch.setenv("FUNASR_NATIVE", "0")
+    else:
+        for module in (load, native):
+            monkeypatch.setattr(module, "on_accelerator", lambda: True)
+    assert choose_engine(small_whisper)[:2] == (None, "mlx")
+    assert choose_engine(small_whisper, "float32")[:2] == ("float32", "mlx")
+    for option in ({"dtype": "int8"}, {"engine": "native"}):
+        by_default = choose_engine(small_whisper, **option, optional=tuple(option))
+        assert by_default[:2] == (None, "mlx")
+        assert by_default.ignored
+
+
+def test_a_decoder_that_cannot_be_int8(small_whisper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that is quantized in groups of 32: float32 is computed by the engine that the family names."""
+    monkeypatch.setattr(native, "_odd_group", lambda *_: "it is quantized in other groups")
+    assert choose_engine(small_whisper)[:2] == ("float32", "native")
+    by_default = choose_engine(small_whisper, "int8", optional=("dtype",))
+    assert by_default[:2] == ("float32", "native")
+    assert by_default.ignored
+    assert choose_engine(small_whisper, engine="mlx")[:2] == (None, "mlx")
 
 
 def test_the_proof_compares_what_the_rules_allow(small_whisper: Path) -> None:

@@ -25,12 +25,15 @@ from funasr_cli.options import ENCODER_BITS, NATIVE, RECIPES
 if TYPE_CHECKING:
     from funasr_cli.speech_model import SpeechModel
 
-# Short names, and megabytes in the repository and in bfloat16, from the numbers of parameters.
+# Short names; megabytes in the repository and in bfloat16; width, and layers of encoder and decoder.
 SIZES = {
-    "tiny": (151, 76), "base": (290, 146), "small": (967, 484), "medium": (3055, 1528), "large-v2": (6173, 3087),
-    "large-v3": (3087, 3088), "large-v3-turbo": (1618, 1618),
-    "tiny.en": (151, 76), "base.en": (290, 146), "small.en": (967, 484), "medium.en": (3055, 1528),
+    "tiny": (151, 76, 384, 4, 4), "base": (290, 146, 512, 6, 6), "small": (967, 484, 768, 12, 12),
+    "medium": (3055, 1528, 1024, 24, 24), "large-v2": (6173, 3087, 1280, 32, 32),
+    "large-v3": (3087, 3088, 1280, 32, 32), "large-v3-turbo": (1618, 1618, 1280, 32, 4),
+    "tiny.en": (151, 76, 384, 4, 4), "base.en": (290, 146, 512, 6, 6), "small.en": (967, 484, 768, 12, 12),
+    "medium.en": (3055, 1528, 1024, 24, 24),
 }  # fmt: skip
+VOCABULARY = 51865  # about
 ALIASES = {f"whisper-{size}": f"openai/whisper-{size}" for size in SIZES}
 ALIASES |= {"whisper-turbo": "openai/whisper-large-v3-turbo"}
 
@@ -50,11 +53,12 @@ def _vocabulary_problems(checkpoint: Checkpoint) -> tuple[tuple[str, str], ...]:
 def _downloads() -> dict[str, Download]:
     found = {}
     for alias, hub_id in ALIASES.items():
-        fetched_mb, converted_mb = SIZES[hub_id.removeprefix("openai/whisper-")]
+        fetched_mb, converted_mb, width, encoder, decoder = SIZES[hub_id.removeprefix("openai/whisper-")]
+        packed = 16 * decoder * width**2 + VOCABULARY * width, 12 * encoder * width**2
         size = alias.removeprefix("whisper-")
         found[alias] = Download(
             f"Whisper {size}", hub_id, fetched_mb * 10**6, converted_mb * 10**6,
-            capabilities=_capabilities(size), longest_segment_s=float(WINDOW_S),
+            capabilities=_capabilities(size), longest_segment_s=float(WINDOW_S), packed_values=packed,
         )  # fmt: skip
     return found
 

@@ -214,9 +214,10 @@ struct keys_job {
 
 static void round_to_half(void *argument, int row) {
     const struct keys_job *job = argument;
-    for (int head = 0; head < job->heads; head++)
-        job->kernels->to_half(job->projected + (row * job->heads + head) * job->head_dim, job->head_dim,
-                              job->out + (head * job->n + row) * job->head_dim);
+    size_t n = (size_t)job->n, heads = (size_t)job->heads, head_dim = (size_t)job->head_dim, at = (size_t)row;
+    for (size_t head = 0; head < heads; head++)
+        job->kernels->to_half(job->projected + (at * heads + head) * head_dim, job->head_dim,
+                              job->out + (head * n + at) * head_dim);
 }
 
 int fn_keys_and_values(fn_encoder *e, const struct fn_linear *l, int32_t heads, int32_t n, const float *x,
