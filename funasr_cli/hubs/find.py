@@ -14,7 +14,7 @@ from funasr_cli.checkpoints.format import CONFIG_FILE
 from funasr_cli.checkpoints.untrusted import read_json, readable
 from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.families import registry
-from funasr_cli.families.family import PUNCTUATION, SPEECH, Download
+from funasr_cli.families.family import PUNCTUATION, SPEAKERS, SPEECH, Download
 from funasr_cli.families.open import is_model
 from funasr_cli.hubs.repository import CheckpointFolder, is_complete
 from funasr_cli.options import AUTO_PUNCTUATION, DEFAULT_HUB, NO_PUNCTUATION, Hub
@@ -207,7 +207,7 @@ def converted_models() -> dict[str, Path]:
 
 
 def kind_of(folder: Path) -> str:
-    """Return what a model is for, `SPEECH` or `PUNCTUATION`; `SPEECH` if its configuration cannot be read."""
+    """Return the kind of a model, as in `Family.kind`; `SPEECH` if its configuration cannot be read."""
     with suppress(ModelError):
         if family := registry.of_model_type(read_json(folder / CONFIG_FILE).get("model_type")):
             return family.kind
@@ -221,11 +221,14 @@ def converted_for(kind: str) -> dict[str, Path]:
 
 def _other_kind(name: object, kind: str) -> ModelError:
     """Return the error for a model that is not of the kind that is needed."""
-    if kind == SPEECH:
-        message = f"{name}: not a speech model: it inserts punctuation into the text of others"
-        hint = "name a speech model with --model, and this one with --punctuation"
-    else:
-        message, hint = f"{name}: a speech model, not a punctuation model", "use ct-punc"
+    message, hint = {
+        SPEECH: (
+            f"{name}: not a speech model, but one that helps them",
+            "name a speech model with --model, and a punctuation model with --punctuation",
+        ),
+        PUNCTUATION: (f"{name}: not a punctuation model", "use ct-punc"),
+        SPEAKERS: (f"{name}: not a model of voices", "use campplus"),
+    }[kind]
     return ModelError(message, hint, code="model-unsupported")
 
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "funasr_cli"
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 NAMED = set(re.findall(r"`([\w/]+(?:\.py|/))`", PAGE))
-FOLDERS = ("families/ct_punc/", "families/fun_asr_nano/", "families/sense_voice/", "families/whisper/")
+FOLDERS = tuple(f"families/{name}/" for name in ("campplus", "ct_punc", "fun_asr_nano", "sense_voice", "whisper"))
 
 # From bottom to top: a module may import from its own package and from lower lines.
 LAYERS = """
@@ -30,6 +30,7 @@ native
 inputs decoding writers checkpoints
 pictures speech_model sources
 punctuation_model
+speaker_model
 align
 families
 hubs
