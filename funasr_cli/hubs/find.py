@@ -17,7 +17,7 @@ from funasr_cli.families import registry
 from funasr_cli.families.family import PUNCTUATION, SPEAKERS, SPEECH, Download
 from funasr_cli.families.open import is_model
 from funasr_cli.hubs.repository import CheckpointFolder, is_complete
-from funasr_cli.options import AUTO_PUNCTUATION, DEFAULT_HUB, NO_PUNCTUATION, Hub
+from funasr_cli.options import AUTO_PUNCTUATION, AUTO_SPEAKER_MODEL, DEFAULT_HUB, NO_PUNCTUATION, Hub
 from funasr_cli.paths import cache_folder
 
 ALIASES = registry.aliases()  # hub ids by short names
@@ -310,15 +310,7 @@ def find_punctuation(name: str) -> Path | None:
     if name == NO_PUNCTUATION:
         return None
     if name == AUTO_PUNCTUATION:
-        ids = list(ALIASES.values())
-
-        def place(model: str) -> int:
-            return next(
-                (ids.index(each) for each in (model, registry.other_hub_id(model)) if each in ids), len(ids)
-            )
-
-        models = converted_for(PUNCTUATION)
-        return models[min(models, key=place)] if models else None
+        return _first_converted(PUNCTUATION)
     try:
         return find_model(name, PUNCTUATION)
     except ModelError as error:
@@ -326,6 +318,31 @@ def find_punctuation(name: str) -> Path | None:
             wanted = name if name in ALIASES or HUB_ID.fullmatch(name) else "ct-punc"
             error.hint = f"convert it with: {convert_command(wanted)}"
         raise
+
+
+def _first_converted(kind: str) -> Path | None:
+    """Return the converted model of a kind whose short name comes first; None if there is none."""
+    ids = list(ALIASES.values())
+
+    def place(model: str) -> int:
+        return next((ids.index(each) for each in (model, registry.other_hub_id(model)) if each in ids), len(ids))
+
+    models = converted_for(kind)
+    return models[min(models, key=place)] if models else None
+
+
+def find_speaker_model(name: str) -> Path:
+    """Find the folder of a model that tells speakers apart; "auto" is the first that has been converted.
+
+    Raises:
+        ModelError: there is none, or see `find_model`. Errors say how to convert one.
+    """
+    if name == AUTO_SPEAKER_MODEL:
+        if folder := _first_converted(SPEAKERS):
+            return folder
+        message = "no model that tells speakers apart has been converted"
+        raise ModelError(message, f"convert it with: {convert_command('campplus')}", code="model-missing")
+    return find_model(name, SPEAKERS)
 
 
 def convert_command(name: str) -> str:

@@ -1,12 +1,13 @@
 """CAM++: a vector that describes the voice in a clip, by a convolutional front end and a densely connected TDNN.
 
-Source: FunASR ``funasr/models/campplus/model.py`` (``CAMPPlus``) and ``components.py``; Wang et al. 2023,
-"CAM++: A Fast and Efficient Network for Speaker Verification Using Context-Aware Masking", section 2. What differs: a batch
-norm after a convolution is part of its matrix, and all convolutions are matrix products, channels last. All clips
+Source: FunASR ``funasr/models/campplus/model.py`` (``CAMPPlus``), ``components.py``; Wang et al. 2023, "CAM++: A
+Fast and Efficient Network for Speaker Verification Using Context-Aware Masking", section 2. What differs: a batch
+norm after a convolution is part of its matrix, and those over time are matrix products, channels last. All clips
 of a batch have the same length: padding would change the means over time.
 """
 
 import math
+from typing import Any
 
 from funasr_cli.compute.backend import mx, nn
 
@@ -28,9 +29,8 @@ class Conv(nn.Module):
 
     @property
     def matrix(self) -> mx.array:
-        """The factor (taps * in, out) of a clip's frames."""
-        *axes, out, width = *range(2, self.weight.ndim), 0, 1
-        return self.weight.transpose(*axes, width, out).reshape(-1, self.weight.shape[0])
+        """The factor (taps * in, out) of a clip's frames, for a convolution over time."""
+        return self.weight.transpose(2, 1, 0).reshape(-1, self.weight.shape[0])
 
 
 class Norm(nn.Module):
@@ -79,15 +79,14 @@ def taps_1d(x: mx.array, taps: int, dilation: int = 1, stride: int = 1) -> mx.ar
     return mx.concatenate([x[:, k * dilation :][:, :frames:stride] for k in range(taps)], axis=-1)
 
 
-def taps_2d(x: mx.array, stride: int = 1) -> mx.array:
-    """Put the 3 by 3 inputs of each output side by side.
+def folded_2d(x: mx.array, conv: Conv, norm: Norm, stride: int = 1) -> mx.array:
+    """Apply a convolution over bins and frames with its norm, and a `stride` over bins.
 
-    Shapes: (batch, bins, frames, in) -> (batch, bins / stride, frames, 9 * in).
+    Shapes: (batch, bins, frames, in) -> (batch, bins / stride, frames, out).
     """
-    _, bins, frames, _ = x.shape
-    x = mx.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
-    shifts = [(row, column) for row in range(3) for column in range(3)]
-    return mx.concatenate([x[:, i : i + bins : stride, j : j + frames] for i, j in shifts], axis=-1)
+    factor, summand = norm.line
+    weight = (conv.weight * factor[:, None, None, None]).transpose(0, 2, 3, 1)  # (out, height, width, in)
+    return mx.conv2d(x, weight, (stride, 1), weight.shape[1] // 2) + summand
 
 
 class Residual(nn.Module):
@@ -99,13 +98,14 @@ class Residual(nn.Module):
         self.conv1, self.bn1 = Conv(CHANNELS, CHANNELS, 3, 3), Norm(CHANNELS)
         self.conv2, self.bn2 = Conv(CHANNELS, CHANNELS, 3, 3), Norm(CHANNELS)
         if stride > 1:
-            self.shortcut = [Conv(CHANNELS, CHANNELS, 1, 1), Norm(CHANNELS)]
+            self.shortcut: Any = [Conv(CHANNELS, CHANNELS, 1, 1), Norm(CHANNELS)]
 
     def __call__(self, x: mx.array) -> mx.array:
         """Map (batch, bins, frames, channels) to (batch, bins / stride, frames, channels)."""
-        y = nn.relu(folded(taps_2d(x, self._stride), self.conv1, self.bn1))
-        y = folded(taps_2d(y), self.conv2, self.bn2)
-        return nn.relu(y + (folded(x[:, :: self._stride], *self.shortcut) if "shortcut" in self else x))
+        y = nn.relu(folded_2d(x, self.conv1, self.bn1, self._stride))
+        if "shortcut" in self:
+            x = folded_2d(x, self.shortcut[0], self.shortcut[1], self._stride)
+        return nn.relu(folded_2d(y, self.conv2, self.bn2) + x)
 
 
 class FrontEnd(nn.Module):
@@ -120,10 +120,10 @@ class FrontEnd(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """Map (batch, frames, bins) to (batch, frames, channels * bins / 8)."""
         x = x.swapaxes(1, 2)[..., None]  # (batch, bins, frames, 1)
-        x = nn.relu(folded(taps_2d(x), self.conv1, self.bn1))
+        x = nn.relu(folded_2d(x, self.conv1, self.bn1))
         for block in (*self.layer1, *self.layer2):
             x = block(x)
-        x = nn.relu(folded(taps_2d(x, 2), self.conv2, self.bn2))  # (batch, bins / 8, frames, channels)
+        x = nn.relu(folded_2d(x, self.conv2, self.bn2, 2))  # (batch, bins / 8, frames, channels)
         return x.transpose(0, 2, 3, 1).reshape(x.shape[0], x.shape[2], -1)
 
 

@@ -35,6 +35,7 @@ align
 families
 hubs
 scheduling conversion
+diarization
 stages
 pipeline
 verification benchmarks alignment_picture server
