@@ -42,12 +42,13 @@ def precise_clock(seconds: float) -> str:
 
 
 def parts_of(segment: Segment, times: Timestamps) -> Iterator[tuple[str, Piece]]:
-    """Yield each piece of a segment that gets its own line, with the prefix that shows its times."""
+    """Yield each piece of a segment that gets its own line, with the prefix that shows its times and speaker."""
+    speaker = f"{one_line(segment.speaker)}: " if segment.speaker else ""
     if times is Timestamps.NONE:
-        yield "", Piece(segment.text, segment.start_s, segment.end_s)
+        yield speaker, Piece(segment.text, segment.start_s, segment.end_s)
         return
     for piece in pieces_of(segment, words=times is Timestamps.WORD):
-        yield f"[{precise_clock(piece.start_s)}-{precise_clock(piece.end_s)}] ", piece
+        yield f"[{precise_clock(piece.start_s)}-{precise_clock(piece.end_s)}] {speaker}", piece
 
 
 def translated(segment: Segment) -> Iterator[tuple[str, Piece]]:
@@ -107,23 +108,27 @@ def as_tsv(transcript: Transcript, times: Timestamps = Timestamps.SEGMENT) -> st
 
     Backslash, tab, line feed and carriage return are escaped as ``\\``, ``\t``, ``\n`` and ``\r``. Other control
     characters, line separators and lone surrogates become ``\u`` and four hexadecimal digits. Quotation marks have
-    no special meaning. To decode a field::
+    no special meaning. If speakers were told apart, they are a column before the text. To decode a field::
 
         short = {"t": "\t", "n": "\n", "r": "\r", "\\": "\\"}
         re.sub(r"\\(u....|.)", lambda m: short.get(m[1]) or chr(int(m[1][1:], 16)), field)
     """
-    rows = "start\tend\ttext\n"
+    has_speakers = transcript.speakers_by is not None
+    rows = "\t".join(["start", "end", *["speaker"] * has_speakers, "text"]) + "\n"
     for segment in (transcript if times is Timestamps.WORD else transcript.without_words()).segments:
         for part in segment.words or segment.pieces or [segment]:
-            text = TSV_UNSAFE.sub(lambda found: TSV_SHORT.get(found[0]) or _as_hexadecimal(found), part.text)
-            rows += f"{round(part.start_s * 1000)}\t{round(part.end_s * 1000)}\t{text}\n"
+            texts = [segment.speaker or "", part.text] if has_speakers else [part.text]
+            fields = [
+                TSV_UNSAFE.sub(lambda found: TSV_SHORT.get(found[0]) or _as_hexadecimal(found), x) for x in texts
+            ]
+            rows += "\t".join([str(round(part.start_s * 1000)), str(round(part.end_s * 1000)), *fields]) + "\n"
     return rows
 
 
 def as_srt(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> str:
     """Return SubRip subtitles. SubRip has no escaping: only ``-->`` is replaced, with ``->``."""
     cues = make_cues(transcript, layout)
-    blocks = _cue_blocks(cues, ",", lambda text: ARROW.sub("->", text))
+    blocks = _cue_blocks(cues, ",", lambda text: ARROW.sub("->", text), "[{}] ")
     return "\n".join(f"{number}\n{block}" for number, block in enumerate(blocks, 1))
 
 
@@ -131,7 +136,9 @@ def as_vtt(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> s
     """Return WebVTT subtitles, with a note if any times are estimated."""
     cues = make_cues(transcript, layout)
     notes = [f"{VTT_NOTES[transcript.times]}\n"] if any(cue.estimated for cue in cues) else []
-    return "\n".join(["WEBVTT\n", *notes, *_cue_blocks(cues, ".", lambda text: text.translate(VTT_ESCAPES))])
+    return "\n".join(
+        ["WEBVTT\n", *notes, *_cue_blocks(cues, ".", lambda text: text.translate(VTT_ESCAPES), "<v {}>")]
+    )
 
 
 def as_markdown(transcript: Transcript, times: Timestamps = Timestamps.SEGMENT) -> str:
@@ -154,18 +161,23 @@ def as_markdown(transcript: Transcript, times: Timestamps = Timestamps.SEGMENT) 
 def _markdown_items(segment: Segment, times: Timestamps) -> Iterator[str]:
     if not (text := _markdown_text(segment.text)):
         return
+    text = f"**{_markdown_text(segment.speaker)}:** {text}" if segment.speaker else text
     yield f"- {text}\n" if times is Timestamps.NONE else f"- **{clock(int(segment.start_s))}** {text}\n"
     for word in segment.words if times is Timestamps.WORD else ():
         if text := _markdown_text(word.text):
             yield f"  - **{precise_clock(word.start_s)}** {text}\n"
 
 
-def _cue_blocks(cues: Iterable[Cue], point: str, safe: Callable[[str], str]) -> Iterator[str]:
-    """Yield the times and text of each cue. The spoken word is underlined with ``<u>``, valid in both formats."""
+def _cue_blocks(cues: Iterable[Cue], point: str, safe: Callable[[str], str], speaker: str) -> Iterator[str]:
+    """Yield the times, the speaker and the text of each cue.
+
+    The spoken word is underlined with ``<u>``, valid in both formats.
+    """
     for cue in cues:
         first, last = cue.marked or (0, 0)
         marked = f"<u>{safe(cue.text[first:last])}</u>" if cue.marked else ""
-        text = f"{safe(cue.text[:first])}{marked}{safe(cue.text[last:])}"
+        who = speaker.format(safe(one_line(cue.speaker))) if cue.speaker else ""
+        text = f"{who}{safe(cue.text[:first])}{marked}{safe(cue.text[last:])}"
         yield f"{_stamp(cue.start_ms, point)} --> {_stamp(cue.end_ms, point)}\n{text}\n"
 
 

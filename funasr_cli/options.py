@@ -26,6 +26,8 @@ MIXED = "mixed"  # 4 bits, with 8 bits for the most sensitive matrices
 RECIPES = ("4", "8", MIXED)
 ENCODER_BITS = (8,)
 AUTO_PUNCTUATION, NO_PUNCTUATION = "auto", "none"  # other values name a punctuation model
+AUTO_SPEAKERS, NO_SPEAKERS = "auto", "none"  # other values are a number, or a range
+AUTO_SPEAKER_MODEL = "auto"
 OFF, CLIP, FULL = VERIFICATIONS = ("off", "clip", "full")
 DRAFTS = AUTO_DRAFT, NO_DRAFT = ("auto", "off")
 GROUP_SIZES = (32, 64, 128)  # supported by `mx.quantize`
@@ -36,6 +38,7 @@ VAD_THRESHOLDS = {SILERO: 0.5, FSMN: 0.8, FSMN_DYNAMIC: 0.75}  # FSMN's are FunA
 MIN_PAUSES_S = {SILERO: 0.4, FSMN: 0.8}
 AT_LEAST_1, SEGMENT_LIMITS = "it must be at least 1", f"it must be 2 to {MAX_SEGMENT_S} s"
 JOIN_LIMITS = "use 0 to --max-segment"
+SPEAKER_LIMITS = "use auto, none, a number such as 3, or a range such as 2-4"
 FLOAT16 = "--dtype float16 overflows in this model: encoder values reach 10,000 and adaptor values exceed 1,000"
 BFLOAT16 = "use bfloat16, which takes the same space, or float32"
 
@@ -107,6 +110,10 @@ class TranscribeOptions:
             nothing for others.
         max_segment_s: longest segment. None is the longest in the model's training data: `SEGMENT_S` for most.
         batch_size: segments decoded at the same time. None derives it from the available memory.
+        speakers: tell speakers apart: the fewest and the most there are; None as the most is no limit. None does
+            not tell them apart.
+        speaker_threshold: mean cosine distance from which two groups of voices are two speakers.
+        speaker_names: names of the speakers, in order of appearance; further ones are numbered.
     """
 
     language: str | None = None
@@ -133,6 +140,9 @@ class TranscribeOptions:
     join_s: float | None = None
     max_segment_s: float | None = None
     batch_size: int | None = None
+    speakers: tuple[int, int | None] | None = None
+    speaker_threshold: float = 0.75
+    speaker_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise a UsageError, naming the command-line option, for values out of range or without effect."""
@@ -146,12 +156,22 @@ class TranscribeOptions:
             ("--min-pause is {} s", self.min_pause_s, lambda x: 0.1 <= x <= 10, "it must be 0.1 to 10 s"),
             ("--max-segment is {} s", self.max_segment_s, lambda x: 2 <= x <= MAX_SEGMENT_S, SEGMENT_LIMITS),
             ("--join is {} s", self.join_s, lambda x: 0 <= x <= (self.max_segment_s or SEGMENT_S), JOIN_LIMITS),
+            ("--speakers is {}", self.speakers, _is_range, SPEAKER_LIMITS),
+            (
+                "--speaker-threshold is {}",
+                self.speaker_threshold,
+                lambda x: 0 < x < 2,
+                "it must be above 0, below 2",
+            ),
             ("--draft is {}", self.draft, DRAFTS.__contains__, _choice(DRAFTS)),
             ("--batch-size is {}", self.batch_size, lambda x: x >= 1, AT_LEAST_1),
             ("--top-p is {}", self.top_p, lambda x: 0 < x <= 1, "it must be above 0 and at most 1"),
             ("--top-k is {}", self.top_k, lambda x: x >= 1, AT_LEAST_1),
             ("--seed is {}", self.seed, lambda x: 0 <= x < 2**63, "it must be at least 0 and below 2**63"),
         )
+        if self.speakers and not self.vad:
+            message = "--speakers needs voice activity detection: silence would be a speaker"
+            raise UsageError(message, "leave out --no-vad", code="options-conflict")
         sampling = {"--top-p": self.top_p, "--top-k": self.top_k, "--seed": self.seed}
         unused = ", ".join(name for name, value in sampling.items() if value is not None)
         if unused and self.temperature == 0:
@@ -224,6 +244,21 @@ class ServeOptions:
     max_upload_mb: int = 500
     max_requests: int = 32
     keep_alive_min: float = 30.0
+
+
+def parse_speakers(text: str) -> tuple[int, int | None] | None:
+    """Return the fewest and the most speakers that "auto", "none", "3" or "2-4" stand for; None for "none"."""
+    if text in (AUTO_SPEAKERS, NO_SPEAKERS):
+        return (1, None) if text == AUTO_SPEAKERS else None
+    fewest, dash, most = text.partition("-")
+    if not all(each.isascii() and each.isdigit() for each in ((fewest, most) if dash else (fewest,))):
+        raise UsageError(f"--speakers is {text!r}", SPEAKER_LIMITS, code="option-value")
+    return int(fewest), int(most if dash else fewest)
+
+
+def _is_range(speakers: tuple[int, int | None]) -> bool:
+    fewest, most = speakers
+    return fewest >= 1 and (most is None or most >= fewest)
 
 
 def known_hub(name: str) -> Hub:

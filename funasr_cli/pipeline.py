@@ -1,8 +1,9 @@
 """The main interface for Python callers: `Recognizer` takes recordings and returns transcripts or events."""
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from funasr_cli.align import Aligner
@@ -24,9 +25,11 @@ from funasr_cli.punctuation_model import PunctuationModel
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, SegmentFinished
 from funasr_cli.scheduling.intake import Job, Opener
 from funasr_cli.scheduling.scheduler import Scheduler, suited
+from funasr_cli.speaker_model import SpeakerModel
 from funasr_cli.speech_model import EncodedAudio, SpeechModel, TranscriptStage
 from funasr_cli.stages.punctuation import Punctuation
-from funasr_cli.stages.stage import Stages
+from funasr_cli.stages.speakers import Speakers, Voices
+from funasr_cli.stages.stage import EventStage, Stages
 from funasr_cli.transcript import Transcript
 
 
@@ -47,6 +50,7 @@ class Recognizer:
         align_with: SpeechModel | None = None,
         punctuate_with: PunctuationModel | None = None,
         must_punctuate: bool = True,
+        tell_apart_with: SpeakerModel | None = None,
     ):
         """Wrap a model.
 
@@ -56,6 +60,7 @@ class Recognizer:
             align_with: another model, which provides word times for a model that has none.
             punctuate_with: a model that inserts punctuation where `model` writes none.
             must_punctuate: refuse options with which it has no work; otherwise, it does nothing then.
+            tell_apart_with: a model of voices, which the option `speakers` needs.
 
         Raises:
             UsageError: `align_with` cannot provide word times, or `model` provides them itself.
@@ -64,6 +69,7 @@ class Recognizer:
             refuse_aligner(model, align_with)
         self.model, self._stages, self._aligner = model, tuple(stages), align_with
         self._punctuation, self._must_punctuate = punctuate_with, must_punctuate
+        self._speaker_model = tell_apart_with
         clear_streams_with_thread()  # frees the streams that loading used
 
     @property
@@ -105,6 +111,9 @@ class Recognizer:
             refuse_unaligned_language(options, self._aligner)
         if self._must_punctuate and (problem := self._punctuation_problem(options)):
             raise problem
+        if options.speakers and not self._speaker_model:
+            hint = "load the recognizer with a model that tells speakers apart, such as campplus"
+            raise UsageError("speakers: there is no model that tells them apart", hint, code="option-unsupported")
 
     def transcribe(
         self,
@@ -191,8 +200,10 @@ class Recognizer:
         self.refuse_unsupported(options)
         clear_streams_with_thread()
         with FREED_BUFFERS.limited():
-            stages = self.stages_after(options)
-            for event in Scheduler(self.model, options, self._stages_for(options)).run(openers):
+            voices = Voices(self._speaker_model) if options.speakers and self._speaker_model else None
+            stages = self.stages_after(options, voices)
+            during = (*self._stages_for(options), *([voices] if voices else []))
+            for event in Scheduler(self.model, options, during).run(openers):
                 yield from stages(event)
 
     def job(
@@ -208,17 +219,25 @@ class Recognizer:
             options: of this recording.
             typed: as for `refuse_unsupported`.
         """
+        if options.speakers:
+            message = "speakers: not for recordings of many callers at once"
+            raise UsageError(message, "leave it out", code="option-unsupported")
         self.refuse_unsupported(options, typed)
         self.model.prompt(options)
         return Job(source, opener, suited(options, self.model), self._stages_for(options))
 
-    def stages_after(self, options: TranscribeOptions) -> Stages:
-        """Return the stages after the transcripts of a run with these options, for the events of an `Engine`."""
-        model = self._punctuation
-        if model is None or self._punctuation_problem(options):
-            return Stages()
-        language = resolve_language(options.language, self.capabilities.languages)
-        return Stages([lambda: Punctuation(model, language)])
+    def stages_after(self, options: TranscribeOptions, voices: Voices | None = None) -> Stages:
+        """Return the stages after the transcripts of a run with these options, for the events of an `Engine`.
+
+        `voices` is the stage that keeps embeddings, with the option `speakers`.
+        """
+        makers = list[Callable[[], EventStage]]()
+        if (model := self._punctuation) and not self._punctuation_problem(options):
+            language = resolve_language(options.language, self.capabilities.languages)
+            makers.append(partial(Punctuation, model, language))
+        if voices:
+            makers.append(partial(Speakers, voices, options))
+        return Stages(makers)
 
     def _punctuation_problem(self, options: TranscribeOptions) -> UsageError | None:
         if not (model := self._punctuation):

@@ -60,6 +60,7 @@ class Piece(Sentence):
     """A piece of text with its times. Joined, the pieces of a segment give its text, including spaces."""
 
     is_word: bool = False  # it can be highlighted while it is spoken
+    speaker: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Cue:
     lines: tuple[str, ...]  # at least one, none of them blank
     estimated: bool  # its start or end is estimated, not measured
     marked: tuple[int, int] | None = None  # start and end, in its text, of the word being spoken
+    speaker: str | None = None  # who speaks; not part of its text
 
     @property
     def text(self) -> str:
@@ -85,15 +87,16 @@ def pieces_of(segment: Segment, *, words: bool = True) -> list[Piece]:
     """
     parts: Sequence[Word | TimedText] = segment.words if words and segment.words else segment.pieces
     if not parts:
-        return [Piece(segment.text, segment.start_s, segment.end_s)]
+        return [Piece(segment.text, segment.start_s, segment.end_s, speaker=segment.speaker)]
     borders = [0]
     for part in parts:
         borders.append(segment.text.index(part.text, borders[-1]) + len(part.text))
     borders[-1] = len(segment.text)
     pieces = []
     for part, (first, last) in zip(parts, pairwise(borders), strict=True):
-        as_word = (part.estimated, True) if isinstance(part, Word) else ()
-        pieces.append(Piece(segment.text[first:last], part.start_s, part.end_s, *as_word))
+        as_word = (part.estimated, True) if isinstance(part, Word) else (False, False)
+        text = segment.text[first:last]
+        pieces.append(Piece(text, part.start_s, part.end_s, *as_word, segment.speaker))
     return pieces
 
 
@@ -151,6 +154,7 @@ class _Plan:
     end_s: float
     estimated: bool
     marks: tuple[_Mark, ...]
+    speaker: str | None
 
 
 def _planned(segment: Sequence[Piece], layout: SubtitleLayout) -> Iterator[_Plan]:
@@ -164,7 +168,7 @@ def _planned(segment: Sequence[Piece], layout: SubtitleLayout) -> Iterator[_Plan
     for first, last in _merged(parts, words, clock, layout):
         lines = tuple(words.lines(first, last))
         marks = tuple(clock.marks(first, lines)) if layout.highlight_words else ()
-        yield _Plan(lines, *clock.span(first, last), marks)
+        yield _Plan(lines, *clock.span(first, last), marks, segment[0].speaker)
 
 
 class _Clock:
@@ -247,7 +251,7 @@ def _timed(plans: Sequence[_Plan], start_s: float, end_s: float, layout: Subtitl
         wanted_s = max(layout.min_duration_s, sum(map(columns, plan.lines)) / layout.max_columns_per_s)
         start = min(start, limit - 1)
         end = min(max(end, start + math.ceil(wanted_s * 1000)), limit)
-        cues.append(Cue(start, end, plan.lines, plan.estimated))
+        cues.append(Cue(start, end, plan.lines, plan.estimated, speaker=plan.speaker))
         limit = start
     return cues[::-1]
 

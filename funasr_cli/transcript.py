@@ -92,6 +92,7 @@ class Word:
         estimated: whether the word itself could not be aligned, for example because it is a number in digits, or
             the CTC vocabulary cannot spell it. Its times are those of what the CTC output has in its place, or
             of the gap between its neighbours if that is nothing.
+        speaker: who says it; None if speakers were not told apart.
     """
 
     text: str
@@ -99,6 +100,7 @@ class Word:
     end_s: float
     score: float | None
     estimated: bool = False
+    speaker: str | None = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ class Segment:
         no_speech_probability: probability that the segment has no speech, 0 to 1; None if the model gives none.
         pieces: parts of the text with times, in order and without overlaps; empty if the model does not divide it.
         translation: the text in another language; `text` stays in the spoken language.
+        speaker: who speaks; None if speakers were not told apart.
     """
 
     start_s: float
@@ -172,6 +175,7 @@ class Segment:
     no_speech_probability: float | None = None
     pieces: tuple[TimedText, ...] = ()
     translation: Translation | None = None
+    speaker: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -272,6 +276,7 @@ class Transcript:
     engine: str = ""
     punctuated_by: str | None = None  # the model that inserted punctuation, if there was one (`punctuation`)
     vad_model: str | None = None
+    speakers_by: str | None = None  # the model that told speakers apart, if one did (`speakers`)
 
     @property
     def text(self) -> str:

@@ -226,12 +226,16 @@ def check_lines(checked: "Checked") -> Iterator[str]:
 def capabilities(config: Any, source: Mapping[str, str | None]) -> Iterator[str]:
     """Describe what a model can do, from its configuration and its origin."""
     from funasr_cli.families import registry
-    from funasr_cli.families.family import PUNCTUATION
+    from funasr_cli.families.family import PUNCTUATION, SPEAKERS
     from funasr_cli.hubs.find import ctc_copy
 
     able = registry.capabilities(config)
+    kind = registry.of_config(config).kind
+    if kind == SPEAKERS:
+        yield "a model of voices: funasr transcribe tells speakers apart with it (--speakers auto)"
+        return
     yield f"languages: {listed(able.languages)}"
-    if registry.of_config(config).kind == PUNCTUATION:
+    if kind == PUNCTUATION:
         yield "a punctuation model: funasr transcribe takes it when a speech model writes no marks (--punctuation)"
         return
     copy = ctc_copy(source)
@@ -251,10 +255,14 @@ def _proof_lines(proof: "Proof", model: "ModelFile") -> Iterator[str]:
     if not any(proof.errors.values()) and proof.source_text == proof.result_text:
         yield f"verified: source and result agree exactly on {proof.clip}, in every stage"
     else:
-        yield f"compared on {proof.clip}: {proof.agreeing} of {proof.tokens} {proof.unit} agree with the source"
+        agreeing = (
+            f": {proof.agreeing} of {proof.tokens} {proof.unit} agree with the source" if proof.tokens else ""
+        )
+        yield f"compared on {proof.clip}{agreeing}"
         yield f"relative differences: {_errors(proof.errors)}"
-        yield f"text of the source: {readable(proof.source_text)}"
-        yield f"text of the result: {readable(proof.result_text)}"
+        if proof.tokens:
+            yield f"text of the source: {readable(proof.source_text)}"
+            yield f"text of the result: {readable(proof.result_text)}"
     if proof.is_doubtful:
         yield f"most {proof.unit} differ: test the model on your own recordings, or choose a recipe with more bits"
     if int8 := proof.int8:

@@ -53,7 +53,10 @@ SUPPORTS = {  # words for capabilities in lists; empty for those that matter onl
     "ITN punctuation": "punctuation (not with --no-itn)",
     **dict.fromkeys(("prompt", "word times", "CTC text", "second opinion"), ""),
 }  # fmt: skip
-PUNCTUATES = "punctuation for models that write none (--punctuation)"
+WORKS = {  # of models that are no speech models, by kind
+    "punctuation": "punctuation for models that write none (--punctuation)",
+    "speakers": "telling speakers apart (--speakers)",
+}
 PACKAGES = ("mlx", "numpy", "soxr", "soundfile", "tokenizers", "sentencepiece", "huggingface_hub", "torch", "av")
 
 
@@ -287,7 +290,7 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
         "dtype": file.dtype,
         "quantized_bits": file.quantization.usual.bits if file.quantization else None,
         "languages": list(able.languages),
-        "capabilities": list(able.names()) if family.kind == SPEECH else [PUNCTUATES],
+        "capabilities": list(able.names()) if family.kind == SPEECH else [WORKS[family.kind]],
         "ctc": able.alignment,
         "ctc_on_modelscope": family.kind == SPEECH and not able.word_times and ctc_copy(file.source) is not None,
         "source": file.source.get("source"),
@@ -303,7 +306,7 @@ def _supports(capabilities: Iterable[str]) -> list[str]:
 def _facts(row: dict[str, Any]) -> dict[str, str]:
     """Return what the list shows of a model, by label."""
     from funasr_cli.families.converted import read_config
-    from funasr_cli.families.family import PUNCTUATION
+    from funasr_cli.families.family import SPEECH
     from funasr_cli.hubs.find import ctc_copy
 
     if "problem" in row:
@@ -311,11 +314,12 @@ def _facts(row: dict[str, Any]) -> dict[str, str]:
     weights = f"{row['quantized_bits']}-bit" if row["quantized_bits"] else row["dtype"]
     times = "yes" if "word times" in row["capabilities"] else "no"
     copy = ctc_copy(read_config(Path(row["folder"])).source) if row["ctc_on_modelscope"] else None
+    languages = [LANGUAGES[code].english_name for code in row["languages"]]
     always = {
         "family": f"{row['family']} ({row['bytes'] / 1e6:,.0f} MB, {weights})",
-        "languages": listed([LANGUAGES[code].english_name for code in row["languages"]]),
+        **({"languages": listed(languages)} if languages else {}),
     }
-    if row["kind"] == PUNCTUATION:
+    if row["kind"] != SPEECH:
         return always | {"supports": ", ".join(row["capabilities"]), "folder": row["folder"]}
     return always | {
         "word times": times + (f"; {copy} {FETCHES_CTC}" if copy else ""),

@@ -12,6 +12,7 @@ from funasr_cli.languages import AUTO, LANGUAGES
 from funasr_cli.options import AUTO_PUNCTUATION, DEFAULTS, NO_PUNCTUATION
 
 LANGUAGE, DECODING, TERMINAL = "Language and prompt", "Decoding", "Terminal"  # panels of the help
+SPEAKERS = "Speakers"
 Drafting = Literal["auto", "off"]
 DEFAULT_DRAFT = cast(Drafting, DEFAULTS.draft)
 DEFAULT_DTYPE: Literal["auto"] = "auto"
@@ -135,6 +136,13 @@ PunctuationModel = Annotated[
     option(
         LANGUAGE, "--punctuation", PUNCTUATION_HELP, metavar="auto|none|MODEL",
         autocompletion=complete_punctuation,
+    ),
+]
+SpeakerModel = Annotated[
+    str,
+    option(
+        SPEAKERS, "--speaker-model", "Model of voices. auto: the one that has been converted.",
+        metavar="auto|MODEL", env=False,
     ),
 ]
 MaxTokens = Annotated[

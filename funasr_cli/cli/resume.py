@@ -48,10 +48,11 @@ class Notes:
         engine: str = AUTO_ENGINE,
         aligner: Path | None = None,
         punctuation: Path | None = None,
+        speakers: Path | None = None,
     ):
         self._folder = folder
         self._options, self._style, self._aligner, self._punctuation = options, style, aligner, punctuation
-        self._dtype, self._engine = dtype, engine
+        self._dtype, self._engine, self._speakers = dtype, engine, speakers
         self._model = _model_hash(model)
         self._noted = dict(_read(folder / NOTES))
         self._recordings: dict[Path, str] = {}
@@ -119,6 +120,8 @@ class Notes:
             own["align_with"] = _model_hash(self._aligner)
         if self._punctuation:
             own["punctuation"] = _model_hash(self._punctuation)
+        if self._speakers:
+            own["speaker_model"] = _model_hash(self._speakers)
         options = _hash(json.dumps([_text_options(self._options), own]).encode())
         return {"recording": recording, "model": self._model, "options": options}
 

@@ -124,6 +124,7 @@ def load(
     typed: Mapping[str, str],
     aligner: Path | None = None,
     marks: Path | None = None,
+    voices: Path | None = None,
     *,
     device: str | None,
     dtype: str | None,
@@ -140,6 +141,7 @@ def load(
         typed: the options on the command line, as `refuse_unsupported` takes them.
         aligner: folder of a second model that aligns words.
         marks: folder of a model that punctuates.
+        voices: folder of a model that tells speakers apart.
         device: "cpu" or "gpu"; None leaves the choice to MLX.
         dtype: number type to compute in, as `load_model` takes it.
         engine: engine that computes the model, as `load_model` takes it.
@@ -147,7 +149,7 @@ def load(
     """
     from funasr_cli.compute.backend import lacks_blas
     from funasr_cli.compute.device import gflops_a_core, in_words, use_device
-    from funasr_cli.families.load import load_aligner, load_model, load_punctuation
+    from funasr_cli.families.load import load_aligner, load_model, load_punctuation, load_speakers
     from funasr_cli.pipeline import Recognizer
 
     if device:
@@ -162,7 +164,14 @@ def load(
         with console.busy(f"loading {marks.name}"):
             punctuate_with = load_punctuation(marks)
         console.detail(f"punctuation by {punctuate_with.name} from {marks}")
-    recognizer = Recognizer(model, align_with=align_with, punctuate_with=punctuate_with)
+    tell_apart_with = None
+    if voices:
+        with console.busy(f"loading {voices.name}"):
+            tell_apart_with = load_speakers(voices)
+        console.detail(f"speakers by {tell_apart_with.name} from {voices}")
+    recognizer = Recognizer(
+        model, align_with=align_with, punctuate_with=punctuate_with, tell_apart_with=tell_apart_with
+    )
     options = recognizer.supported(options, typed)
     recognizer.refuse_unsupported(options, typed)
     prompt = recognizer.model.prompt(options)

@@ -28,13 +28,16 @@ from funasr_cli.inputs import find_inputs, folders_below, has_folders, parse_cli
 from funasr_cli.languages import AUTO
 from funasr_cli.options import (
     AUTO_PUNCTUATION,
+    AUTO_SPEAKER_MODEL,
     DEFAULTS,
     MAX_PROMPT_TOKENS,
     MIN_PAUSES_S,
+    NO_SPEAKERS,
     VAD_THRESHOLDS,
     Tags,
     Timestamps,
     TranscribeOptions,
+    parse_speakers,
 )
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.writers import (
@@ -51,7 +54,7 @@ from funasr_cli.writers import (
 SAMPLING_OPTIONS = ("top_p", "top_k", "seed")
 RESULT_OPTIONS = (
     "output_template", "force", "resume", "timestamps", "tags", "translate", "align_with", "punctuation",
-    "highlight_words", "plot_alignment", "max_line_width", "max_line_count",
+    "highlight_words", "plot_alignment", "max_line_width", "max_line_count", "speakers",
 )  # fmt: skip
 HOTWORD_HELP = (
     f"A word to expect, such as a name. Repeatable; the prompt is limited to {MAX_PROMPT_TOKENS} tokens."
@@ -99,6 +102,7 @@ def _path(text: str) -> Path:
 
 _input = partial(parameters.option, "Input")
 _prompt = partial(parameters.option, parameters.LANGUAGE)
+_speakers = partial(parameters.option, parameters.SPEAKERS)
 _segments = partial(parameters.option, "Segments and batches")
 _decoding = partial(parameters.option, parameters.DECODING)
 _output = partial(parameters.option, "Output")
@@ -168,6 +172,26 @@ def transcribe(
     ] = DEFAULTS.prev_text,
     itn: parameters.ITN = DEFAULTS.itn,
     punctuation: parameters.PunctuationModel = AUTO_PUNCTUATION,
+    speakers: Annotated[
+        str,
+        _speakers(
+            "--speakers",
+            "Tell speakers apart, with a model such as campplus: auto, how many there are, or a range.",
+            metavar="auto|none|N|MIN-MAX",
+            env=False,
+        ),
+    ] = NO_SPEAKERS,
+    speaker_model: parameters.SpeakerModel = AUTO_SPEAKER_MODEL,
+    speaker_threshold: Annotated[
+        float,
+        _speakers("--speaker-threshold", "Cosine distance of two speakers: less finds more speakers.", env=False),
+    ] = DEFAULTS.speaker_threshold,
+    speaker_names: Annotated[
+        str | None,
+        _speakers(
+            "--speaker-names", "Names in order of appearance, as in host,guest.", metavar="NAMES", env=False
+        ),
+    ] = None,
     translate: Annotated[
         bool, _prompt("--translate", "Also translate into English, in txt and json, if the model can.")
     ] = DEFAULTS.translate,
@@ -307,6 +331,7 @@ def transcribe(
         console.note(f"skipped {folders}; --recursive includes subfolders")
     # These imports take time, so errors on the command line are reported first.
     from funasr_cli.families.open import capabilities
+    from funasr_cli.hubs.find import find_speaker_model
     from funasr_cli.sources import split_channels
 
     load_with = partial(load, device=device, show_prompt=show_prompt)
@@ -327,7 +352,9 @@ def transcribe(
     plan.refuse_together(inputs)
     shown = {plan.style.times or DEFAULT_TIMES[format] for format in plan.formats}
     word_times = Timestamps.WORD in shown or plot_alignment is not None
+    word_times = word_times or options.speakers is not None
     options = replace(options, word_times=word_times, segment_times=Timestamps.SEGMENT in shown)
+    voices = find_speaker_model(speaker_model) if options.speakers else None
     folder = first_model.find_or_fetch(context, inputs, options, typed, files)
     able = capabilities(folder)
     marks = choose_punctuation(punctuation, able, folder.name, options, typed)
@@ -338,12 +365,14 @@ def transcribe(
         able = able.with_aligner() if aligner else able
         style = plan.style if able.tags or "tags" in typed else replace(plan.style, tags=Tags.NONE)
         effective = supported(options, able, typed=typed)
-        notes = Notes(plan.folder, folder, effective, style, number_type, computed_by, aligner, marks)
+        notes = Notes(plan.folder, folder, effective, style, number_type, computed_by, aligner, marks, voices)
         left = files.left(inputs, notes)
     outcome = Outcome(skipped=len(inputs) - len(left), incomplete=files.incomplete if files else 0)
     if not left:
         raise typer.Exit(outcome.exit_code(strict=strict))
-    recognizer, options = load_with(folder, options, typed, aligner, marks, dtype=number_type, engine=computed_by)
+    recognizer, options = load_with(
+        folder, options, typed, aligner, marks, voices, dtype=number_type, engine=computed_by
+    )
     finish = []
     if plot_alignment:
         finish.append(alignment.prepare(left[0], recognizer, options, plot_alignment, replace=force))
@@ -406,7 +435,13 @@ def _options(context: typer.Context, formats: tuple[str, ...]) -> TranscribeOpti
         params["min_pause"] = None
     hotwords = (*(params["hotword"] or ()), *read_hotwords(params["hotwords_file"]))
     same = {field: params[names[0]] for field, names in _parameters().items() if names[0] in params}
-    own = {"hotwords": tuple(dict.fromkeys(hotwords)), "ctc": not set(DATA).isdisjoint(formats)}
+    names = (params["speaker_names"] or "").split(",")
+    own = {
+        "hotwords": tuple(dict.fromkeys(hotwords)),
+        "ctc": not set(DATA).isdisjoint(formats),
+        "speakers": parse_speakers(params["speakers"]),
+        "speaker_names": tuple(name.strip() for name in names if name.strip()),
+    }
     return TranscribeOptions(**(same | own))
 
 
@@ -461,6 +496,10 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
         "confidence": (shows_confidence, "works only on a terminal with colours, and with --format json"),
         "recursive": (any(map(has_folders, params["audio"])), "works only with folders and patterns"),
         "prev_text": (bool(params["prev_text"]), "is empty"),
+        **dict.fromkeys(
+            ("speaker_model", "speaker_threshold", "speaker_names"),
+            (params["speakers"] != NO_SPEAKERS, "works only with --speakers"),
+        ),
         "translate": (
             params["translate"] and not {DEFAULT_FORMAT, *DATA}.isdisjoint(formats),
             f"works only with --format {DEFAULT_FORMAT} or {' or '.join(DATA)}",

@@ -20,7 +20,7 @@ from funasr_cli.conversion.place import check_place, how_to_choose, new_folder
 from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.families import converted, registry
 from funasr_cli.families.converted import ModelFile
-from funasr_cli.families.family import SPEECH, Download, Family
+from funasr_cli.families.family import PUNCTUATION, SPEAKERS, SPEECH, Download, Family
 from funasr_cli.families.kept import Int8Proof
 from funasr_cli.families.native import kept_bytes
 from funasr_cli.families.open import is_model, open_checkpoint
@@ -36,7 +36,7 @@ from funasr_cli.hubs.find import (
     models_folder,
 )
 from funasr_cli.hubs.repository import CheckpointFolder
-from funasr_cli.options import DEFAULT_HUB, FULL, OFF, ConvertOptions, Hub
+from funasr_cli.options import CONVERT_DEFAULTS, DEFAULT_HUB, FULL, OFF, ConvertOptions, Hub
 from funasr_cli.paths import require_space
 
 # Types of a family's `tables`, by that of the other tensors. Values of a table are small, so float16 represents
@@ -187,10 +187,11 @@ def _convert(
     with new_folder(out, replace=replace) as folder:
         origin = _origin(checkpoint, found)
         kept = kept_bytes(checkpoint, family, quantized=bool(chosen)) if options.verify != OFF else 0
-        types = {name: _type(name, family, options.dtype) for name in checkpoint.tensors}
+        dtype = family.half if options.dtype == CONVERT_DEFAULTS.dtype else options.dtype
+        types = {name: _type(name, family, dtype) for name in checkpoint.tensors}
         sha256 = _write_weights(folder, checkpoint, types, chosen, origin, progress, room=kept)
         origin["sha256"] = _hash_source(checkpoint.weights, progress)
-        model = ModelFile(checkpoint.config, options.dtype, quantize.summarise(chosen, family.parts), origin)
+        model = ModelFile(checkpoint.config, dtype, quantize.summarise(chosen, family.parts), origin)
         for file, path in checkpoint.files.items():
             shutil.copyfile(path, folder / file)
         for file, text in checkpoint.texts.items():
@@ -314,18 +315,19 @@ def _readme(model: ModelFile, family: Family, checkpoint: Checkpoint) -> str:
     source, capabilities = model.source, family.capabilities(model.config)
     weights = f"{model.dtype}, {model.quantization}" if model.quantization else model.dtype
     lines = "".join(f"- {line}\n" for line in family.readme(model.config))
+    languages = f"- Languages: {', '.join(capabilities.languages)}\n" if capabilities.languages else ""
     able = f"- Capabilities: {', '.join(capabilities.names())}\n" if family.kind == SPEECH else ""
-    use = "--model FOLDER AUDIO" if family.kind == SPEECH else "--punctuation FOLDER AUDIO"
+    use = {SPEECH: "--model", PUNCTUATION: "--punctuation", SPEAKERS: "--speakers auto --speaker-model"}
     hashes = "".join(f"    {line}\n" for line in str(source["sha256"]).splitlines())
     return (
         f"# {source['source']}, converted to MLX\n\n"
         f"- Source: {source['source']}, revision {source['revision'] or 'unknown (a local folder)'}\n"
         f"- Its layout: {source['layout']}\n"
         f"- Converted by {source['tool_version']}; weights: {weights}\n"
-        f"- Languages: {', '.join(capabilities.languages)}\n"
+        f"{languages}"
         f"{able}"
         f"{lines}"
         f"- SHA-256 of the source, {', '.join(path.name for path in checkpoint.weights)}:\n\n{hashes}\n"
-        f"Use it with `funasr transcribe {use}`; `funasr convert --check FOLDER` checks that it "
-        "is intact. The license is that of the source.\n"
+        f"Use it with `funasr transcribe {use[family.kind]} FOLDER AUDIO`; `funasr convert --check FOLDER` checks "
+        "that it is intact. The license is that of the source.\n"
     )

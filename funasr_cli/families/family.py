@@ -1,6 +1,7 @@
 """Interface between a model family and the rest of the program: a `Family` of functions and data.
 
-Families are of two kinds: most recognise speech, and some insert punctuation into the text of the others.
+Families are of three kinds: most recognise speech, some insert punctuation into the text of the others, and some
+describe voices.
 
 A new family is a new folder here. Its module ``family.py`` defines ``FAMILY``, which must be added to `registry`.
 `components` has the configuration of components that families share. `checkpoints.funasr` has what all FunASR
@@ -35,10 +36,11 @@ from funasr_cli.options import AS_STORED, MLX, NATIVE
 if TYPE_CHECKING:
     from funasr_cli.families.converted import ModelFile
     from funasr_cli.punctuation_model import PunctuationModel
+    from funasr_cli.speaker_model import SpeakerModel
     from funasr_cli.speech_model import SpeechModel
 
 
-SPEECH, PUNCTUATION = "speech", "punctuation"  # kinds of models
+SPEECH, PUNCTUATION, SPEAKERS = "speech", "punctuation", "speakers"  # kinds of models
 
 
 @dataclass(frozen=True)
@@ -116,13 +118,13 @@ class Family:
             fields are written to ``config.json``.
         misfits: reports inconsistent values of a configuration whose numbers are in range.
         network: creates the network, without values. Its attributes have the tensors' names.
-        load: turns a loaded network into a model that is ready to use, of the family's kind: a `SpeechModel` or a
-            `PunctuationModel`.
+        load: turns a loaded network into a model that is ready to use, of the family's kind: a `SpeechModel`, a
+            `PunctuationModel` or a `SpeakerModel`.
         capabilities: returns what a model with this configuration can do.
         open_funasr: reads a FunASR folder, given the content of its ``config.yaml`` and its name.
         layouts: third-party layouts that have a ``config.json``, in order of precedence.
         open_pickle: reads a pickle in a folder without a configuration, given its path and the folder's name; None
-            if the family has no such layout.
+            if the family has no such layout. `registry.of_pickle` chooses the family.
         rules: how tensors are renamed and converted, by the layout's name, for ``convert --explain``.
         files: finds the files other than weights in a converted folder, by name.
         vocabulary_problems: yields the name of each unsuitable file, and what is wrong with it.
@@ -141,12 +143,13 @@ class Family:
         downloads: what ``funasr transcribe`` fetches for a short name, or for a hub id that has none.
         ctc_on_modelscope: short names of models that have a CTC branch on ModelScope, and none on Hugging Face.
         native: the parts that the CPU engine computes; none if MLX computes everything.
-        kind: what its models are for, `SPEECH` or `PUNCTUATION`.
+        kind: what its models are for: `SPEECH`, `PUNCTUATION` or `SPEAKERS`.
         tables: names of tensors whose rows are looked up one by one in the file, and never loaded as a whole. They
             are stored in float16 instead of bfloat16.
         only_on_modelscope: ids in `aliases` that Hugging Face does not have.
         float32_engine: what computes float32 on a CPU, unless an engine is asked for.
         int8_clips: recordings on which int8 must write the same as float32; none: the demo's clips.
+        half: the 16-bit type of its weights; float16 where bfloat16 would be too coarse.
     """
 
     model_type: str
@@ -156,7 +159,7 @@ class Family:
     config: type
     misfits: Callable[[Any], Iterable[str]]
     network: Callable[[Any], nn.Module]
-    load: "Callable[[LoadedModel], SpeechModel | PunctuationModel]"
+    load: "Callable[[LoadedModel], SpeechModel | PunctuationModel | SpeakerModel]"
     capabilities: Callable[[Any], Capabilities]
     open_funasr: Callable[[Path, Options, str], Checkpoint]
     rules: Mapping[str, tuple[Rule, ...]]
@@ -181,6 +184,7 @@ class Family:
     only_on_modelscope: tuple[str, ...] = ()
     float32_engine: str = MLX
     int8_clips: tuple[Path, ...] = ()
+    half: str = "bfloat16"
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ from funasr_cli.options import (
     NATIVE_DTYPES,
 )
 from funasr_cli.punctuation_model import PunctuationModel
+from funasr_cli.speaker_model import SpeakerModel
 from funasr_cli.speech_model import SpeechModel
 
 # Hints for a model that does not fit into memory.
@@ -94,6 +95,11 @@ def load_aligner(folder: Path, dtype: str | None = None) -> SpeechModel:
 def load_punctuation(folder: Path) -> PunctuationModel:
     """Load a model that inserts punctuation; MLX computes it in float32, since it is small without its table."""
     return load_punctuation_checkpoint(open_model(folder), folder)
+
+
+def load_speakers(folder: Path) -> SpeakerModel:
+    """Load a model that describes voices; MLX computes it in float32."""
+    return load_speaker_checkpoint(open_model(folder), folder)
 
 
 class Choice(NamedTuple):
@@ -292,6 +298,12 @@ def load_punctuation_checkpoint(checkpoint: Checkpoint, folder: Path) -> Punctua
     """Load an opened checkpoint of a punctuation model, of any layout; see `load_punctuation`."""
     loaded = _loaded(checkpoint, folder, "float32", MLX)
     return cast(PunctuationModel, loaded.family.load(loaded))
+
+
+def load_speaker_checkpoint(checkpoint: Checkpoint, folder: Path) -> SpeakerModel:
+    """Load an opened checkpoint of a model that describes voices, of any layout; see `load_speakers`."""
+    loaded = _loaded(checkpoint, folder, "float32", MLX)
+    return cast(SpeakerModel, loaded.family.load(loaded))
 
 
 def _loaded(checkpoint: Checkpoint, folder: Path, dtype: str, engine: str) -> LoadedModel:

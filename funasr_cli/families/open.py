@@ -40,9 +40,10 @@ def open_checkpoint(folder: Path, name: str) -> Checkpoint:
     if not has_config:
         if (folder / ADAPTER).exists():
             raise keymap.lora_unmerged(str(folder / ADAPTER), "the folder has no model")
-        pickles, reader = sorted(folder.glob("*.pt")), registry.of_pickle().open_pickle
-        if len(pickles) == 1 and reader:
-            return reader(file_in(folder, pickles[0].name), name)
+        named = [each for each in registry.other_weights() if (folder / each).is_file()]
+        pickles = [each for each in named if each.endswith(".bin")] or [path.name for path in folder.glob("*.pt")]
+        if len(pickles) == 1 and (reader := registry.of_pickle(pickles[0]).open_pickle):
+            return reader(file_in(folder, pickles[0]), name)
         raise ModelError(f"{folder}: no checkpoint in a supported layout", LAYOUTS_HINT, code="model-unsupported")
     family, content = _config(folder)
     if content.get("format") == FORMAT:

@@ -6,6 +6,7 @@ from typing import Any
 from funasr_cli.capabilities import Capabilities
 from funasr_cli.checkpoints.untrusted import quoted
 from funasr_cli.checkpoints.values import Misstated
+from funasr_cli.families.campplus.family import FAMILY as CAMPPLUS
 from funasr_cli.families.ct_punc.family import FAMILY as CT_PUNC
 from funasr_cli.families.family import Download, Family
 from funasr_cli.families.fun_asr_nano.family import FAMILY as FUN_ASR_NANO
@@ -13,7 +14,7 @@ from funasr_cli.families.paraformer.family import FAMILY as PARAFORMER
 from funasr_cli.families.sense_voice.family import FAMILY as SENSE_VOICE
 from funasr_cli.families.whisper.family import FAMILY as WHISPER
 
-FAMILIES = (FUN_ASR_NANO, SENSE_VOICE, PARAFORMER, WHISPER, CT_PUNC)
+FAMILIES = (FUN_ASR_NANO, SENSE_VOICE, PARAFORMER, WHISPER, CT_PUNC, CAMPPLUS)
 DEFAULT_ALIAS = "nano"  # the default model
 
 
@@ -103,9 +104,10 @@ def other_weights() -> tuple[str, ...]:
     return tuple(name for family in FAMILIES for name in family.weights)
 
 
-def of_pickle() -> Family:
-    """Return the family whose pickles may be in a folder without a configuration."""
-    return next(family for family in FAMILIES if family.open_pickle)
+def of_pickle(name: str) -> Family:
+    """Return the family of a pickle in a folder without a configuration: by its name, or else the first."""
+    able = [family for family in FAMILIES if family.open_pickle]
+    return next((family for family in able if name in family.weights), able[0])
 
 
 def _merged(*tables: Mapping[str, str]) -> dict[str, str]:

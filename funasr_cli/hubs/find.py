@@ -14,10 +14,10 @@ from funasr_cli.checkpoints.format import CONFIG_FILE
 from funasr_cli.checkpoints.untrusted import read_json, readable
 from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.families import registry
-from funasr_cli.families.family import PUNCTUATION, SPEECH, Download
+from funasr_cli.families.family import PUNCTUATION, SPEAKERS, SPEECH, Download
 from funasr_cli.families.open import is_model
 from funasr_cli.hubs.repository import CheckpointFolder, is_complete
-from funasr_cli.options import AUTO_PUNCTUATION, DEFAULT_HUB, NO_PUNCTUATION, Hub
+from funasr_cli.options import AUTO_PUNCTUATION, AUTO_SPEAKER_MODEL, DEFAULT_HUB, NO_PUNCTUATION, Hub
 from funasr_cli.paths import cache_folder
 
 ALIASES = registry.aliases()  # hub ids by short names
@@ -207,7 +207,7 @@ def converted_models() -> dict[str, Path]:
 
 
 def kind_of(folder: Path) -> str:
-    """Return what a model is for, `SPEECH` or `PUNCTUATION`; `SPEECH` if its configuration cannot be read."""
+    """Return the kind of a model, as in `Family.kind`; `SPEECH` if its configuration cannot be read."""
     with suppress(ModelError):
         if family := registry.of_model_type(read_json(folder / CONFIG_FILE).get("model_type")):
             return family.kind
@@ -221,11 +221,14 @@ def converted_for(kind: str) -> dict[str, Path]:
 
 def _other_kind(name: object, kind: str) -> ModelError:
     """Return the error for a model that is not of the kind that is needed."""
-    if kind == SPEECH:
-        message = f"{name}: not a speech model: it inserts punctuation into the text of others"
-        hint = "name a speech model with --model, and this one with --punctuation"
-    else:
-        message, hint = f"{name}: a speech model, not a punctuation model", "use ct-punc"
+    message, hint = {
+        SPEECH: (
+            f"{name}: not a speech model, but one that helps them",
+            "name a speech model with --model, and a punctuation model with --punctuation",
+        ),
+        PUNCTUATION: (f"{name}: not a punctuation model", "use ct-punc"),
+        SPEAKERS: (f"{name}: not a model of voices", "use campplus"),
+    }[kind]
     return ModelError(message, hint, code="model-unsupported")
 
 
@@ -307,15 +310,7 @@ def find_punctuation(name: str) -> Path | None:
     if name == NO_PUNCTUATION:
         return None
     if name == AUTO_PUNCTUATION:
-        ids = list(ALIASES.values())
-
-        def place(model: str) -> int:
-            return next(
-                (ids.index(each) for each in (model, registry.other_hub_id(model)) if each in ids), len(ids)
-            )
-
-        models = converted_for(PUNCTUATION)
-        return models[min(models, key=place)] if models else None
+        return _first_converted(PUNCTUATION)
     try:
         return find_model(name, PUNCTUATION)
     except ModelError as error:
@@ -323,6 +318,31 @@ def find_punctuation(name: str) -> Path | None:
             wanted = name if name in ALIASES or HUB_ID.fullmatch(name) else "ct-punc"
             error.hint = f"convert it with: {convert_command(wanted)}"
         raise
+
+
+def _first_converted(kind: str) -> Path | None:
+    """Return the converted model of a kind whose short name comes first; None if there is none."""
+    ids = list(ALIASES.values())
+
+    def place(model: str) -> int:
+        return next((ids.index(each) for each in (model, registry.other_hub_id(model)) if each in ids), len(ids))
+
+    models = converted_for(kind)
+    return models[min(models, key=place)] if models else None
+
+
+def find_speaker_model(name: str) -> Path:
+    """Find the folder of a model that tells speakers apart; "auto" is the first that has been converted.
+
+    Raises:
+        ModelError: there is none, or see `find_model`. Errors say how to convert one.
+    """
+    if name == AUTO_SPEAKER_MODEL:
+        if folder := _first_converted(SPEAKERS):
+            return folder
+        message = "no model that tells speakers apart has been converted"
+        raise ModelError(message, f"convert it with: {convert_command('campplus')}", code="model-missing")
+    return find_model(name, SPEAKERS)
 
 
 def convert_command(name: str) -> str:

@@ -67,8 +67,8 @@ def test_words_have_times() -> None:
     original = transcript(dataclasses.replace(part, pieces=(TimedText("One 2.", 1.0, 3.0),)), duration_s=3.0)
     sentence = {"text": "One 2.", "start_s": 1.2, "end_s": 2.46, "estimated": True}
     words = [
-        {"text": "One", "start_s": 1.2, "end_s": 1.5, "score": 0.9, "estimated": False},
-        {"text": "2.", "start_s": 1.5, "end_s": 2.46, "score": None, "estimated": True},
+        {"text": "One", "start_s": 1.2, "end_s": 1.5, "score": 0.9, "estimated": False, "speaker": None},
+        {"text": "2.", "start_s": 1.5, "end_s": 2.46, "score": None, "estimated": True, "speaker": None},
     ]
     whole = sentence | {"start_s": 1.0, "end_s": 3.0, "estimated": False}
     for times, measured, kept, sentences in (

@@ -1,0 +1,1 @@
+"""CAM++: embeddings of voices."""

@@ -1,0 +1,110 @@
+"""Windows, clusters and turns; clusters compared with SciPy's average linkage."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from funasr_cli import diarization
+from funasr_cli.diarization import STEP_S, WINDOW_S, Turn, cluster, speaker_of, turns, windows
+
+
+def voices(count: int, each: int, noise: float = 0.05, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return embeddings of voices that speak in turns of five windows, and who speaks in each window."""
+    draw = np.random.default_rng(seed)
+    centres = draw.normal(size=(count, 192)) / np.sqrt(192)
+    who = np.tile(np.repeat(np.arange(count), 5), each)
+    return centres[who] + draw.normal(scale=noise, size=(len(who), 192)), who
+
+
+@given(st.floats(0.05, 200))
+def test_windows_cover_a_segment(duration_s: float) -> None:
+    found = list(windows(duration_s))
+    assert found[0][0] == 0
+    assert found[-1][1] == pytest.approx(max(duration_s, WINDOW_S))
+    assert all(end_s - start_s == pytest.approx(WINDOW_S) for start_s, end_s in found)
+    steps = np.diff([start_s for start_s, _ in found])
+    assert (steps > 0).all()
+    assert (steps < STEP_S + 1e-9).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 7])
+def test_number_of_voices(count: int) -> None:
+    vectors, who = voices(count, 4)
+    assert cluster(vectors, 0.75).tolist() == who.tolist()
+
+
+def test_given_number() -> None:
+    """Fewer or more than there are: the most similar voices are joined, or one is split."""
+    vectors, _ = voices(4, 4)
+    assert set(cluster(vectors, 0.75, 2, 2).tolist()) == {0, 1}
+    assert set(cluster(vectors, 0.75, 1, 3).tolist()) == {0, 1, 2}
+    assert set(cluster(vectors, 0.75, 5, 6).tolist()) == {0, 1, 2, 3, 4}
+
+
+def test_few_windows_are_no_speaker() -> None:
+    """A noise in two windows belongs to the nearest voice, also where the number is given."""
+    vectors, who = voices(2, 4)
+    vectors[[7, 8]] = np.eye(192)[3]
+    for given_number in ({}, {"fewest": 2, "most": 2}):
+        labels = cluster(vectors, 0.75, **given_number)
+        others = np.setdiff1d(np.arange(len(who)), [7, 8])
+        assert labels[others].tolist() == who[others].tolist()
+        assert set(labels.tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_average_linkage(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    hierarchy = pytest.importorskip("scipy.cluster.hierarchy")
+    vectors, _ = voices(5, 3, noise=0.12, seed=seed)
+    monkeypatch.setattr(diarization, "FEW_WINDOWS", 1)
+    for threshold in (0.5, 0.8, 0.95):
+        tree = hierarchy.linkage(vectors, "average", metric="cosine")
+        wanted = hierarchy.fcluster(tree, threshold, "distance")
+        labels = cluster(vectors, threshold)
+        assert len({*zip(wanted.tolist(), labels.tolist(), strict=True)}) == len({*wanted.tolist()})
+        assert len({*labels.tolist()}) == len({*wanted.tolist()})
+
+
+def test_many_windows_need_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbours are joined first, and the speakers stay the same."""
+    vectors, who = voices(3, 20)
+    monkeypatch.setattr(diarization, "MOST_CLUSTERS", 80)
+    assert cluster(vectors, 0.75).tolist() == who.tolist()
+
+
+def test_nobody_and_one_window() -> None:
+    assert cluster(np.zeros((0, 192)), 0.75).tolist() == []
+    assert cluster(np.ones((1, 192)), 0.75).tolist() == [0]
+
+
+def test_turns_meet_in_the_middle() -> None:
+    spans = [(10.0, 11.5), (10.75, 12.25), (11.5, 13.0), (12.25, 13.75)]
+    assert turns(spans, [0, 0, 1, 1], 13.75) == [Turn(10, 11.875, 0), Turn(11.875, 13.75, 1)]
+
+
+def test_short_turns_belong_to_the_longer_neighbour() -> None:
+    spans = [(0.0, 1.5), (0.75, 2.25), (0.9, 2.4), (1.65, 3.15)]
+    assert turns(spans, [0, 1, 0, 0], 3.15) == [Turn(0, 3.15, 0)]
+
+
+@given(st.floats(0.1, 30), st.data())
+def test_turns_cover_their_segment(duration_s: float, data: st.DataObject) -> None:
+    spans = list(windows(duration_s))
+    labels = [data.draw(st.integers(0, 3)) for _ in spans]
+    found = turns(spans, labels, duration_s)
+    assert found[0].start_s == 0
+    assert found[-1].end_s == duration_s
+    for before, after in pairwise(found):
+        assert before.end_s == after.start_s
+        assert before.speaker != after.speaker
+
+
+def test_speaker_of_a_word() -> None:
+    found = [Turn(0, 2, 0), Turn(2, 5, 1), Turn(8, 9, 2)]
+    assert [speaker_of(1.5, 2.3, found), speaker_of(1.9, 2.3, found)] == [0, 1]
+    assert speaker_of(7.5, 7.9, found) == 2  # nobody speaks: the nearest

@@ -1,0 +1,174 @@
+"""The stage that tells speakers apart: words, cuts, names, formats, and what stays with a failed recording."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from support.campplus import Pitches
+
+from funasr_cli.audio.segment import AudioSegment
+from funasr_cli.diarization import Turn
+from funasr_cli.errors import AudioError, UsageError
+from funasr_cli.options import TranscribeOptions, parse_speakers
+from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
+from funasr_cli.speech_model import SegmentRequest
+from funasr_cli.stages.speakers import COARSE, Speakers, Voices, cut
+from funasr_cli.stages.stage import Stages
+from funasr_cli.transcript import Score, Segment, Timings, Transcript, Translation, Word
+from funasr_cli.writers import WRITERS
+
+RATE_HZ = 16000
+AUTO = TranscribeOptions(speakers=(1, None))
+
+
+def tone(hertz: float, duration_s: float) -> np.ndarray:
+    return np.sin(2 * np.pi * hertz * np.arange(round(duration_s * RATE_HZ)) / RATE_HZ).astype(np.float32)
+
+
+def segment(start_s: float, end_s: float, text: str, *words: tuple[float, float]) -> Segment:
+    """Return a segment; `words` are the times of its words."""
+    timed = [Word(word, *times, 0.9) for word, times in zip(text.split(), words, strict=bool(words))]
+    return Segment(start_s, end_s, text, "", "eos", 0, 7, -0.1, words=tuple(timed) if words else ())
+
+
+def told_apart(
+    recording: np.ndarray, segments: list[Segment], options: TranscribeOptions = AUTO, source: int = 0
+) -> list[Event]:
+    """Run a recording through both stages, as the scheduler and `Recognizer.run` do."""
+    voices = Voices(Pitches())
+    stages = Stages([lambda: Speakers(voices, options)])
+    for each in segments:
+        start, end = round(each.start_s * RATE_HZ), round(each.end_s * RATE_HZ)
+        audio = AudioSegment(start, recording[start:end], np.ones(1))
+        assert voices.segment(SegmentRequest(source, audio, first=False), each) is each
+
+    def events() -> Iterator[Event]:
+        for each in segments:
+            yield from stages(SegmentFinished(source, each))
+        required = (field.name for field in dataclasses.fields(Timings) if field.default is dataclasses.MISSING)
+        timings = Timings(**dict.fromkeys(required, 0))
+        duration_s = len(recording) / RATE_HZ
+        yield from stages(Finished(source, Transcript("a.wav", duration_s, "m", None, tuple(segments), timings)))
+
+    return list(events())
+
+
+def transcript_of(events: list[Event]) -> Transcript:
+    [done] = [event for event in events if isinstance(event, Finished)]
+    assert [event.segment for event in events if isinstance(event, SegmentFinished)] == [*done.transcript.segments]
+    return done.transcript
+
+
+CHANGE = np.concatenate([tone(250, 6), tone(950, 6)])
+WORDS = segment(0, 12, "one two three four", (0, 1), (2, 5), (6.2, 7), (9, 11))
+
+
+def test_a_segment_is_cut_where_the_speaker_changes() -> None:
+    found = transcript_of(told_apart(CHANGE, [WORDS]))
+    assert [(part.speaker, part.text) for part in found.segments] == [
+        ("Speaker 1", "one two"),
+        ("Speaker 2", "three four"),
+    ]
+    assert [part.end_s for part in found.segments] == [pytest.approx(5.6), 12]
+    assert found.segments[1].start_s == found.segments[0].end_s
+    assert [word.speaker for part in found.segments for word in part.words] == ["Speaker 1"] * 2 + [
+        "Speaker 2"
+    ] * 2
+    assert found.text == WORDS.text
+    assert found.ledger.transcribed_s == 12
+    assert sum(part.tokens for part in found.segments) == WORDS.tokens
+    assert found.speakers_by == "pitches"
+    assert COARSE not in found.warnings
+
+
+def test_without_words_a_segment_has_its_main_speaker() -> None:
+    segments = [segment(0, 5, "one two"), segment(5, 12, "three four")]
+    found = transcript_of(told_apart(CHANGE, segments))
+    assert [(part.speaker, part.text) for part in found.segments] == [
+        ("Speaker 1", "one two"),
+        ("Speaker 2", "three four"),
+    ]
+    assert COARSE in found.warnings
+
+
+def test_names_in_order_of_appearance() -> None:
+    options = dataclasses.replace(AUTO, speaker_names=("host",))
+    found = transcript_of(told_apart(CHANGE, [WORDS], options))
+    assert [part.speaker for part in found.segments] == ["host", "Speaker 2"]
+
+
+def test_a_given_number() -> None:
+    options = dataclasses.replace(AUTO, speakers=(1, 1))
+    found = transcript_of(told_apart(CHANGE, [WORDS], options))
+    assert [(part.speaker, part.text) for part in found.segments] == [("Speaker 1", WORDS.text)]
+
+
+def test_a_second_attempt_replaces_the_first() -> None:
+    """The embeddings of a segment that is decoded again in two parts count once."""
+    voices, audio = Voices(Pitches()), AudioSegment(0, CHANGE, np.ones(round(12 * 16000 / 512)))
+    parts = audio.halves()
+    assert parts
+    for each in (audio, *parts):
+        voices.segment(SegmentRequest(3, each, first=True), WORDS)
+    assert [span for span, _, _ in voices.take(3)] == [(part.start_s, part.end_s) for part in parts]
+    assert voices.take(3) == []
+
+
+def test_a_failed_recording_keeps_its_segments() -> None:
+    voices = Voices(Pitches())
+    stages = Stages([lambda: Speakers(voices, AUTO)])
+    error = Failed(0, AudioError("no", code="audio-damaged"))
+    held = SegmentFinished(0, WORDS)
+    assert list(stages(held)) == []
+    assert list(stages(error)) == [held, error]
+
+
+def test_what_belongs_to_the_whole_segment_stays_with_the_first_part() -> None:
+    scores = tuple(Score(text, 0.5) for text in ("one", " two", " three", " fo", "ur"))
+    whole = dataclasses.replace(
+        WORDS, thinking="hm", ctc_text="one", translation=Translation("eins", "de"), scores=scores
+    )
+    first, second = cut(whole, [Turn(0, 5.5, 0), Turn(5.5, 12, 1)])
+    assert (first.thinking, first.ctc_text, first.translation) == ("hm", "one", whole.translation)
+    assert (second.thinking, second.ctc_text, second.translation) == ("", None, None)
+    assert first.scores + second.scores == scores
+    assert "".join(score.text for score in first.scores) == first.text
+
+
+def test_without_voices_nothing_changes() -> None:
+    assert cut(WORDS, []) == [WORDS]
+
+
+def test_formats() -> None:
+    options = dataclasses.replace(AUTO, speaker_names=("A<b", "*C"))
+    found = transcript_of(told_apart(CHANGE, [WORDS], options))
+    assert WRITERS["txt"](found) == "A<b: one two\n*C: three four\n"
+    assert WRITERS["srt"](found).splitlines()[2] == "[A<b] one two"
+    assert "<v A&lt;b>one two" in WRITERS["vtt"](found)
+    assert WRITERS["tsv"](found).splitlines()[:2] == ["start\tend\tspeaker\ttext", "0\t5600\tA<b\tone two"]
+    assert "**\\*C:** three four" in WRITERS["md"](found)
+    assert '"speaker": "*C"' in WRITERS["json"](found)
+    assert WRITERS["tsv"](dataclasses.replace(found, speakers_by=None)).startswith("start\tend\ttext\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("auto", (1, None)), ("none", None), ("3", (3, 3)), ("2-4", (2, 4)), ("1-1", (1, 1))]
+)
+def test_numbers_of_speakers(text: str, wanted: tuple[int, int | None] | None) -> None:
+    assert TranscribeOptions(speakers=parse_speakers(text)).speakers == wanted
+
+
+@pytest.mark.parametrize("text", ["", "0", "4-2", "2-", "-3", "two", "1.5", "²"])
+def test_wrong_numbers_of_speakers(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        TranscribeOptions(speakers=parse_speakers(text))
+    assert caught.value.code == "option-value"
+
+
+@pytest.mark.parametrize("changes", [{"speaker_threshold": 0}, {"speaker_threshold": 2}, {"vad": False}])
+def test_options_that_cannot_work(changes: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        dataclasses.replace(AUTO, **changes)
