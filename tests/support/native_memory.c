@@ -1,4 +1,5 @@
-/* Runs a small decoder and an encoder's layer through their lives, with each allocation failing once: see tests/unit/test_build.py.
+/* Runs small decoders and an encoder's layer through their lives, with each allocation failing once: see
+ * tests/unit/test_build.py.
  *
  * Linked with -Wl,--wrap for malloc, calloc, realloc and aligned_alloc. A leak makes LeakSanitizer end it with an
  * error; anything else that is wrong is printed.
@@ -12,7 +13,8 @@
 #include <string.h>
 
 enum { WIDTH = 64, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 32, FEED_FORWARD = 128, VOCAB = 40, LAYERS = 2, SLOTS = 3 };
-enum { QKV = (HEADS + 2 * KV_HEADS) * HEAD_DIM, LONGEST = 70, THREADS = 3 };
+enum { QKV = 3 * HEADS * HEAD_DIM, LONGEST = 70, THREADS = 3 };
+enum { SOURCE_ROWS = 301, SOURCE_VALUES = LAYERS * 2 * HEADS * SOURCE_ROWS * HEAD_DIM };
 
 static long until_failure = -1; /* allocations that still succeed; negative: all of them do */
 
@@ -36,7 +38,9 @@ static void check(int is_right, const char *what) {
 }
 
 static float numbers[QKV * WIDTH > 2 * FEED_FORWARD * WIDTH ? QKV * WIDTH : 2 * FEED_FORWARD * WIDTH];
-static float x[LONGEST * WIDTH], norm[WIDTH];
+static float x[LONGEST * WIDTH], norm[WIDTH], scores[LONGEST * SOURCE_ROWS];
+static uint16_t source[SOURCE_VALUES];
+static const uint16_t *sources[LONGEST];
 
 static struct fn_matrix packed(int rows, int columns, int weights) {
     struct fn_matrix m = {.rows = rows, .columns = columns, .weights = weights};
@@ -49,9 +53,10 @@ static struct fn_matrix packed(int rows, int columns, int weights) {
     return m;
 }
 
-/* Two rows of different lengths, then more of one of them, a copy, an end, and logits: the status of each call that
- * fails is FN_NO_MEMORY, and a repetition succeeds. Returns the number of calls that failed. */
-static int life(const struct fn_shape *shape, const struct fn_layer *layers, const struct fn_matrix *head, float *hidden) {
+/* Two rows of different lengths, then more of one of them, a copy, an end, and logits: a call that fails returns
+ * FN_NO_MEMORY, and a repetition succeeds. `from` is NULL without cross-attention. Returns their number. */
+static int life(const struct fn_shape *shape, const struct fn_layer *layers, const struct fn_matrix *head,
+                const struct fn_sources *from, float *hidden) {
     int32_t slots[LONGEST], positions[LONGEST], ids[LONGEST];
     float logprobs[LONGEST];
     struct fn_norm rms = {norm, NULL, 1e-6f, FN_RMS_NORM, WIDTH};
@@ -65,16 +70,17 @@ static int life(const struct fn_shape *shape, const struct fn_layer *layers, con
     REPEATED(fn_decoder_new(&decoder, shape, layers, &rms, head, NULL, SLOTS, THREADS, NULL))
     for (int length = 3; length <= LONGEST; length += LONGEST - 3) {
         for (int i = 0; i < length; i++) slots[i] = i % 2, positions[i] = i / 2;
-        REPEATED(fn_step(decoder, length, slots, positions, x, NULL, hidden))
-        REPEATED(fn_logits(decoder, length, hidden, NULL, NULL, NULL, ids, logprobs))
+        REPEATED(fn_step(decoder, length, slots, positions, x, from, hidden))
+        static const uint8_t excluded[LONGEST * VOCAB] = {1};
+        REPEATED(fn_logits(decoder, length, hidden, from ? excluded : NULL, slots, NULL, ids, logprobs))
     }
     for (int i = 0; i < LONGEST; i++) slots[i] = 1, positions[i] = i;
-    REPEATED(fn_step(decoder, LONGEST, slots, positions, x, NULL, hidden))
+    REPEATED(fn_step(decoder, LONGEST, slots, positions, x, from, hidden))
     REPEATED(fn_copy_slot(decoder, 1, 2, LONGEST))
     fn_clear_slot(decoder, 1);
     fn_clear_slot(decoder, 1);
     slots[0] = 2, positions[0] = LONGEST;
-    REPEATED(fn_step(decoder, 1, slots, positions, x, NULL, hidden + LONGEST * WIDTH))
+    REPEATED(fn_step(decoder, 1, slots, positions, x, from, hidden + LONGEST * WIDTH))
     fn_decoder_free(decoder);
     fn_decoder_free(NULL);
 
@@ -110,7 +116,8 @@ static void try_encoder(int weights) {
     static float expected[LONGEST * WIDTH], hidden[LONGEST * WIDTH];
     struct fn_norm normed = {norm, norm, 1e-5f, FN_LAYER_NORM, WIDTH};
     struct fn_block block = {.attention_norm = normed, .cross_norm = normed, .feed_forward_norm = normed,
-                             .qkv = {packed(3 * WIDTH, WIDTH, weights), NULL}, .output = {packed(WIDTH, WIDTH, weights), norm},
+                             .qkv = {packed(3 * WIDTH, WIDTH, weights), NULL},
+                             .output = {packed(WIDTH, WIDTH, weights), norm},
                              .up = {packed(2 * FEED_FORWARD, WIDTH, weights), NULL},
                              .down = {packed(WIDTH, FEED_FORWARD, weights), norm}, .memory = numbers, .taps = 3,
                              .taps_before = 1, .heads = HEADS, .activation = FN_SWIGLU};
@@ -134,25 +141,34 @@ static void try_encoder(int weights) {
     printf("%d allocations\n", failing);
 }
 
-static void try_all(int weights) {
-    struct fn_shape shape = {WIDTH, LAYERS, HEADS, KV_HEADS, HEAD_DIM, FEED_FORWARD, VOCAB, weights, FN_SWIGLU, 1e4f};
-    struct fn_norm wide = {norm, NULL, 1e-6f, FN_RMS_NORM, WIDTH}, narrow = {norm, NULL, 1e-6f, FN_RMS_NORM, HEAD_DIM};
+static void try_all(int weights, const struct fn_sources *from) {
+    int kv_heads = from ? HEADS : KV_HEADS, width = (HEADS + 2 * kv_heads) * HEAD_DIM;
+    struct fn_shape shape = {WIDTH,        LAYERS, HEADS,   kv_heads,  HEAD_DIM,
+                             FEED_FORWARD, VOCAB,  weights, FN_SWIGLU, 1e4f};
+    struct fn_norm wide = {norm, NULL, 1e-6f, FN_RMS_NORM, WIDTH}, narrow = wide;
+    narrow.width = HEAD_DIM;
     struct fn_layer layers[LAYERS];
     for (int i = 0; i < LAYERS; i++)
-        layers[i] = (struct fn_layer){.qkv = {packed(QKV, WIDTH, weights), NULL},
+        layers[i] = (struct fn_layer){.qkv = {packed(width, WIDTH, weights), NULL},
                                       .output = {packed(WIDTH, HEADS * HEAD_DIM, weights), NULL},
                                       .up = {packed(2 * FEED_FORWARD, WIDTH, weights), NULL},
                                       .down = {packed(WIDTH, FEED_FORWARD, weights), NULL},
                                       .attention_norm = wide, .feed_forward_norm = wide,
                                       .query_norm = narrow, .key_norm = narrow};
+    struct fn_linear query = {packed(HEADS * HEAD_DIM, WIDTH, weights), NULL};
+    for (int i = 0; from && i < LAYERS; i++) {
+        layers[i].cross_norm = wide;
+        layers[i].cross_query = query;
+        layers[i].cross_output = layers[i].output;
+    }
     struct fn_matrix head = packed(VOCAB, WIDTH, weights);
     static float expected[(LONGEST + 1) * WIDTH], hidden[(LONGEST + 1) * WIDTH];
-    check(!life(&shape, layers, &head, expected), "a failure without a reason");
+    check(!life(&shape, layers, &head, from, expected), "a failure without a reason");
     int failing = 0;
     for (;; failing++) {
         memset(hidden, 0, sizeof hidden);
         until_failure = failing;
-        int failures = life(&shape, layers, &head, hidden);
+        int failures = life(&shape, layers, &head, from, hidden);
         check(!memcmp(hidden, expected, sizeof hidden), "hidden states after a failure");
         if (until_failure >= 0) break; /* there are no more allocations */
         check(failures == 1, "a failure that was not reported");
@@ -163,6 +179,7 @@ static void try_all(int weights) {
         const struct fn_linear *all[] = {&layers[i].qkv, &layers[i].output, &layers[i].up, &layers[i].down};
         for (int j = 0; j < 4; j++) free((void *)all[j]->matrix.data);
     }
+    free((void *)query.matrix.data);
     free((void *)head.data);
     printf("%d allocations\n", failing);
 }
@@ -171,8 +188,14 @@ int main(void) {
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) numbers[i] = sinf((float)i * 1.7f);
     for (int i = 0; i < LONGEST * WIDTH; i++) x[i] = cosf((float)i * 0.3f);
     for (int i = 0; i < WIDTH; i++) norm[i] = 1.0f;
-    try_all(FN_U8);
-    try_all(FN_F32);
+    for (int i = 0; i < SOURCE_VALUES; i++) source[i] = (uint16_t)(0x2000 + i % 0x1800); /* 2^-7 to 0.5 */
+    for (int i = 0; i < LONGEST; i++) sources[i] = source;
+    static const int32_t watched[] = {HEADS + 1};
+    struct fn_sources from = {sources, SOURCE_ROWS, 1, watched, scores};
+    for (int weights = FN_F32; weights <= FN_U8; weights++) {
+        try_all(weights, NULL);
+        try_all(weights, &from);
+    }
     for (int weights = FN_F32; weights <= FN_BF16; weights++) try_encoder(weights);
     return 0;
 }
