@@ -20,9 +20,9 @@ from funasr_cli.pipeline import Recognizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)]
 # These random networks of 70 narrow layers amplify rounding; `test_native_networks.py` and
-# `test_native_full_size.py` have networks that do not. Compared with float64, MLX is off by 4e-6 of the range and
-# the library by 1e-5. Rounded to bfloat16, the cosine is 0.9998: half of the loss is that of the weights, which are
-# stored in float32 here.
+# `test_native_full_size.py` have networks that do not. Compared with float64, MLX is off by 4e-6 of the range, and
+# the library by 1e-5. Rounded to bfloat16, the cosine is 0.9998: half of the loss is that of the weights, which
+# are stored in float32 here.
 FLOAT32_ERROR, BFLOAT16_COSINE = 6e-5, 0.9995
 BATCH = ("zh-2.5s", "zh-0.1s", "silence-1s", "en-1s", "zh-0.02s")
 
