@@ -88,11 +88,14 @@ def choose_punctuation(
     from funasr_cli.families.open import capabilities
     from funasr_cli.hubs.find import find_punctuation
 
+    must = "punctuation" in typed and name != AUTO_PUNCTUATION
+    options = supported(options, able, typed=typed)
+    if not must and able.writes_marks(options):  # then it need not be there
+        return None
     if (folder := find_punctuation(name)) is None:
         return None
-    options = supported(options, able, typed=typed)
     problem = punctuation_problem(options, able, model, name, capabilities(folder).languages)
-    if problem and "punctuation" in typed and name != AUTO_PUNCTUATION:
+    if problem and must:
         raise problem
     return None if problem else folder
 

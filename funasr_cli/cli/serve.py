@@ -14,7 +14,7 @@ from funasr_cli.cli import console, parameters
 from funasr_cli.cli.run import choose_type_and_engine
 from funasr_cli.errors import SetupError, UsageError
 from funasr_cli.extras import missing, to_add
-from funasr_cli.options import AUTO_PUNCTUATION, SERVE_DEFAULTS
+from funasr_cli.options import AUTO_PUNCTUATION, NO_PUNCTUATION, SERVE_DEFAULTS
 from funasr_cli.paths import why_unreadable
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ def serve(
         )
     folders = _folders([str(each) for each in model or ()])
     aligner, marks = _aligner(align_with), Lazily(_punctuation(punctuation))
+    _refuse_idle(context, folders)
 
     from funasr_cli.server.app import make_app
     from funasr_cli.server.guard import Guard
@@ -204,6 +205,17 @@ def _aligner(name: str | None) -> Path | None:
     from funasr_cli.hubs.find import find_aligner
 
     return find_aligner(name) if name else None
+
+
+def _refuse_idle(context: typer.Context, folders: Mapping[str, Path]) -> None:
+    """Raise a `UsageError` for a punctuation model that is named, if every model on offer writes marks itself."""
+    from funasr_cli.families.open import capabilities
+
+    name = context.params["punctuation"]
+    is_named = parameters.is_typed(context, "punctuation") and name not in (AUTO_PUNCTUATION, NO_PUNCTUATION)
+    if is_named and all(capabilities(folder).punctuation for folder in folders.values()):
+        what = f"--punctuation {name}: not needed, all models here write punctuation themselves"
+        raise UsageError(what, "leave it out", code="option-idle")
 
 
 def _punctuation(name: str) -> Path | None:

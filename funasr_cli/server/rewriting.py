@@ -15,7 +15,7 @@ from funasr_cli.transcript import Segment, TimedText, Transcript, Word
 from funasr_cli.writers import WRITERS
 
 LONGEST_S = 1e6  # of a recording, eleven days
-MOST_CHARACTERS = 50_000  # of a segment, many times what is said in one; the time for subtitles grows faster
+MOST_CHARACTERS = 50_000  # of a segment, far above any real one; the time for subtitles grows faster than the text
 
 
 async def rewritten(request: Request) -> Response:

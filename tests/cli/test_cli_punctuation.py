@@ -167,6 +167,19 @@ def test_no_work(
         assert transcribe(*options, **env).stdout == f"{SAYS}\n"
 
 
+def test_a_setting_that_has_no_work_needs_no_model(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loading(monkeypatch, replace(WRITES_NONE, punctuation=True))
+    assert transcribe(FUNASR_PUNCTUATION="ct-punc").stdout == f"{SAYS}\n"
+    transcribe("--punctuation", "ct-punc").assert_error(3, "model-missing")
+
+
+def test_no_work_in_a_server(with_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All models that the server offers write marks themselves."""
+    loading(monkeypatch, replace(WRITES_NONE, punctuation=True))
+    result = invoke("serve", "-m", "demo", "--port", "0", "--punctuation", "ct-punc")
+    result.assert_error(2, "option-idle", "--punctuation ct-punc")
+
+
 def test_a_model_that_writes_marks_only_with_itn(with_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loading(monkeypatch, replace(WRITES_NONE, itn_punctuation=True))
     for options in ((), ("--punctuation", "ct-punc")):
