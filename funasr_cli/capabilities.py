@@ -129,7 +129,10 @@ BEST_EFFORT = (
     "second_opinion",
     "segment_times",
 )  # have no effect on a model without the capability
-UNIVERSAL = ("vad", "vad_model", "vad_threshold", "min_pause_s", "join_s", "batch_size")  # work with every model
+UNIVERSAL = (  # work with every model
+    "vad", "vad_model", "vad_threshold", "min_pause_s", "join_s", "batch_size", "speakers", "speaker_threshold",
+    "speaker_names",
+)  # fmt: skip
 CHECKED_SEPARATELY = ("language", "itn", "max_segment_s")  # have their own checks, below
 
 

@@ -118,11 +118,10 @@ def _merges(means: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[int, int, fl
         alike[kept] = alike[:, kept] = row
         alike[gone] = alike[:, gone] = -np.inf
         sizes[kept] += sizes[gone]
+        # A merged cluster is no closer to others than the closer of its parts, so only these rows change.
         stale = np.flatnonzero((nearest == kept) | (nearest == gone))
         nearest[stale] = alike[stale].argmax(axis=1)
         nearest[kept] = alike[kept].argmax()
-        closer = alike[:, kept] > alike[rows, nearest]
-        nearest[closer] = kept
 
 
 def _without_few(labels: np.ndarray, means: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -152,7 +151,7 @@ def turns(spans: Sequence[tuple[float, float]], labels: Sequence[int], end_s: fl
     """Return the turns of a segment from its windows' times and clusters; they cover it without gaps.
 
     Where windows of two speakers overlap, the turns meet in the middle of the overlap. A turn shorter than
-    `SHORTEST_TURN_S` becomes part of the longer one of its neighbours.
+    `SHORTEST_TURN_S` becomes part of its longer neighbour.
     """
     borders = [(before[1] + after[0]) / 2 for before, after in pairwise(spans)]
     starts, ends = [spans[0][0], *borders], [*borders, end_s]
@@ -180,7 +179,7 @@ def _joined(found: Sequence[Turn]) -> list[Turn]:
 
 
 def speaker_of(start_s: float, end_s: float, found: Sequence[Turn]) -> int:
-    """Return who speaks longest between two times; the nearest speaker where there is silence."""
+    """Return who speaks longest between two times; the nearest speaker if none of them does."""
 
     def overlap_s(speaker: int) -> float:
         own = (turn for turn in found if turn.speaker == speaker)

@@ -71,7 +71,7 @@ def read_config(folder: Path) -> ModelFile:
     source = content.get("source")
     if not isinstance(source, dict) or not all(isinstance(value, str | None) for value in source.values()):
         raise ModelError(f"{path}: source is not an object with string values", code="model-config")
-    dtype, dtypes = content.get("dtype"), dict.fromkeys((family.half, *DTYPES))
+    dtype, dtypes = content.get("dtype"), tuple(dict.fromkeys((family.half, *DTYPES)))
     if dtype not in dtypes:
         raise ModelError(f"{path}: dtype is {quoted(dtype)}, not one of {', '.join(dtypes)}", code="model-config")
     quantization = quantize.from_json(content.get("quantization"), f"{path}: quantization")

@@ -31,7 +31,7 @@ def with_native_encoder(folder: Path, dtype: str = "float32") -> Recognizer:
     """Load a model of which the library computes everything but the decoder."""
     recognizer, checkpoint = Recognizer(load_model(folder, "float32")), open_model(folder)
     parts = native.native_parts(checkpoint, registry.of_config(checkpoint.config), dtype)
-    parts = [part for part in parts if part.network is not NativeDecoder]
+    parts = [part for part in parts if not issubclass(part.network, NativeDecoder)]
     for prefix, network in native.load_parts(checkpoint, parts, dtype).items():
         setattr(recognizer.model.network, prefix, network)
     return recognizer

@@ -77,7 +77,7 @@ def test_many_windows_need_little_memory(monkeypatch: pytest.MonkeyPatch) -> Non
     assert cluster(vectors, 0.75).tolist() == who.tolist()
 
 
-def test_nobody_and_one_window() -> None:
+def test_no_windows_and_one() -> None:
     assert cluster(np.zeros((0, 192)), 0.75).tolist() == []
     assert cluster(np.ones((1, 192)), 0.75).tolist() == [0]
 
@@ -107,4 +107,4 @@ def test_turns_cover_their_segment(duration_s: float, data: st.DataObject) -> No
 def test_speaker_of_a_word() -> None:
     found = [Turn(0, 2, 0), Turn(2, 5, 1), Turn(8, 9, 2)]
     assert [speaker_of(1.5, 2.3, found), speaker_of(1.9, 2.3, found)] == [0, 1]
-    assert speaker_of(7.5, 7.9, found) == 2  # silence: the nearest
+    assert speaker_of(7.5, 7.9, found) == 2  # none of them speaks: the nearest
