@@ -482,7 +482,7 @@ def test_dark_and_light_on_a_phone_and_a_desk(page: Browser, recording: Path) ->
 
 
 def test_many_recordings_in_a_low_window(browser: Browser) -> None:
-    """A short text makes no second scroll bar; the player covers nothing; models and languages have whole names."""
+    """A short text makes no second scroll bar; the player covers nothing; names are whole."""
     models = {f"a-model-with-a-long-name-{last}": demo.MODEL for last in ("hf", "mlx")}
     able = Capabilities(tuple(LANGUAGES))
     with serving(models, load=lambda folder: Recognizer(SpeakingModel(capabilities=able))) as served:
