@@ -187,7 +187,7 @@ def test_pieces(tokens: list[tuple[bytes, float]], earlier: str, expected: list[
 
 
 def test_a_token_that_spells_nothing_changes_no_probability() -> None:
-    """Such as the time tokens of Whisper. A byte of a character spells something, even if the text looks the same."""
+    """Such as a time of Whisper. A byte of a character does, even if the text looks the same."""
     a, b, c = YOU[:1], YOU[1:2], YOU[2:]
     assert scored([(b"you,", 0.9), (b"", 0.05), (b" ask", 0.8)]) == [("you,", 0.9), (" ask", 0.8)]
     assert scored([(b"", 0.05), (a, 0.9), (b"", 0.02), (b, 0.3), (c, 0.8)]) == [("你", 0.3)]

@@ -1,6 +1,7 @@
 // The timed units of a transcript: words where their times are known, else the model's own parts, else segments.
 
-export const DOUBTFUL = 0.3; // probabilities below which a word is tinted, as on the command line
+// Probabilities below which a word is tinted: few words of a right text, and the larger part of the wrong ones.
+export const DOUBTFUL = 0.3;
 export const UNSURE = 0.6;
 const LETTER = /[\p{L}\p{N}]/u;
 
