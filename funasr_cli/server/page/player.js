@@ -99,6 +99,7 @@ export class Player {
   }
 
   toggle() {
+    this.#begun = true; // the event may come after the next pause
     if (audio.paused) audio.play().catch(() => {});
     else audio.pause();
   }
