@@ -190,6 +190,10 @@ def test_several_dropped_recordings_and_one_that_is_none(page: Browser, tmp_path
     page.js("""document.body.insertAdjacentHTML("beforeend", '<input type="file" id="dragged" multiple>')""")
     page.one("#dragged").send_keys("\n".join(map(str, files)))
     page.js("""
+        const {send} = XMLHttpRequest.prototype;  // what is none fails only after it has been opened
+        XMLHttpRequest.prototype.send = function (...all) { setTimeout(() => send.apply(this, all), 500); };
+    """)
+    page.js("""
         const dataTransfer = new DataTransfer();
         for (const file of document.getElementById("dragged").files) dataTransfer.items.add(file);
         document.body.dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true, cancelable: true}));
