@@ -56,6 +56,7 @@ class TextStream:
 
     def __init__(self, spell: Callable[[list[int]], str], earlier: str = "", *, has_marks: bool = True):
         self.spell = (lambda token_ids: earlier + spell(token_ids)) if earlier else spell
+        self._spell_alone = spell
         self.earlier, self._has_marks = earlier, has_marks
         self.token_ids: list[int] = []
         self.raw = earlier  # everything decoded so far, as the tokenizer spells it
@@ -69,7 +70,8 @@ class TextStream:
         self.token_ids.append(token_id)
         self.raw = self.spell(self.token_ids)
         before, self.settled = len(self.settled), settled_text(self.raw, has_marks=self._has_marks)
-        self._lowest = min(self._lowest, logprob)
+        if logprob < self._lowest and self._spell_alone([token_id]):  # a time, for example, is not in the text
+            self._lowest = logprob
         if len(self.settled) > before:
             self._settled_by.append((len(self.settled), self._lowest))
             self._lowest = 0.0

@@ -21,7 +21,6 @@ from support.serving import serving
 from support.speaking import SAID, SpeakingModel
 
 from funasr_cli import demo
-from funasr_cli.cli.output import DOUBTFUL, UNSURE
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.server.app import PAGE
 from funasr_cli.subtitles import pieces_of
@@ -62,8 +61,9 @@ def test_clock(modules: Path) -> None:
         "0:00", "0:00", "0:59", "1:00", "12:34", "59:59", "1:00:00", "10:01:01",
     ]  # fmt: skip
     assert run(modules, "clock.js", "given.map(m.length)", [0.04, 2.05, 9.95, 59.9, 61, 3725]) == [
-        "0 s", "2 s", "9 s", "59 s", "1:01 min", "1:02:05 h",
+        "0 s", "2 s", "10 s", "1:00 min", "1:01 min", "1:02:05 h",
     ]  # fmt: skip
+    assert run(modules, "clock.js", "given.map(m.length)", [10.84, 59.4, 3599.6]) == ["11 s", "59 s", "1:00:00 h"]
 
 
 @pytest.mark.process
@@ -80,8 +80,8 @@ def test_the_current_word_is_found_by_bisection(modules: Path) -> None:
     starts = sorted(random.Random(SEED).choices(range(50), k=40))
     times = [-1, *range(51)]
     expected = [bisect.bisect_right(starts, time) - 1 for time in times]
-    code = "[given[1].map(t => m.indexAt(given[0], t)), m.indexAt([], 1), m.DOUBTFUL, m.UNSURE]"
-    assert run(modules, "words.js", code, [starts, times]) == [expected, -1, DOUBTFUL, UNSURE]
+    code = "[given[1].map(t => m.indexAt(given[0], t)), m.indexAt([], 1)]"
+    assert run(modules, "words.js", code, [starts, times]) == [expected, -1]
 
 
 def longest_common(before: list[str], after: list[str]) -> int:
@@ -160,7 +160,9 @@ def test_words_of_scripts_without_spaces(modules: Path) -> None:
 
 @pytest.mark.process
 def test_units_have_the_whole_text_and_the_least_probability(modules: Path) -> None:
-    words = spoken(["So", "hospital."])
+    """Words without a score have that of their tokens, as parts that are no words have."""
+    said = spoken(["So", "hospital."])
+    words = replace(said, words=tuple(replace(word, score=None) for word in said.words))
     scores = [("So", 0.9), (" hos", 0.7), ("pit", 0.4), ("al", 0.9), (".", 0.95)]
     timed = replace(words, scores=tuple(Score(*each) for each in scores))
     segments = [
@@ -176,12 +178,29 @@ def test_units_have_the_whole_text_and_the_least_probability(modules: Path) -> N
     likely = [[unit["probability"] for unit in units] for units in found]
     assert likely == [[0.9, 0.4], [0.3, 0.4], [0.9, 0.4], [1], [1], [1, 1]]
     assert [unit["isWord"] for unit in (found[0][0], found[2][0], found[3][0])] == [True, False, False]
-    assert run(modules, "words.js", "given.map(m.tint)", [0.49, 0.5, 0.79, 0.8]) == [
-        "doubtful",
-        "unsure",
-        "unsure",
-        "",
-    ]
+    code = "[m.DOUBTFUL - 0.01, m.DOUBTFUL, m.UNSURE - 0.01, m.UNSURE].map(m.tint)"
+    assert run(modules, "words.js", code) == ["doubtful", "unsure", "unsure", ""]
+
+
+@pytest.mark.process
+def test_a_right_text_of_whisper_has_few_tinted_words(modules: Path) -> None:
+    """Tokens and words of Whisper base for the clip en-11s-jfk: a comma makes no doubt."""
+    words = [("And", 0.64), ("so", 0.99), ("my", 0.68), ("fellow", 1.0), ("Americans,", 0.95), ("ask", 0.74),
+             ("not", 0.88), ("what", 0.8), ("you,", 0.98), ("ask", 0.9)]  # fmt: skip
+    tokens = [("And", 0.64), (" so", 0.99), (" my", 0.68), (" fellow", 1.0), (" Americans", 0.95), (",", 0.43),
+              (" ask", 0.74), (" not", 0.88), (" what", 0.8), (" you", 0.98), (",", 0.59),
+              (" ask", 0.9)]  # fmt: skip
+    said = spoken([text for text, _ in words])
+    timed = tuple(replace(word, score=score) for word, (_, score) in zip(said.words, words, strict=True))
+    segment = replace(said, words=timed, scores=tuple(Score(*token) for token in tokens))
+    unscored = replace(segment, words=tuple(replace(word, score=None) for word in timed))
+    unlikely = replace(unscored, scores=(*segment.scores[:-1], Score(" ask", 0.1)))
+    doubtful = replace(segment, words=(*timed[:-1], replace(timed[-1], score=0.1)))
+    corrected = replace(doubtful, scores=())  # a reader has seen it
+    code = "given.map((segment) => m.unitsOf(segment).map((unit) => m.tint(unit.probability)))"
+    found = run(modules, "words.js", code, msgspec.to_builtins([segment, unscored, unlikely, doubtful, corrected]))
+    plain = [""] * len(words)
+    assert found == [plain, plain, [*plain[:-1], "doubtful"], [*plain[:-1], "doubtful"], plain]
 
 
 @pytest.mark.process

@@ -186,6 +186,13 @@ def test_pieces(tokens: list[tuple[bytes, float]], earlier: str, expected: list[
     assert scored(tokens, earlier) == expected
 
 
+def test_a_token_that_spells_nothing_changes_no_probability() -> None:
+    """Such as a time of Whisper. A byte of a character does, even if the text looks the same."""
+    a, b, c = YOU[:1], YOU[1:2], YOU[2:]
+    assert scored([(b"you,", 0.9), (b"", 0.05), (b" ask", 0.8)]) == [("you,", 0.9), (" ask", 0.8)]
+    assert scored([(b"", 0.05), (a, 0.9), (b"", 0.02), (b, 0.3), (c, 0.8)]) == [("你", 0.3)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: clip.path.stem)
 def test_scores_of_the_demo_model(recognizer: Recognizer, clip: demo.DemoClip) -> None:

@@ -8,9 +8,10 @@ export function clock(seconds) {
   return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${tail}` : `${minutes}:${tail}`;
 }
 
-/** Return a length in words: "0.4 s", "12 s", "3:05 min", "1:02:03 h". */
+/** Return a length in words, rounded as on the command line: "0.4 s", "12 s", "3:05 min", "1:02:03 h". */
 export function length(seconds) {
-  if (seconds < 9.9) return `${Number(seconds.toFixed(1))} s`;
-  if (seconds < 60) return `${Math.floor(seconds)} s`;
-  return `${clock(seconds)} ${seconds < 3600 ? "min" : "h"}`;
+  if (seconds < 9.95) return `${Number(seconds.toFixed(1))} s`;
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  return `${clock(whole)} ${whole < 3600 ? "min" : "h"}`;
 }

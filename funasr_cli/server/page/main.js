@@ -25,6 +25,7 @@ const reader = new Reader(
 const player = new Player(reader);
 let open = null; // the entry that is shown
 let shown = 0; // segments of an unfinished entry that are shown
+let batch = []; // what was added last, until the user opens something: if the open one fails, the next is shown
 
 let saying = 0;
 /** Say something to all; if it can be seen anyway, only to those who do not see. */
@@ -53,7 +54,10 @@ function rowOf(entry) {
   });
   const again = element("button", { type: "button", className: "again-button", text: "Try again" });
   const node = element("li", { className: "entry" }, button, remove, again);
-  button.addEventListener("click", () => show(entry));
+  button.addEventListener("click", () => {
+    batch = [];
+    show(entry);
+  });
   remove.addEventListener("click", () => forget(entry));
   again.addEventListener("click", () => retry(entry));
   const row = { node, state, progress, button, again };
@@ -71,10 +75,11 @@ function shareOf(entry) {
 
 function stateOf(entry) {
   const end_s = entry.heard?.at(-1)?.end;
+  const lasts = clock((Date.now() - entry.began) / 1000);
   const states = {
     waiting: "Waiting",
     uploading: `Uploading, ${Math.round(100 * (entry.share ?? 0))} %`,
-    transcribing: end_s ? `Transcribing, ${clock(end_s)} so far` : "Transcribing",
+    transcribing: `Transcribing for ${lasts}` + (end_s ? `, ${clock(end_s)} of the recording so far` : ""),
     done:
       entry.transcript &&
       [
@@ -95,11 +100,25 @@ function draw(entry) {
   state.textContent = stateOf(entry);
   again.hidden = entry.state !== "failed";
   progress.hidden = !busy;
-  const share = busy ? shareOf(entry) : 1;
-  if (share === undefined || entry.state === "waiting") progress.removeAttribute("value");
-  else progress.value = share;
+  if (busy) showShare(progress, entry);
   button.setAttribute("aria-current", String(entry === open));
 }
+
+/** Show the share in a bar, or that something is being done. */
+function showShare(bar, entry) {
+  const share = entry.state === "waiting" ? undefined : shareOf(entry);
+  if (share === undefined) bar.removeAttribute("value");
+  else bar.value = share;
+}
+
+setInterval(() => {
+  for (const entry of recordings.all.filter(({ state }) => state === "transcribing")) {
+    draw(entry);
+    if (entry === open) showProgress();
+  }
+}, 1000);
+
+const failureOf = (entry) => `${entry.name} could not be transcribed: ${entry.error}`;
 
 /** Follow a change of an entry. */
 function changed(entry, segment) {
@@ -108,8 +127,11 @@ function changed(entry, segment) {
   const was = rowOf(entry).node.dataset.state;
   draw(entry);
   if (was !== entry.state && entry.state === "done") say(`${entry.name} is transcribed.`, entry === open);
-  if (was !== entry.state && entry.state === "failed")
-    say(`${entry.name} could not be transcribed: ${entry.error}`, entry === open);
+  if (was !== entry.state && entry.state === "failed") {
+    const next = entry === open && batch.find(({ state }) => state !== "failed");
+    if (next) show(next);
+    say(failureOf(entry), entry === open);
+  }
   if (entry !== open) return;
   if (was !== entry.state || !segment) return showText();
   for (; shown < entry.heard.length; shown++) reader.append(entry.heard[shown]);
@@ -177,6 +199,7 @@ function showText() {
   byId("tools").hidden = !transcript;
   showFacts();
   showProgress();
+  hideUnplayable();
   if (`${id} ${state}` === shownState) return;
   shownState = `${id} ${state}`;
   reader.show(transcript, corrections);
@@ -208,11 +231,20 @@ function showFacts() {
 
 function showProgress() {
   const busy = open.state !== "done";
+  const failed = open.state === "failed";
   byId("progress").hidden = !busy;
-  byId("progress").textContent = busy ? stateOf(open) : "";
-  byId("progress").classList.toggle("wrong", open.state === "failed");
-  byId("retry").hidden = open.state !== "failed";
+  byId("progress-text").textContent = failed ? failureOf(open) : busy ? stateOf(open) : "";
+  byId("progress-text").classList.toggle("wrong", failed);
+  byId("work").hidden = failed;
+  if (busy) showShare(byId("work"), open);
+  byId("retry").hidden = !failed;
 }
+
+/** Hide the player of what neither the server nor the browser can read: it is probably no recording. */
+function hideUnplayable() {
+  if (open?.state === "failed" && byId("audio").error) byId("player").hidden = true;
+}
+byId("audio").addEventListener("error", hideUnplayable);
 
 byId("back").addEventListener("click", close);
 byId("retry").addEventListener("click", () => retry(open));
@@ -256,7 +288,8 @@ byId("again-file").addEventListener("change", async ({ target }) => {
 async function add(files) {
   const added = [];
   for (const file of files) added.push(await recordings.add(file, file.name, fields()));
-  if (added.length) await show(added[0]);
+  batch = added;
+  if (added.length) await show(added.find(({ state }) => state !== "failed") ?? added[0]);
 }
 
 byId("files").addEventListener("change", async ({ target }) => {

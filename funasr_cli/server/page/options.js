@@ -5,6 +5,7 @@ import { keepSetting, setting } from "./store.js";
 const byId = (id) => document.getElementById(id);
 const [form, model, language, terms, translate] = ["options", "model", "language", "terms", "translate"].map(byId);
 const names = new Intl.DisplayNames(["en"], { type: "language", fallback: "code" });
+const UNNAMED = { ba: "Bashkir", bo: "Tibetan" }; // languages without a name in Chromium
 let known = [];
 
 /** Show the models; the first is the default. */
@@ -21,6 +22,7 @@ export function offer(models) {
 
 /** Show only what the chosen model can do. */
 function suit() {
+  model.title = model.value; // a long name may be cut
   const languages = chosen().languages.map((code) => new Option(nameOf(code), code));
   languages.sort((one, other) => one.text.localeCompare(other.text));
   language.replaceChildren(new Option("Automatic", ""), ...languages);
@@ -50,7 +52,7 @@ export function fields() {
 /** Return the name of a language in words; "" if there is none. */
 export function nameOf(code) {
   try {
-    return code ? names.of(code) : "";
+    return code ? (UNNAMED[code] ?? names.of(code)) : "";
   } catch {
     return code; // not the form of a code
   }

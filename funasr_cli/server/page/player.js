@@ -99,6 +99,7 @@ export class Player {
   }
 
   toggle() {
+    this.#begun = true; // the event may come after the next pause
     if (audio.paused) audio.play().catch(() => {});
     else audio.pause();
   }
@@ -123,7 +124,7 @@ export class Player {
     seek.max = duration_s || 1;
     seek.value = audio.currentTime;
     seek.ariaValueText = `${clock(audio.currentTime)} of ${clock(duration_s)}`;
-    const [now, end] = [clock(audio.currentTime), clock(duration_s)];
+    const [now, end] = [clock(audio.currentTime), clock(Math.round(duration_s))]; // as in the list
     if (byId("now").value !== now) byId("now").value = now;
     if (byId("end").value !== end) byId("end").value = end;
     if (!this.#begun) return;

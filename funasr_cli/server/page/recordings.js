@@ -5,11 +5,12 @@ import * as store from "./store.js";
 
 const MOST_AT_ONCE = 3; // requests; others wait here
 const LEFT = "The page was closed before the text was complete.";
+const UPLOAD = /^the upload: /; // the server does not use names of files; here, the name stands beside it
 const NO_ROOM = "This browser has no room to keep the recording. Its text is kept.";
 
 /**
  * An entry: {id, name, created, fields, state, error, transcript, corrections}. Its state is "waiting",
- * "uploading", "transcribing", "done" or "failed". While the page is open, also {blob, share, heard, abort}.
+ * "uploading", "transcribing", "done" or "failed". While the page is open, also {blob, share, began, heard, abort}.
  */
 export class Recordings {
   #entries = [];
@@ -118,7 +119,11 @@ export class Recordings {
     this.changed(entry);
     const hear = ({ uploaded, segment }) => {
       if (uploaded !== undefined)
-        Object.assign(entry, { share: uploaded, state: uploaded < 1 ? "uploading" : "transcribing" });
+        Object.assign(entry, {
+          share: uploaded,
+          state: uploaded < 1 ? "uploading" : "transcribing",
+          began: Date.now(), // the last time, transcribing
+        });
       if (segment) entry.heard.push(segment);
       this.changed(entry, segment);
     };
@@ -126,7 +131,8 @@ export class Recordings {
       const transcript = await transcribe(entry.blob, entry.fields, hear, entry.abort.signal);
       await this.#update(entry, { state: "done", transcript: { ...transcript, source: entry.name } });
     } catch (error) {
-      if (this.#entries.includes(entry)) await this.#update(entry, { state: "failed", error: error.message });
+      const change = { state: "failed", error: error.message.replace(UPLOAD, "") };
+      if (this.#entries.includes(entry)) await this.#update(entry, change);
     }
     this.#next();
   }
