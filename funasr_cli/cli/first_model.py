@@ -82,13 +82,15 @@ def find_or_fetch(
     try:
         return find_model(given["model"])
     except ModelError as error:
+        if error.code == "model-ambiguous":
+            error.hint += " (--model NAME)"
         download = offered(given["model"]) if error.code == "model-missing" else None
         if download is None:
             raise
         absent = error
     offline = forbids_downloads()
     is_here = offline is not None and is_fetched(download)
-    if offline and not is_here and not given["yes"]:
+    if offline and not is_here:
         copied = "copy a model's folder from another machine and name it with --model"
         hint = f"{offline} is set, so nothing is downloaded: {copied}, or test the installation with --model demo"
         raise ModelError(absent.message, hint, code=absent.code)
@@ -97,7 +99,7 @@ def find_or_fetch(
     _refuse_conversion(download)
     if is_here:
         console.note(f"using {download.hub_id} from the download cache, since {offline} is set")
-    elif not offline:  # otherwise the download is refused below
+    else:
         _get_consent(given, download, absent)
     folder = _fetch(download)
     if not (given["align_with"] and options.word_times):

@@ -369,7 +369,9 @@ def test_offline(run: Run, hub: Hub, short_wav: Path, monkeypatch: pytest.Monkey
         monkeypatch.setenv(variable, "1")
     run(short_wav).assert_error(3, "model-missing", "folder", f"{variable} is set")
     run("--model", "owner/model", short_wav).assert_error(3, "model-missing", f"{variable} is set")
-    run("--yes", short_wav).assert_error(5, "hub-offline", variable, "folder")
+    run("--yes", short_wav).assert_error(3, "model-missing", "folder", f"{variable} is set")
+    monkeypatch.setitem(sys.modules, "torch", None)  # a package for the conversion comes second
+    run("--yes", "--model", "paraformer", short_wav).assert_error(3, "model-missing", f"{variable} is set")
     invoke("convert", NANO).assert_error(5, "hub-offline", variable)
     assert (hub.requests, questions) == (0, [])
     if variable == "FUNASR_OFFLINE":
@@ -446,6 +448,14 @@ def test_a_name_that_is_on_no_hub(run: Run, hub: Hub, short_wav: Path) -> None:
     run("--yes", "--model", "nanno", short_wav).assert_error(3, "model-missing", "did you mean nano?")
     run("--yes", "--model", "Nano", short_wav).assert_error(3, "model-missing", "did you mean nano?")
     assert hub.requests == 0
+
+
+def test_several_models_and_no_default(run: Run, small_model: Path, home: Path, short_wav: Path) -> None:
+    """The hint names the option that chooses one."""
+    for name in ("one/x", "two/x"):
+        shutil.copytree(small_model, home / "home/models" / name)
+    for model in ((), ("--model", "x")):
+        run(*model, short_wav).assert_error(3, "model-ambiguous", "one/x, two/x", "--model")
 
 
 def test_a_disk_without_room(run: Run, hub: Hub, short_wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
