@@ -128,6 +128,8 @@ def _neither(name: str) -> ModelError:
     if not (is_file or is_address) and _is_path(name):
         return ModelError(f"{name}: no such folder", code="model-missing")
     as_file = f"name the folder of a checkpoint; to transcribe a recording: funasr transcribe {name}"
+    if name.endswith(".pt"):
+        as_file = "name its folder, which must have no other .pt file"
     hint = as_file if is_file else "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
     return ModelError(f"{name}: neither a folder nor a hub id", hint, code="model-missing")
 
