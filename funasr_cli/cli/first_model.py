@@ -15,7 +15,7 @@ from funasr_cli.capabilities import (
     refuse_unsupported,
     supported,
 )
-from funasr_cli.cli import console, parameters
+from funasr_cli.cli import alignment, console, parameters
 from funasr_cli.cli.run import choose_aligner, choose_punctuation
 from funasr_cli.errors import ExitCode, FunASRError, ModelError, OutputError, SetupError, UsageError
 from funasr_cli.extras import missing, to_add
@@ -140,6 +140,8 @@ def _refuse_options(
         able = able.with_aligner() if aligner else able
         known: dict[str, Any] = {"longest_segment_s": download.longest_segment_s, "typed": typed}
         refuse_unsupported(supported(options, able, **known), able, download.name, **known)
+    if context.params["plot_alignment"]:
+        alignment.require_libraries()
 
 
 def _refuse_inputs(inputs: Sequence[Input], files: "Files | None") -> None:
