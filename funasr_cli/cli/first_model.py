@@ -96,11 +96,12 @@ def find_or_fetch(
         raise ModelError(absent.message, hint, code=absent.code)
     _refuse_options(download, options, typed, context)
     _refuse_inputs(inputs, files)
-    _refuse_conversion(download)
+    packed_bytes = _packed_bytes(given, download)
+    _refuse_conversion(download, packed_bytes)
     if is_here:
         console.note(f"using {download.hub_id} from the download cache, since {offline} is set")
     else:
-        _get_consent(given, download, absent)
+        _get_consent(given, download, absent, packed_bytes)
     folder = _fetch(download)
     if not (given["align_with"] and options.word_times):
         _note_missing_word_times(folder)
@@ -177,7 +178,15 @@ def _problems(inputs: Sequence[Input], files: "Files | None") -> Iterator[FunASR
                 yield error
 
 
-def _refuse_conversion(download: "Download") -> None:
+def _packed_bytes(given: Mapping[str, Any], download: "Download") -> int:
+    """Return the size of the weights in the form that this CPU needs; 0 if none will be kept."""
+    from funasr_cli.families.native import stated_kept_bytes
+
+    in_int8 = given["engine"] != MLX and given["dtype"] in (AUTO_DTYPE, INT8)
+    return stated_kept_bytes(download) if in_int8 else 0
+
+
+def _refuse_conversion(download: "Download", packed_bytes: int) -> None:
     """Raise an error if the conversion needs a missing package, or its folder or the disk cannot take it."""
     from funasr_cli.conversion.convert import place_of
     from funasr_cli.hubs.find import require_room
@@ -193,7 +202,7 @@ def _refuse_conversion(download: "Download") -> None:
         if error.code == "output-exists":
             raise _leftover(error) from error
         raise
-    require_room(download)
+    require_room(download, packed_bytes)
 
 
 def _same_without_packages(download: "Download") -> str | None:
@@ -212,7 +221,9 @@ def _leftover(error: OutputError) -> OutputError:
 # --- consent ---
 
 
-def _get_consent(given: Mapping[str, Any], download: "Download", absent: ModelError) -> None:
+def _get_consent(
+    given: Mapping[str, Any], download: "Download", absent: ModelError, packed_bytes: int
+) -> None:
     """Print what is fetched and from where, and ask whether to do so, unless ``--yes`` was given.
 
     Raises:
@@ -230,20 +241,17 @@ def _get_consent(given: Mapping[str, Any], download: "Download", absent: ModelEr
         message = f"{absent.message}, and there is no terminal to ask before a download"
         raise UsageError(message, f"add --yes to fetch {what}, {OTHER_WAYS}", code="download-unconfirmed")
     _warn_of_other_hub(download)
-    _explain(given, download)
+    _explain(given["model"], download, packed_bytes)
     if not _agrees(f"Fetch {what}? [Y/n] "):
         raise ModelError("no model was fetched", OTHER_WAYS, code="model-missing")
 
 
-def _explain(given: Mapping[str, Any], download: "Download") -> None:
+def _explain(name: str | None, download: "Download", packed_bytes: int) -> None:
     """Print what a user should know before the question."""
-    from funasr_cli.families.native import stated_kept_bytes
-
-    disk, name = "", given["model"]
+    disk = ""
     if download.size_bytes and download.converted_bytes:
         disk = f", which takes {size_in_words(download.size_bytes + download.converted_bytes)} of disk space"
-        in_int8 = given["engine"] != MLX and given["dtype"] in (AUTO_DTYPE, INT8)
-        if in_int8 and (packed_bytes := stated_kept_bytes(download)):
+        if packed_bytes:
             disk += f"; {size_in_words(packed_bytes)} more are for weights in the form that this CPU needs"
     console.say("No speech model is installed yet." if name is None else f"{name} is not on this machine yet.")
     console.say(f"{download.hub_id} is downloaded once and converted{disk}.")

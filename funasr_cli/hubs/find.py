@@ -181,13 +181,13 @@ def is_fetched(download: Download) -> bool:
     return found is not None and is_complete(found.folder)
 
 
-def require_room(download: Download) -> None:
-    """Raise an OutputError if the disk is too full for a download and its conversion together."""
+def require_room(download: Download, packed_bytes: int = 0) -> None:
+    """Raise an OutputError if the disk is too full for a download, its conversion and its packed weights."""
     from funasr_cli.hubs import huggingface
 
     if download.size_bytes and download.converted_bytes:  # otherwise it is checked when the hub states the size
         to_fetch = 0 if is_fetched(download) else download.size_bytes
-        huggingface.require_room(download.name, to_fetch, download.converted_bytes, models_folder())
+        huggingface.require_room(download.name, to_fetch, download.converted_bytes + packed_bytes, models_folder())
 
 
 def hub_of(model: Path) -> Hub | None:
