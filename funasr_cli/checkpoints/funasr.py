@@ -5,11 +5,12 @@
 
 from pathlib import Path, PureWindowsPath
 
-from funasr_cli.checkpoints.pickles import UPSTREAM_WEIGHTS, require_torch
+from funasr_cli.checkpoints.pickles import require_torch
 from funasr_cli.checkpoints.untrusted import file_in, optional_file_in, quoted, read_json, read_yaml, readable
 from funasr_cli.checkpoints.values import Misstated, Options, section, stated_in
 
 LAYOUT = "FunASR"
+UPSTREAM_WEIGHTS = "model.pt"
 UPSTREAM_CONFIG = "config.yaml"
 PLACES_FILE = "configuration.json"
 NO_CONFIG = f"FunASR writes it next to {UPSTREAM_WEIGHTS}: copy it, or copy the one of the fine-tuned base model"
@@ -18,7 +19,7 @@ NO_WEIGHTS = f"copy or download the weights into the folder of {UPSTREAM_CONFIG}
 
 def read_config(folder: Path) -> tuple[Path, Options]:
     """Read ``config.yaml`` and return its path and content. Fail early if torch is missing."""
-    require_torch()
+    require_torch(UPSTREAM_WEIGHTS)
     path = file_in(folder, UPSTREAM_CONFIG, NO_CONFIG)
     return path, read_yaml(path)
 

@@ -43,12 +43,11 @@ CONTAINERS = ("state_dict", "model_state_dict", "model")  # keys under which tra
 WRAPPERS = re.compile(r"^module\.|(?<![^.])(_orig_mod|base_model\.model|base_layer)\.")
 
 READING = "reading"
-UPSTREAM_WEIGHTS = "model.pt"
 NO_TORCH_NEEDED = "safetensors, as in most repositories in Transformers' layout, do not need torch"
 CODE_HINT = "only plain state dicts are supported; code in a checkpoint is never executed"
 
 
-def require_torch(file: str = UPSTREAM_WEIGHTS, doing: str = READING) -> None:
+def require_torch(file: str, doing: str = READING) -> None:
     """Fail early with a `SetupError`, naming the file and the purpose, if torch is missing."""
     try:
         import torch  # noqa: F401

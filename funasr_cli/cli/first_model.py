@@ -18,7 +18,7 @@ from funasr_cli.capabilities import (
 from funasr_cli.cli import alignment, console, parameters
 from funasr_cli.cli.run import choose_aligner, choose_punctuation
 from funasr_cli.errors import ExitCode, FunASRError, ModelError, OutputError, SetupError, UsageError
-from funasr_cli.extras import missing, to_add
+from funasr_cli.extras import missing, named, to_add
 from funasr_cli.inputs import Input
 from funasr_cli.languages import LANGUAGES, resolve_language
 from funasr_cli.options import AUTO_DTYPE, INT8, MLX, Hub, TranscribeOptions
@@ -221,9 +221,7 @@ def _leftover(error: OutputError) -> OutputError:
 # --- consent ---
 
 
-def _get_consent(
-    given: Mapping[str, Any], download: "Download", absent: ModelError, packed_bytes: int
-) -> None:
+def _get_consent(given: Mapping[str, Any], download: "Download", absent: ModelError, packed_bytes: int) -> None:
     """Print what is fetched and from where, and ask whether to do so, unless ``--yes`` was given.
 
     Raises:
@@ -337,7 +335,7 @@ def _note_missing_word_times(folder: Path) -> None:
 def _needing(*packages: str) -> str:
     """Return a remark on the extras to install before a command; empty if it has all its packages."""
     extras = missing(*packages)
-    return f" (first {to_add(*extras)})" if extras else ""
+    return f" (first install {named(*extras)})" if extras else ""
 
 
 def _described(download: "Download") -> str:

@@ -202,7 +202,9 @@ def _folders(names: list[str]) -> Mapping[str, Path]:
         if error.code != "model-ambiguous":
             raise
         name, default = next((name, folder) for folder, name in known.items() if name != DEMO)
-        console.note(f"the default model is {name}, the first by name; to choose another, name it first with --model")
+        console.note(
+            f"the default model is {name}, the first by name; to choose another, name it first with --model"
+        )
     others = {name: folder for folder, name in known.items() if folder not in (default, demo.MODEL)}
     return {_name(known, default.name, default): default, **others}
 

@@ -17,7 +17,7 @@ from funasr_cli.families.family import Family, Layout
 
 ADAPTER = "adapter_config.json"  # marks a folder written by PEFT
 LAYOUTS_HINT = "funasr convert --explain NAME shows the layouts of a model, such as whisper-base or nano"
-SEVERAL_HINT = "it has several .pt files: move the one to convert into a folder of its own, and name that"
+SEVERAL_HINT = "it has several .pt files: move the one to convert alone into another folder, and name that"
 CTRANSLATE2 = "model.bin"  # weights of CTranslate2 (faster-whisper), whose config.json has no model_type
 
 

@@ -349,14 +349,18 @@ def _matching(name: str, models: dict[str, Path]) -> dict[str, Path]:
 
 
 def _missing_hint(name: str, models: dict[str, Path]) -> str:
-    """Return a hint for a name that no model has: a similar name, or how to convert a model."""
+    """Return a hint for a name that no model has: a similar name, or how to convert a model.
+
+    A converted model whose name begins like this comes before names that are only similar.
+    """
     known_names = {DOWNLOADS[alias].name.lower(): alias for alias in ALIASES if alias in DOWNLOADS}
     if "/" not in name:
         on_hubs = [*ALIASES.values(), *(download.hub_id for download in DOWNLOADS.values())]
         known_names |= {hub_id.rpartition("/")[2].lower(): hub_id for hub_id in on_hubs}
     short = [model.rpartition("/")[2] for model in models]
     known_names |= {known.lower(): known for known in [*short, *models, *ALIASES, DEMO]}
-    near = difflib.get_close_matches(name.lower(), known_names, n=1)
+    here = [known.lower() for known in [*short, *models] if known.lower().startswith(name.lower())]
+    near = here or difflib.get_close_matches(name.lower(), known_names, n=1)
     ids = {hub_id := ALIASES.get(name, name), registry.other_hub_id(hub_id)}
     alias = name if name in ALIASES else next((alias for alias, known in ALIASES.items() if known in ids), None)
     if near and not alias:

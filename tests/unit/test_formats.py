@@ -17,8 +17,8 @@ from support.errors import refused
 from support.subtitle_files import Shown, read_srt, read_vtt, read_with_pysubs2, read_with_webvtt
 from support.transcripts import TIMINGS, folded, segment, spoken, transcript, transcripts, worded
 
-from funasr_cli.options import Timestamps
 from funasr_cli.formats import as_dict
+from funasr_cli.options import Timestamps
 from funasr_cli.subtitles import SubtitleLayout, make_cues
 from funasr_cli.transcript import TimedText, Transcript, Translation
 from funasr_cli.writers import (

@@ -183,7 +183,7 @@ def test_a_file_of_openais_by_its_name(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     with refused("model-missing", "base.pt", "its folder"):
         fetch_checkpoint(str(tmp_path / "base.pt"))
-    with refused("model-unsupported", "a folder of its own"):
+    with refused("model-unsupported", "alone into another folder"):
         open_checkpoint(tmp_path, "Whisper")
 
 
