@@ -77,7 +77,7 @@ PLACES = [
     *((name, 3, name, "folder") for name in ("file", "notes/config.json", "Nano/model.pt")),
     *((typed, 3, "SOURCE") for typed in ("''", "'' out")),
     ("nothing out", 3, "nothing", "--explain"),
-    ("notes out", 3, "notes/config.json", "None", "--explain"),
+    ("notes out", 3, "notes/config.json", "model_type", "--explain"),
 ]
 
 
