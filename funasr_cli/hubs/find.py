@@ -66,7 +66,7 @@ def local_checkpoint(name: str) -> CheckpointFolder | None:
     Hub ids and short names always mean the hub, even if they have been converted already.
 
     Raises:
-        ModelError: the name is empty, or several converted models have it.
+        ModelError: the name is empty or a file's, or several converted models have it.
     """
     if not name:
         raise ModelError("SOURCE is empty", "name a folder or a hub id", code="model-missing")
@@ -76,6 +76,8 @@ def local_checkpoint(name: str) -> CheckpointFolder | None:
         )
     if name in ALIASES or HUB_ID.fullmatch(name):
         return None
+    if os.path.isfile(name):
+        raise _neither(name)
     matches = _matching(name, converted_models())
     if len(matches) > 1:
         folders = ", ".join(map(str, matches.values()))

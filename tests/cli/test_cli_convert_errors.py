@@ -103,6 +103,14 @@ def test_what_may_be_replaced(here: Path) -> None:
         assert tree(here / name) != before
 
 
+def test_a_file_by_its_whole_path(here: Path) -> None:
+    """It is not taken for the folder to create."""
+    before = tree(here)
+    for more in ((), ("--force",)):
+        invoke("convert", here / "Nano/model.pt", *more).assert_error(3, "model-missing", "name its folder")
+    assert tree(here) == before
+
+
 def test_options_that_do_not_fit_the_checkpoint(here: Path) -> None:
     result = invoke("convert", "Nano", "out", "--quantize", 4, "--group-size", 128)
     result.assert_error(3, "model-misfit", "llm.model.embed_tokens.weight", "64", "128")
