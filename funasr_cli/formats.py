@@ -52,8 +52,9 @@ def parts_of(segment: Segment, times: Timestamps) -> Iterator[tuple[str, Piece]]
 
 
 def translated(segment: Segment) -> Iterator[tuple[str, Piece]]:
-    """Yield the translation of a segment, if it has one, with its language as the prefix."""
-    if translation := segment.translation:
+    """Yield the translation of a segment, with its language as the prefix, unless it repeats the text."""
+    translation = segment.translation
+    if translation and one_line(translation.text) != one_line(segment.text):
         yield f"[{translation.language}] ", Piece(translation.text, segment.start_s, segment.end_s)
 
 

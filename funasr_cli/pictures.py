@@ -34,7 +34,6 @@ def check_picture(path: Path, *, replace: bool = False, hint: str = OTHER_NAME) 
     Raises:
         UsageError: the file name extension is unsupported.
         OutputError: the file already exists or cannot be written.
-        SetupError: matplotlib is not installed.
     """
     if path.suffix.lower() not in SUFFIXES:
         message, choice = f"{path}: unsupported picture format", f"choose from {', '.join(SUFFIXES)}"
@@ -45,6 +44,10 @@ def check_picture(path: Path, *, replace: bool = False, hint: str = OTHER_NAME) 
         raise OutputError(f"{path.parent}: no such folder", "create it first", code="output-unwritable")
     refuse_unwritable(path.parent, OTHER_NAME)
     refuse_name(path)
+
+
+def require_matplotlib() -> None:
+    """Raise a SetupError if matplotlib is missing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:

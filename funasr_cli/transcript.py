@@ -87,8 +87,8 @@ class Word:
     """A word, or a character of a script without spaces, with adjacent punctuation.
 
     Attributes:
-        score: confidence of the CTC output that the word is spoken at these times, 0 to 1; None if the times are
-            estimated.
+        score: 0 to 1. Confidence of the CTC output that the word is spoken at these times; with Whisper and
+            Paraformer, the probability of its least likely token. None if the times are estimated.
         estimated: whether the word itself could not be aligned, for example because it is a number in digits, or
             the CTC vocabulary cannot spell it. Its times are those of what the CTC output has in its place, or
             of the gap between its neighbours if that is nothing.

@@ -23,7 +23,7 @@ def export(folder: Path, out: Path) -> None:
         OutputError: ``out`` exists or cannot be written.
         SetupError: torch is not installed.
     """
-    require_torch("writing")
+    require_torch(UPSTREAM_WEIGHTS, "writing")
     model = read_config(folder)
     if model.quantization:
         message = f"{folder}: is quantized and has no dense weights"

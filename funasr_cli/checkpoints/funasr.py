@@ -19,7 +19,7 @@ NO_WEIGHTS = f"copy or download the weights into the folder of {UPSTREAM_CONFIG}
 
 def read_config(folder: Path) -> tuple[Path, Options]:
     """Read ``config.yaml`` and return its path and content. Fail early if torch is missing."""
-    require_torch()
+    require_torch(UPSTREAM_WEIGHTS)
     path = file_in(folder, UPSTREAM_CONFIG, NO_CONFIG)
     return path, read_yaml(path)
 

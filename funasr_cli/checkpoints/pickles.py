@@ -43,17 +43,17 @@ CONTAINERS = ("state_dict", "model_state_dict", "model")  # keys under which tra
 WRAPPERS = re.compile(r"^module\.|(?<![^.])(_orig_mod|base_model\.model|base_layer)\.")
 
 READING = "reading"
-NO_TORCH_NEEDED = "repositories in Transformers' layout (-hf) do not need torch"
+NO_TORCH_NEEDED = "safetensors, as in most repositories in Transformers' layout, do not need torch"
 CODE_HINT = "only plain state dicts are supported; code in a checkpoint is never executed"
 
 
-def require_torch(doing: str = READING) -> None:
-    """Fail early with a `SetupError`, naming the purpose, if torch is missing."""
+def require_torch(file: str, doing: str = READING) -> None:
+    """Fail early with a `SetupError`, naming the file and the purpose, if torch is missing."""
     try:
         import torch  # noqa: F401
     except ImportError as error:
         hint = f"{to_add('convert')}; {NO_TORCH_NEEDED}" if doing == READING else to_add("convert")
-        raise SetupError(f"{doing} model.pt needs torch", hint, code="package-missing") from error
+        raise SetupError(f"{doing} {file} needs torch", hint, code="package-missing") from error
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -48,5 +48,5 @@ def open_weights_or_pickle(folder: Path) -> tuple[tuple[Path, ...], dict[str, Te
     if any((folder / name).exists() for name in (files.WEIGHTS_FILE, files.INDEX_FILE)):
         return open_weights(folder)
     path = file_in(folder, PICKLE, f"the folder has neither {files.WEIGHTS_FILE} nor {PICKLE}")
-    require_torch()
+    require_torch(PICKLE)
     return (path,), read_state_dict(path)

@@ -25,9 +25,8 @@ def refuse_unusable(inputs: Sequence[Input], path: Path, *, replace: bool) -> No
 
     Raises:
         UsageError: there are several inputs or channels, the input is a pipe, or the picture would replace it.
-        FunASRError: the picture's file cannot be used (see `check_picture`), or librosa is missing.
+        OutputError: the picture's file cannot be written (see `check_picture`).
     """
-    from funasr_cli.alignment_picture import require_librosa
     from funasr_cli.pictures import OTHER_NAME, check_picture
 
     check_picture(path, replace=replace, hint=FORCE_HINT)
@@ -44,6 +43,14 @@ def refuse_unusable(inputs: Sequence[Input], path: Path, *, replace: bool) -> No
     if os.path.realpath(path) == os.path.realpath(input.path):
         raise UsageError(f"{path} is the input itself", OTHER_NAME, code="output-is-input")
     refuse_pipes(inputs, "--plot-alignment")
+
+
+def require_libraries() -> None:
+    """Raise a SetupError if a library that draws is missing. Call it for a model that has an alignment to draw."""
+    from funasr_cli.alignment_picture import require_librosa
+    from funasr_cli.pictures import require_matplotlib
+
+    require_matplotlib()
     require_librosa()
 
 

@@ -24,7 +24,7 @@ EXIT_CODES = (
     f"{ExitCode.ENVIRONMENT} something is not installed or unreachable, {ExitCode.NO_SPEECH} no speech found, "
     f"{ExitCode.UNEXPECTED} internal error, {ExitCode.INTERRUPTED} interrupted."
 )
-HELP = """Transcribe speech on your own machine, with the models Fun-ASR and SenseVoice.
+HELP = """Transcribe speech on your own machine, with the models Fun-ASR, SenseVoice, Paraformer and Whisper.
 
 Start with: funasr transcribe recording.m4a
 

@@ -146,13 +146,14 @@ def bench(
     from funasr_cli.benchmarks import plot as plotting
     from funasr_cli.benchmarks.report import measure
     from funasr_cli.compute.device import gflops_a_core
-    from funasr_cli.pictures import check_picture
+    from funasr_cli.pictures import check_picture, require_matplotlib
 
     # Refuse bad files before measuring, which takes time.
     warn_if_slow(gflops_a_core())
     before = comparing.read_report(compare, mode) if compare else None
     if plot:
         check_picture(plot)
+        require_matplotlib()
     try:
         with console.busy("loading the model") as show:
             report = measure(request, show)

@@ -15,10 +15,10 @@ from funasr_cli.capabilities import (
     refuse_unsupported,
     supported,
 )
-from funasr_cli.cli import console, parameters
+from funasr_cli.cli import alignment, console, parameters
 from funasr_cli.cli.run import choose_aligner, choose_punctuation
 from funasr_cli.errors import ExitCode, FunASRError, ModelError, OutputError, SetupError, UsageError
-from funasr_cli.extras import missing, to_add
+from funasr_cli.extras import missing, named, to_add
 from funasr_cli.inputs import Input
 from funasr_cli.languages import LANGUAGES, resolve_language
 from funasr_cli.options import AUTO_DTYPE, INT8, MLX, Hub, TranscribeOptions
@@ -82,23 +82,26 @@ def find_or_fetch(
     try:
         return find_model(given["model"])
     except ModelError as error:
+        if error.code == "model-ambiguous":
+            error.hint += " (--model NAME)"
         download = offered(given["model"]) if error.code == "model-missing" else None
         if download is None:
             raise
         absent = error
     offline = forbids_downloads()
     is_here = offline is not None and is_fetched(download)
-    if offline and not is_here and not given["yes"]:
+    if offline and not is_here:
         copied = "copy a model's folder from another machine and name it with --model"
         hint = f"{offline} is set, so nothing is downloaded: {copied}, or test the installation with --model demo"
         raise ModelError(absent.message, hint, code=absent.code)
     _refuse_options(download, options, typed, context)
     _refuse_inputs(inputs, files)
-    _refuse_conversion(download)
+    packed_bytes = _packed_bytes(given, download)
+    _refuse_conversion(download, packed_bytes)
     if is_here:
         console.note(f"using {download.hub_id} from the download cache, since {offline} is set")
-    elif not offline:  # otherwise the download is refused below
-        _get_consent(given, download, absent)
+    else:
+        _get_consent(given, download, absent, packed_bytes)
     folder = _fetch(download)
     if not (given["align_with"] and options.word_times):
         _note_missing_word_times(folder)
@@ -138,6 +141,8 @@ def _refuse_options(
         able = able.with_aligner() if aligner else able
         known: dict[str, Any] = {"longest_segment_s": download.longest_segment_s, "typed": typed}
         refuse_unsupported(supported(options, able, **known), able, download.name, **known)
+    if context.params["plot_alignment"]:
+        alignment.require_libraries()
 
 
 def _refuse_inputs(inputs: Sequence[Input], files: "Files | None") -> None:
@@ -173,7 +178,15 @@ def _problems(inputs: Sequence[Input], files: "Files | None") -> Iterator[FunASR
                 yield error
 
 
-def _refuse_conversion(download: "Download") -> None:
+def _packed_bytes(given: Mapping[str, Any], download: "Download") -> int:
+    """Return the size of the weights in the form that this CPU needs; 0 if none will be kept."""
+    from funasr_cli.families.native import stated_kept_bytes
+
+    in_int8 = given["engine"] != MLX and given["dtype"] in (AUTO_DTYPE, INT8)
+    return stated_kept_bytes(download) if in_int8 else 0
+
+
+def _refuse_conversion(download: "Download", packed_bytes: int) -> None:
     """Raise an error if the conversion needs a missing package, or its folder or the disk cannot take it."""
     from funasr_cli.conversion.convert import place_of
     from funasr_cli.hubs.find import require_room
@@ -189,7 +202,7 @@ def _refuse_conversion(download: "Download") -> None:
         if error.code == "output-exists":
             raise _leftover(error) from error
         raise
-    require_room(download)
+    require_room(download, packed_bytes)
 
 
 def _same_without_packages(download: "Download") -> str | None:
@@ -208,7 +221,7 @@ def _leftover(error: OutputError) -> OutputError:
 # --- consent ---
 
 
-def _get_consent(given: Mapping[str, Any], download: "Download", absent: ModelError) -> None:
+def _get_consent(given: Mapping[str, Any], download: "Download", absent: ModelError, packed_bytes: int) -> None:
     """Print what is fetched and from where, and ask whether to do so, unless ``--yes`` was given.
 
     Raises:
@@ -226,20 +239,17 @@ def _get_consent(given: Mapping[str, Any], download: "Download", absent: ModelEr
         message = f"{absent.message}, and there is no terminal to ask before a download"
         raise UsageError(message, f"add --yes to fetch {what}, {OTHER_WAYS}", code="download-unconfirmed")
     _warn_of_other_hub(download)
-    _explain(given, download)
+    _explain(given["model"], download, packed_bytes)
     if not _agrees(f"Fetch {what}? [Y/n] "):
         raise ModelError("no model was fetched", OTHER_WAYS, code="model-missing")
 
 
-def _explain(given: Mapping[str, Any], download: "Download") -> None:
+def _explain(name: str | None, download: "Download", packed_bytes: int) -> None:
     """Print what a user should know before the question."""
-    from funasr_cli.families.native import stated_kept_bytes
-
-    disk, name = "", given["model"]
+    disk = ""
     if download.size_bytes and download.converted_bytes:
         disk = f", which takes {size_in_words(download.size_bytes + download.converted_bytes)} of disk space"
-        in_int8 = given["engine"] != MLX and given["dtype"] in (AUTO_DTYPE, INT8)
-        if in_int8 and (packed_bytes := stated_kept_bytes(download)):
+        if packed_bytes:
             disk += f"; {size_in_words(packed_bytes)} more are for weights in the form that this CPU needs"
     console.say("No speech model is installed yet." if name is None else f"{name} is not on this machine yet.")
     console.say(f"{download.hub_id} is downloaded once and converted{disk}.")
@@ -325,7 +335,7 @@ def _note_missing_word_times(folder: Path) -> None:
 def _needing(*packages: str) -> str:
     """Return a remark on the extras to install before a command; empty if it has all its packages."""
     extras = missing(*packages)
-    return f" (first {to_add(*extras)})" if extras else ""
+    return f" (first install {named(*extras)})" if extras else ""
 
 
 def _described(download: "Download") -> str:

@@ -12,7 +12,7 @@ import typer
 
 from funasr_cli.cli import console, parameters
 from funasr_cli.cli.run import choose_type_and_engine
-from funasr_cli.errors import SetupError, UsageError
+from funasr_cli.errors import ModelError, SetupError, UsageError
 from funasr_cli.extras import missing, to_add
 from funasr_cli.options import AUTO_PUNCTUATION, NO_PUNCTUATION, SERVE_DEFAULTS
 from funasr_cli.paths import why_unreadable
@@ -104,7 +104,8 @@ def serve(
 ) -> None:
     """Serve transcriptions over HTTP, for programs that speak OpenAI's interface.
 
-    The first --model is the default. Without --model, all models on this machine are offered.
+    The first --model is the default. Without --model, all models on this machine are offered; the default is
+    Fun-ASR-Nano if it is among them, else the first by name.
     """
     console.set_volume(quiet=quiet, verbose=verbose)
     if absent := missing("starlette", "uvicorn", "python_multipart", "msgspec"):
@@ -183,7 +184,11 @@ def _key(file: Path | None) -> str | None:
 
 
 def _folders(names: list[str]) -> Mapping[str, Path]:
-    """Return the folders of the models, by the names that clients use. The default comes first."""
+    """Return the folders of the models, by the names that clients use. The default comes first.
+
+    Without names, these are all models on this machine. The default is the one that `find_model` chooses, else the
+    first by name.
+    """
     from funasr_cli import demo
     from funasr_cli.families.family import SPEECH
     from funasr_cli.hubs.find import DEMO, converted_for, find_model
@@ -192,7 +197,15 @@ def _folders(names: list[str]) -> Mapping[str, Path]:
     known.setdefault(demo.MODEL, DEMO)
     if names:
         return {_name(known, name, folder): folder for name in names for folder in (find_model(name),)}
-    default = find_model(None)
+    try:
+        default = find_model(None)
+    except ModelError as error:
+        if error.code != "model-ambiguous":
+            raise
+        name, default = next((name, folder) for folder, name in known.items() if name != DEMO)
+        console.note(
+            f"the default model is {name}, the first by name; to choose another, name it first with --model"
+        )
     others = {name: folder for folder, name in known.items() if folder not in (default, demo.MODEL)}
     return {_name(known, default.name, default): default, **others}
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, cast
 import typer
 
 from funasr_cli.audio.pcm import PCM_ENCODINGS, PCMFormat
-from funasr_cli.capabilities import supported
+from funasr_cli.capabilities import refuse_unsupported, supported
 from funasr_cli.cli import alignment, compare, console, first_model, parameters
 from funasr_cli.cli.display import Display
 from funasr_cli.cli.outcome import Outcome
@@ -78,6 +78,10 @@ ALIGN_WITH_HELP = (
 FORMATS_HELP = (
     f"Output format: {', '.join(WRITERS)}. With --output-dir, also several, separated by commas, or "
     f"all. On stdout, json prints one line per recording. Default: {DEFAULT_FORMAT}."
+)
+TRANSLATION_HINT = (
+    "add --format json for the translation with its times; for subtitles of it alone, use funasr serve: "
+    "/v1/audio/translations with response_format=srt"
 )
 PLOT_HELP = "Draw a .png or .svg file with waveform, spectrogram, CTC output, and words at their times."
 
@@ -360,9 +364,12 @@ def transcribe(
     marks = choose_punctuation(punctuation, able, folder.name, options, typed)
     number_type, computed_by = choose_type_and_engine(folder, context)
     aligner = choose_aligner(align_with, able, options, typed)
+    able = able.with_aligner() if aligner else able
+    if plot_alignment:  # a library is asked for only if there will be a picture
+        refuse_unsupported(supported(options, able, typed=typed), able, folder.name, typed=typed)
+        alignment.require_libraries()
     left = inputs
     if plan.folder and files:  # results depend only on the options that have an effect
-        able = able.with_aligner() if aligner else able
         style = plan.style if able.tags or "tags" in typed else replace(plan.style, tags=Tags.NONE)
         effective = supported(options, able, typed=typed)
         notes = Notes(plan.folder, folder, effective, style, number_type, computed_by, aligner, marks, voices)
@@ -520,7 +527,8 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
         needs |= dict.fromkeys((*RESULT_OPTIONS, "format", "output_dir", "stream", "confidence", "strict"), alone)
     for name, (has_effect, reason) in needs.items():
         if not has_effect and parameters.is_typed(context, name):
-            raise UsageError(f"--{name.replace('_', '-')} {reason}", code="option-idle")
+            hint = TRANSLATION_HINT if name == "translate" else ""
+            raise UsageError(f"--{name.replace('_', '-')} {reason}", hint, code="option-idle")
     if _prints_data(context, formats) and parameters.is_typed(context, "stream"):
         message = f"--stream and --format {','.join(formats)} would both write to stdout"
         raise UsageError(message, "add --output-dir for the data", code="options-conflict")

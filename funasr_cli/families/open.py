@@ -16,7 +16,9 @@ from funasr_cli.families.converted import open_converted, read_config
 from funasr_cli.families.family import Family, Layout
 
 ADAPTER = "adapter_config.json"  # marks a folder written by PEFT
-LAYOUTS_HINT = "funasr convert --explain lists the supported layouts"
+LAYOUTS_HINT = "funasr convert --explain NAME shows the layouts of a model, such as whisper-base or nano"
+SEVERAL_HINT = "it has several .pt files: move the one to convert alone into another folder, and name that"
+CTRANSLATE2 = "model.bin"  # weights of CTranslate2 (faster-whisper), whose config.json has no model_type
 
 
 def open_checkpoint(folder: Path, name: str) -> Checkpoint:
@@ -41,10 +43,13 @@ def open_checkpoint(folder: Path, name: str) -> Checkpoint:
         if (folder / ADAPTER).exists():
             raise keymap.lora_unmerged(str(folder / ADAPTER), "the folder has no model")
         named = [each for each in registry.other_weights() if (folder / each).is_file()]
-        pickles = [each for each in named if each.endswith(".bin")] or [path.name for path in folder.glob("*.pt")]
+        pickles = [each for each in named if each.endswith(".bin")] or sorted(
+            path.name for path in folder.glob("*.pt")
+        )
         if len(pickles) == 1 and (reader := registry.of_pickle(pickles[0]).open_pickle):
             return reader(file_in(folder, pickles[0]), name)
-        raise ModelError(f"{folder}: no checkpoint in a supported layout", LAYOUTS_HINT, code="model-unsupported")
+        hint = SEVERAL_HINT if len(pickles) > 1 else LAYOUTS_HINT
+        raise ModelError(f"{folder}: no checkpoint in a supported layout", hint, code="model-unsupported")
     family, content = _config(folder)
     if content.get("format") == FORMAT:
         return open_converted(folder)
@@ -90,6 +95,12 @@ def _config(folder: Path) -> tuple[Family, Options]:
     path = file_in(folder, CONFIG_FILE, "this is not a model that can be loaded")
     content = read_json(path)
     family = registry.of_model_type(content.get("model_type"))
+    if family is None and content.get("model_type") is None:
+        if (folder / CTRANSLATE2).exists():
+            message = f"{folder}: the layout of CTranslate2 (faster-whisper) is not supported"
+            hint = "convert the model that it was made from, such as: funasr convert whisper-base"
+            raise ModelError(message, hint, code="model-unsupported")
+        raise ModelError(f"{path}: does not state a model_type", LAYOUTS_HINT, code="model-unsupported")
     if family is None:
         message = f"{path}: the model is {quoted(content.get('model_type'))}, not {registry.model_types()}"
         raise ModelError(message, LAYOUTS_HINT, code="model-unsupported")

@@ -66,7 +66,7 @@ def local_checkpoint(name: str) -> CheckpointFolder | None:
     Hub ids and short names always mean the hub, even if they have been converted already.
 
     Raises:
-        ModelError: the name is empty, or several converted models have it.
+        ModelError: the name is empty or a file's, or several converted models have it.
     """
     if not name:
         raise ModelError("SOURCE is empty", "name a folder or a hub id", code="model-missing")
@@ -76,6 +76,8 @@ def local_checkpoint(name: str) -> CheckpointFolder | None:
         )
     if name in ALIASES or HUB_ID.fullmatch(name):
         return None
+    if os.path.isfile(name):
+        raise _neither(name)
     matches = _matching(name, converted_models())
     if len(matches) > 1:
         folders = ", ".join(map(str, matches.values()))
@@ -128,6 +130,8 @@ def _neither(name: str) -> ModelError:
     if not (is_file or is_address) and _is_path(name):
         return ModelError(f"{name}: no such folder", code="model-missing")
     as_file = f"name the folder of a checkpoint; to transcribe a recording: funasr transcribe {name}"
+    if name.endswith(".pt"):
+        as_file = "name its folder, which must have no other .pt file"
     hint = as_file if is_file else "a hub id looks like FunAudioLLM/Fun-ASR-Nano-2512"
     return ModelError(f"{name}: neither a folder nor a hub id", hint, code="model-missing")
 
@@ -179,13 +183,13 @@ def is_fetched(download: Download) -> bool:
     return found is not None and is_complete(found.folder)
 
 
-def require_room(download: Download) -> None:
-    """Raise an OutputError if the disk is too full for a download and its conversion together."""
+def require_room(download: Download, packed_bytes: int = 0) -> None:
+    """Raise an OutputError if the disk is too full for a download, its conversion and its packed weights."""
     from funasr_cli.hubs import huggingface
 
     if download.size_bytes and download.converted_bytes:  # otherwise it is checked when the hub states the size
         to_fetch = 0 if is_fetched(download) else download.size_bytes
-        huggingface.require_room(download.name, to_fetch, download.converted_bytes, models_folder())
+        huggingface.require_room(download.name, to_fetch, download.converted_bytes + packed_bytes, models_folder())
 
 
 def hub_of(model: Path) -> Hub | None:
@@ -367,14 +371,18 @@ def _matching(name: str, models: dict[str, Path]) -> dict[str, Path]:
 
 
 def _missing_hint(name: str, models: dict[str, Path]) -> str:
-    """Return a hint for a name that no model has: a similar name, or how to convert a model."""
+    """Return a hint for a name that no model has: a similar name, or how to convert a model.
+
+    A converted model whose name begins like this comes before names that are only similar.
+    """
     known_names = {DOWNLOADS[alias].name.lower(): alias for alias in ALIASES if alias in DOWNLOADS}
     if "/" not in name:
         on_hubs = [*ALIASES.values(), *(download.hub_id for download in DOWNLOADS.values())]
         known_names |= {hub_id.rpartition("/")[2].lower(): hub_id for hub_id in on_hubs}
     short = [model.rpartition("/")[2] for model in models]
     known_names |= {known.lower(): known for known in [*short, *models, *ALIASES, DEMO]}
-    near = difflib.get_close_matches(name.lower(), known_names, n=1)
+    here = [known.lower() for known in [*short, *models] if known.lower().startswith(name.lower())]
+    near = here or difflib.get_close_matches(name.lower(), known_names, n=1)
     ids = {hub_id := ALIASES.get(name, name), registry.other_hub_id(hub_id)}
     alias = name if name in ALIASES else next((alias for alias, known in ALIASES.items() if known in ids), None)
     if near and not alias:

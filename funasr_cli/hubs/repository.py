@@ -47,8 +47,8 @@ def wanted(hub_id: str, names: Iterable[str]) -> list[str]:
         raise ModelError(message, "name the repository of a checkpoint", code="weights-missing")
     patterns = [pattern.split("/") for pattern in COMMON_FILES | registry.hub_files()]
     others = [name for name in names if _fits(name, patterns)]
-    if any(name.endswith(PICKLED) for name in tensors):
-        require_torch()
+    if pickles := [name for name in tensors if name.endswith(PICKLED)]:
+        require_torch(pickles[0])
         models = [name for name in others if name.endswith(SENTENCEPIECE)]
         if models and TOKENS_FILE not in others:
             require_sentencepiece(f"{hub_id}: {models[0]}")

@@ -77,7 +77,7 @@ PLACES = [
     *((name, 3, name, "folder") for name in ("file", "notes/config.json", "Nano/model.pt")),
     *((typed, 3, "SOURCE") for typed in ("''", "'' out")),
     ("nothing out", 3, "nothing", "--explain"),
-    ("notes out", 3, "notes/config.json", "None", "--explain"),
+    ("notes out", 3, "notes/config.json", "model_type", "--explain"),
 ]
 
 
@@ -101,6 +101,14 @@ def test_what_may_be_replaced(here: Path) -> None:
         result = invoke("convert", "Nano", name, "--force", "--verify", "off", "--quiet")
         assert result == Result(0, f"{name}\n", "")
         assert tree(here / name) != before
+
+
+def test_a_file_by_its_whole_path(here: Path) -> None:
+    """It is not taken for the folder to create."""
+    before = tree(here)
+    for more in ((), ("--force",)):
+        invoke("convert", here / "Nano/model.pt", *more).assert_error(3, "model-missing", "name its folder")
+    assert tree(here) == before
 
 
 def test_options_that_do_not_fit_the_checkpoint(here: Path) -> None:

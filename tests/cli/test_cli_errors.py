@@ -197,7 +197,7 @@ def test_no_name_is_near() -> None:
 
 def test_translation_that_cannot_be_written_or_made(zh_wav: Path) -> None:
     result = invoke("transcribe", str(zh_wav), "--model", "demo", "--translate", "--format", "srt")
-    result.assert_error(2, "option-idle", "--translate")
+    result.assert_error(2, "option-idle", "--translate", "--format json", "/v1/audio/translations")
     result = invoke("transcribe", str(zh_wav), "--model", "demo", "--translate")
     result.assert_error(2, "option-unsupported", "--translate")
 

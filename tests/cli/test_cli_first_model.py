@@ -369,7 +369,9 @@ def test_offline(run: Run, hub: Hub, short_wav: Path, monkeypatch: pytest.Monkey
         monkeypatch.setenv(variable, "1")
     run(short_wav).assert_error(3, "model-missing", "folder", f"{variable} is set")
     run("--model", "owner/model", short_wav).assert_error(3, "model-missing", f"{variable} is set")
-    run("--yes", short_wav).assert_error(5, "hub-offline", variable, "folder")
+    run("--yes", short_wav).assert_error(3, "model-missing", "folder", f"{variable} is set")
+    monkeypatch.setitem(sys.modules, "torch", None)  # a package for the conversion comes second
+    run("--yes", "--model", "paraformer", short_wav).assert_error(3, "model-missing", f"{variable} is set")
     invoke("convert", NANO).assert_error(5, "hub-offline", variable)
     assert (hub.requests, questions) == (0, [])
     if variable == "FUNASR_OFFLINE":
@@ -448,11 +450,22 @@ def test_a_name_that_is_on_no_hub(run: Run, hub: Hub, short_wav: Path) -> None:
     assert hub.requests == 0
 
 
+def test_several_models_and_no_default(run: Run, small_model: Path, home: Path, short_wav: Path) -> None:
+    """The hint names the option that chooses one."""
+    for name in ("one/x", "two/x"):
+        shutil.copytree(small_model, home / "home/models" / name)
+    for model in ((), ("--model", "x")):
+        run(*model, short_wav).assert_error(3, "model-ambiguous", "one/x, two/x", "--model")
+
+
 def test_a_disk_without_room(run: Run, hub: Hub, short_wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Room is needed for the download and its conversion together."""
+    """Room is needed for the download, its conversion and what the native engine keeps (1.1 GB) together."""
+    monkeypatch.setattr("funasr_cli.families.native.encoder_type", lambda: BFLOAT16)
     usage = shutil.disk_usage("/")._replace(free=int(1.5 * (DEFAULT_DOWNLOAD.size_bytes or 0)))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    run("--yes", short_wav).assert_error(1, "disk-full", "3.4 GB", "2.5 GB")
+    together = "4.5 GB" if LIBRARY else "3.4 GB"
+    run("--yes", "--device", "cpu", short_wav).assert_error(1, "disk-full", together, "2.5 GB")
+    run("--yes", "--device", "cpu", "--engine", "mlx", short_wav).assert_error(1, "disk-full", "3.4 GB", "2.5 GB")
     assert hub.requests == 0
 
 

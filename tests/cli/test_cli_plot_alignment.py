@@ -187,8 +187,11 @@ def test_without_a_ctc_branch(small_model: Path, short_wav: Path, tmp_path: Path
     assert not (tmp_path / "a.png").exists()
 
 
-def test_word_times_without_a_ctc_output_are_not_enough(small_whisper: Path, tmp_path: Path) -> None:
-    """It is refused before the model is loaded, and before anything is transcribed."""
+def test_word_times_without_a_ctc_output_are_not_enough(
+    small_whisper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused before the model is loaded, and before a library for drawing is asked for."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = invoke("transcribe", "-m", small_whisper, ENGLISH.path, "--plot-alignment", tmp_path / "a.svg")
     result.assert_error(2, "option-unsupported", "--plot-alignment")
     assert result.stdout == ""

@@ -21,6 +21,7 @@ from support.running import invoke
 from funasr_cli import demo
 from funasr_cli.cli.serve import _folders, _key
 from funasr_cli.errors import ExitCode
+from funasr_cli.hubs.find import ALIASES
 
 CLIP = demo.clips()[3].path
 
@@ -190,3 +191,22 @@ def test_the_names_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "other").mkdir()
     (tmp_path / "other/config.json").write_text("{}")
     assert list(_folders([str(tmp_path / "other")])) == ["other"]
+
+
+def test_several_models_without_a_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All are offered. The first by name is the default, which is reported; Fun-ASR-Nano comes before it."""
+    monkeypatch.setenv("FUNASR_HOME", str(tmp_path))
+
+    def add(name: str) -> None:
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "config.json").write_text("{}")
+
+    for name in ("demo", "owner/two", "owner/one"):
+        add(name)
+    assert list(_folders([])) == ["owner/one", "demo", "owner/two"]
+    assert "owner/one" in capsys.readouterr().err
+    add(ALIASES["nano"])
+    assert list(_folders([])) == [ALIASES["nano"], "demo", "owner/one", "owner/two"]
+    assert capsys.readouterr().err == ""

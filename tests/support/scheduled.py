@@ -15,6 +15,7 @@ from support.segmenting import in_frames
 from funasr_cli.audio.segment import AudioSegment
 from funasr_cli.audio.vad import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from funasr_cli.capabilities import Capabilities
+from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.batch import Token
 from funasr_cli.decoding.stopping import token_budget
 from funasr_cli.errors import FunASRError
@@ -171,7 +172,7 @@ class Model:
         self.config = SimpleNamespace(
             prompt=SimpleNamespace(languages=("zh", "en")), stop_token_ids=(STOP,), ctc=self.ctc_text_of
         )
-        self.name, self.engine = "scripted", "script"
+        self.name, self.engine, self.matrix_dtype = "scripted", "script", mx.float32
         self.tokenizer, self.network = None, SimpleNamespace(llm=self)
         self.window_s, self.best_segment_s, self.longest_segment_s = None, 30.0, 300.0
         self.row_options = session.ROW_OPTIONS

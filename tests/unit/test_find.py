@@ -90,6 +90,13 @@ def test_names_of_a_model(home: Path, small_model: Path, name: str) -> None:
     assert find_model("mlt-nano") == home / "models/FunAudioLLM/Fun-ASR-MLT-Nano-2512"
 
 
+def test_a_model_on_this_machine_is_suggested_first(home: Path, small_model: Path) -> None:
+    assert_refused("whisper", "model-missing", "did you mean whisper-")
+    add(home, small_model, "whisper-base-hf")
+    assert_refused("whisper", "model-missing", "did you mean whisper-base-hf?")
+    assert_refused("whisper-tyni", "model-missing", "did you mean whisper-tiny?")
+
+
 def test_ambiguous_name(home: Path, small_model: Path) -> None:
     add(home, small_model, "one/x", "two/x", "y")
     assert_refused("x", "model-ambiguous", "x: ", "one/x, two/x")

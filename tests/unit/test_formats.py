@@ -17,9 +17,10 @@ from support.errors import refused
 from support.subtitle_files import Shown, read_srt, read_vtt, read_with_pysubs2, read_with_webvtt
 from support.transcripts import TIMINGS, folded, segment, spoken, transcript, transcripts, worded
 
+from funasr_cli.formats import as_dict
 from funasr_cli.options import Timestamps
 from funasr_cli.subtitles import SubtitleLayout, make_cues
-from funasr_cli.transcript import TimedText, Transcript
+from funasr_cli.transcript import TimedText, Transcript, Translation
 from funasr_cli.writers import (
     DEFAULT_TIMES,
     TIMED_FORMATS,
@@ -56,13 +57,24 @@ def test_every_format_can_be_written_and_read(original: Transcript) -> None:
 
 @given(transcripts())
 def test_text_is_a_line_for_each_segment(original: Transcript) -> None:
-    """A translation has a line of its own after its segment's."""
+    """A translation has a line of its own after its segment's, unless it is the same."""
     lines = []
     for part in original.segments:
         lines.append(folded(part.text))
-        if part.translation and folded(part.translation.text):
+        if part.translation and folded(part.translation.text) not in ("", folded(part.text)):
             lines.append(f"[{part.translation.language}] {folded(part.translation.text)}")
     assert as_text(original).splitlines() == [line for line in lines if line]
+
+
+def test_a_translation_that_repeats_the_text_is_not_shown() -> None:
+    """English speech is its own translation into English. JSON has both."""
+    spanish, english = (
+        dataclasses.replace(segment(0.0, 1.0, text), translation=Translation("Hello.", "en"))
+        for text in ("Hola.", "Hello.")
+    )
+    heard = transcript(spanish, english, duration_s=2.0)
+    assert as_text(heard) == "Hola.\n[en] Hello.\nHello.\n"
+    assert [part["translation"]["text"] for part in as_dict(heard)["segments"]] == ["Hello.", "Hello."]
 
 
 def documented_unescape(field: str) -> str:

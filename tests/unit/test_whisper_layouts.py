@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from funasr_cli.compute.backend import mx
 from funasr_cli.families import registry
 from funasr_cli.families.open import is_model, open_checkpoint, open_model
 from funasr_cli.families.whisper import tokens
+from funasr_cli.hubs.find import fetch_checkpoint
 from funasr_cli.hubs.repository import wanted
 from funasr_cli.options import TranscribeOptions
 
@@ -162,3 +164,36 @@ def test_short_names() -> None:
     for size in ("tiny", "base", "small", "medium", "large-v3", "turbo", "base.en"):
         assert f"whisper-{size}" in names
         assert registry.of_hub_name(f"whisper-{size}") is registry.of_model_type("whisper")
+
+
+def test_without_torch_the_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenAI's file and Transformers' pickle are not called model.pt."""
+    openai = write_openai(tmp_path / "openai", random_tensors())
+    pickled = write_hf(tmp_path / "hf", random_tensors(), pickled=True)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with refused("package-missing", next(openai.glob("*.pt")).name):
+        open_checkpoint(openai, "Whisper")
+    with refused("package-missing", "pytorch_model.bin"):
+        open_checkpoint(pickled, "Whisper")
+
+
+def test_a_file_of_openais_by_its_name(tmp_path: Path) -> None:
+    """The folder must be named. If it has several such files, which one is meant is unknown."""
+    for name in ("base.pt", "tiny.pt"):
+        (tmp_path / name).write_bytes(b"")
+    with refused("model-missing", "base.pt", "its folder"):
+        fetch_checkpoint(str(tmp_path / "base.pt"))
+    with refused("model-unsupported", "alone into another folder"):
+        open_checkpoint(tmp_path, "Whisper")
+
+
+@pytest.mark.parametrize("opened", [lambda folder: open_checkpoint(folder, "x"), open_model])
+def test_a_folder_of_ctranslate2(tmp_path: Path, opened: Callable[[Path], Any]) -> None:
+    """It is recognised by its weights, since its configuration does not name the model."""
+    (tmp_path / "config.json").write_text('{"alignment_heads": [[1, 2]], "lang_ids": [50259]}')
+    with refused("model-unsupported", "model_type") as caught:
+        opened(tmp_path)
+    assert "None" not in str(caught.value)
+    (tmp_path / "model.bin").write_bytes(b"")
+    with refused("model-unsupported", "CTranslate2", "funasr convert whisper-"):
+        opened(tmp_path)

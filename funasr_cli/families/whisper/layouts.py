@@ -66,7 +66,7 @@ TRANSFORMERS_RULES = (
 
 def open_openai(path: Path, name: str, layout: str = OPENAI) -> Checkpoint:
     """Open a pickle of OpenAI's, such as ``base.pt``, or of FunASR, which may put ``model.`` before the names."""
-    require_torch()
+    require_torch(path.name)
     stored = _unprefixed(read_state_dict(path))
     tensors = keymap.translate(stored, OPENAI_RULES, str(path))
     return _checkpoint(layout, path, tensors, name=f"{name} {path.name}", weights=(path,))
