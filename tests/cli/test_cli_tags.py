@@ -162,19 +162,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "named", "model"),
     [
-        ("--timestamps word", "--timestamps word"), ("-f srt --highlight-words", "--highlight-words"),
-        ("--plot-alignment a.png", "--plot-alignment"),
+        ("--timestamps word", "--timestamps word", "owner/Speaking"),
+        ("-f srt --highlight-words", "--highlight-words", "owner/Speaking"),
+        ("--plot-alignment a.png", "--plot-alignment", "model"),
     ],
-)  # fmt: skip
+)
 def test_options_that_need_word_times_are_named(
-    home: Path, options: str, named: str, monkeypatch: pytest.MonkeyPatch
+    home: Path, options: str, named: str, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The hint is that of the model's family."""
+    """The hint is that of the model's family. Before the model is loaded, its folder names it."""
     monkeypatch.chdir(home)
     result = transcribe(*options.split())
-    result.assert_error(2, "option-unsupported", named, "owner/Speaking", "way one, or way two")
+    result.assert_error(2, "option-unsupported", named, model, "way one, or way two")
 
 
 @pytest.mark.parametrize("options", ["-f json", "-f srt", "--timestamps word", "-f vtt --highlight-words"])
