@@ -198,7 +198,7 @@ def load_parts(
 ) -> dict[str, NativeNetwork]:
     """Load the networks of parts that `native_parts` has returned; return them by their prefixes.
 
-    Packed matrices are kept, unless `kept` is None or everything is float32, which is for comparisons.
+    Packed matrices are kept, unless `kept` is None or everything is float32: that is packed again at each start.
     """
     loaded = library()
     assert loaded is not None

@@ -55,7 +55,7 @@ def test_nothing_is_left(what: str, rounds: int) -> None:
     [
         ("make", "decode"),
         ("make_encoder", "encode"),
-        # On a busy machine a Ctrl-C is lost in about one of 30 starts, and the cause is not known yet.
+        # On a busy machine a Ctrl-C is sometimes lost, and the cause is not known yet.
         pytest.param("make_whisper", "listen", marks=pytest.mark.full),
     ],
 )
