@@ -30,6 +30,7 @@ from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.benchmarks.synthetic import write_synthetic
 
 PROBE_EVERY_S = 0.02
+LONGEST_REMOVAL_S = 10.0
 MIXED: tuple[dict[str, str], ...] = (
     {}, {"stream": "true"}, {"language": "en", "response_format": "verbose_json"}, {"response_format": "srt"},
     {"response_format": "text", "prompt": "Sarah, Emma"}, {"temperature": "0.5"}, {"language": "xx"},
@@ -107,7 +108,15 @@ async def measure_mixed(
         for numbers in (range(count // 5), range(count // 5, count)):
             if unexpected := set(await asyncio.gather(*(one(client, number) for number in numbers))) - ANSWERS:
                 raise SystemExit(f"unexpected answers: {unexpected}")
+            await emptied(temporary)
             print(f"after {numbers.stop} mixed requests: {held(process, temporary)}")
+
+
+async def emptied(folder: Path) -> None:
+    """Wait until a folder is empty, but not long: a server removes an upload after the last byte of its answer."""
+    ends = time.monotonic() + LONGEST_REMOVAL_S
+    while any(path.is_file() for path in folder.rglob("*")) and time.monotonic() < ends:
+        await asyncio.sleep(PROBE_EVERY_S)
 
 
 def held(process: int, temporary: Path) -> str:
