@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from funasr_cli import __version__, demo
+from funasr_cli.benchmarks import costs
 from funasr_cli.benchmarks.cases import CaseCost, Gain, gains_of, run_cases
 from funasr_cli.benchmarks.memory import DURATIONS_S, MemoryCost, run_memory
 from funasr_cli.benchmarks.request import Mode, Request
@@ -114,7 +115,23 @@ def measure(request: Request, progress: Callable[[str], None]) -> Report:
             )
             models = tuple(subject.cost for subject in subjects)
             cases = _in_turns(request, subjects, paths, work, progress)
+            has_usual_texts = not (request.options.max_tokens or request.options.exact_tokens)
+            if paths and request.mode == Mode.RTF and has_usual_texts:
+                costs.keep(_costs(folders, subjects, cases, started))
     return Report(request, describe(), started, describe_machine(), describe_versions(), models, cases)
+
+
+def _costs(
+    folders: Sequence[Path], subjects: Sequence[Subject], cases: Sequence[CaseCost], started: str
+) -> list[tuple[Path, costs.Cost]]:
+    """Return what each model costs, over all recordings."""
+    found = []
+    for folder, subject in zip(folders, subjects, strict=True):
+        own = [case for case in cases if case.model == subject.cost.model]
+        audio_s = sum(case.audio_s for case in own)
+        rtf = sum(case.rtf.median * case.audio_s for case in own) / audio_s
+        found.append((folder, costs.Cost(rtf, audio_s, subject.cost.engine, started, costs.processor())))
+    return found
 
 
 def _in_turns(
@@ -163,20 +180,13 @@ def describe_machine() -> dict[str, str | int | None]:
     device = mx.device_info() if on_accelerator() else {}
     return {
         "system": f"{platform.system()} {platform.release()}",
-        "processor": _processor(),
+        "processor": costs.processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpu": str(device.get("device_name")) if device else None,
         "blas": BLAS and os.path.basename(BLAS),
         "threads": os.environ.get("OMP_NUM_THREADS"),  # None: the BLAS chooses
     }
-
-
-def _processor() -> str:
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return platform.processor() or platform.machine()
 
 
 def describe_versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,6 +46,7 @@ HUB_VARIABLES = (
     "MODELSCOPE_ENDPOINT",
 )
 NO_SETTINGS = "none; every option has its default value"
+NOT_MEASURED = "not yet (funasr bench --rtf RECORDING)"
 FACT_COLUMNS = 14  # width of the labels in the list of models
 SUPPORTS = {  # words for capabilities in lists; empty for those that matter only inside the program
     "ITN switch": "numbers as digits or as words", "digits": "numbers as digits",
@@ -231,7 +233,7 @@ def _other_funasr() -> str | None:
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
-    """List the models on this machine and what each one supports.
+    """List the models on this machine: what each one supports, and what it costs here if that was measured.
 
     Use a name from the list with: funasr transcribe --model NAME recording.m4a
     """
@@ -269,6 +271,7 @@ def known_models() -> list[dict[str, Any]]:
 
 
 def _describe(name: str, folder: Path) -> dict[str, Any]:
+    from funasr_cli.benchmarks.costs import cost_of, processor
     from funasr_cli.checkpoints.format import WEIGHTS_FILE
     from funasr_cli.families.converted import read_config
     from funasr_cli.families.family import SPEECH
@@ -281,7 +284,7 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
         size = (folder / WEIGHTS_FILE).stat().st_size
     except (ModelError, OSError) as error:
         return row | {"problem": str(error)}
-    able, family = capabilities(file.config), of_config(file.config)
+    able, family, cost = capabilities(file.config), of_config(file.config), cost_of(folder, processor())
     return row | {
         "family": family.title,
         "kind": family.kind,
@@ -295,6 +298,7 @@ def _describe(name: str, folder: Path) -> dict[str, Any]:
         "ctc_on_modelscope": family.kind == SPEECH and not able.word_times and ctc_copy(file.source) is not None,
         "source": file.source.get("source"),
         "revision": file.source.get("revision"),
+        "cost": cost and asdict(cost),
     }
 
 
@@ -305,6 +309,7 @@ def _supports(capabilities: Iterable[str]) -> list[str]:
 
 def _facts(row: dict[str, Any]) -> dict[str, str]:
     """Return what the list shows of a model, by label."""
+    from funasr_cli.benchmarks.costs import Cost
     from funasr_cli.families.converted import read_config
     from funasr_cli.families.family import SPEECH
     from funasr_cli.hubs.find import ctc_copy
@@ -324,5 +329,6 @@ def _facts(row: dict[str, Any]) -> dict[str, str]:
     return always | {
         "word times": times + (f"; {copy} {FETCHES_CTC}" if copy else ""),
         "supports": ", ".join(_supports(row["capabilities"])) or "only plain transcription",
+        "measured": Cost(**row["cost"]).in_words() if row["cost"] else NOT_MEASURED,
         "folder": row["folder"],
     }

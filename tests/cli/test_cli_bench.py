@@ -6,6 +6,7 @@ import os
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -16,6 +17,7 @@ from support.running import invoke, load_once
 from support.speaking import SpeakingModel
 
 from funasr_cli import demo
+from funasr_cli.benchmarks.costs import COSTS_FILE
 from funasr_cli.benchmarks.memory import run_memory
 from funasr_cli.benchmarks.subjects import write_recording
 from funasr_cli.capabilities import Capabilities
@@ -51,6 +53,34 @@ def test_json(small_model: Path, zh_wav: Path, short_wav: Path) -> None:
     for case in data["cases"]:
         check_case(case, trials=3)
         assert case["stages"]["ctc_s"]["high"] == 0
+
+
+def shown_cost(env: dict[str, str]) -> dict[str, Any] | None:
+    """Return what `funasr models` shows as the cost of the demo model."""
+    [row] = [row for row in json.loads(invoke("models", "--json", env=env).stdout) if row["name"] == "demo"]
+    cost: dict[str, Any] | None = row["cost"]
+    return cost
+
+
+def test_models_show_what_bench_measured(tmp_path: Path) -> None:
+    env = {"FUNASR_HOME": str(tmp_path)}
+    assert shown_cost(env) is None
+    measured(*RTF, *QUICK, CLIPS[0].path, env=env)  # texts that were cut short are no measure
+    assert shown_cost(env) is None
+    [case] = measured(*RTF, CLIPS[0].path, env=env)["cases"]
+    cost = shown_cost(env)
+    assert cost
+    assert (cost["rtf"], cost["audio_s"]) == pytest.approx((case["rtf"]["median"], case["audio_s"]))
+    assert f"{cost['rtf']:.3g} s" in invoke("models", env=env).stdout
+    file = tmp_path / COSTS_FILE
+    content = json.loads(file.read_text())
+    for change in ({"weights_ns": 0}, {"processor": "another"}, {"rtf": None}):  # other weights, another machine
+        file.write_text(json.dumps({name: stated | change for name, stated in content.items()}))
+        assert shown_cost(env) is None
+    file.write_text("{")
+    assert shown_cost(env) is None
+    measured(*RTF, CLIPS[0].path, env=env)
+    assert shown_cost(env)
 
 
 RTF_COLUMNS = (  # both lines of the headings

@@ -59,11 +59,11 @@ def test_models_name_ways_to_get_word_times(model: Path, tmp_path: Path, hub: st
     edit_json(tmp_path / "home/models/nano/config.json", lambda config: config["source"].update(stated))
     [row, _] = json.loads(invoke("models", "--json", env=home).stdout)
     assert (row["ctc"], row["ctc_on_modelscope"]) == (False, on_modelscope)
-    head, *facts = invoke("models", env=home).stdout.splitlines()[:6]
+    head, *facts = invoke("models", env=home).stdout.splitlines()[:7]
     elsewhere = "; funasr convert nano --hub ms fetches a copy with word times" if on_modelscope else ""
     assert (head, facts[0].endswith(" MB, float32)")) == ("nano", True)
     assert facts[1:3] == ["  languages:  Chinese, English, Japanese", f"  word times: no{elsewhere}"]
-    assert facts[4] == f"  folder:     {tmp_path / 'home/models/nano'}"
+    assert facts[5] == f"  folder:     {tmp_path / 'home/models/nano'}"
 
 
 def test_info(config: Path) -> None:

@@ -19,9 +19,9 @@ CASE = {
 }  # fmt: skip
 
 
-def measured(*arguments: Any) -> dict[str, Any]:
+def measured(*arguments: Any, env: dict[str, str] | None = None) -> dict[str, Any]:
     """Run `funasr bench` and return its JSON output."""
-    result = invoke("bench", *arguments, "--json")
+    result = invoke("bench", *arguments, "--json", env=env)
     assert (result.exit_code, result.stderr) == (0, "")
     return json.loads(result.stdout)
 
