@@ -21,6 +21,7 @@ from funasr_cli.vocabulary import PieceVocabulary
 PIECES_FILE = "pieces.json"  # in a converted model
 SENTENCEPIECE = "bpe.model"  # suffix of SentencePiece model files
 TOKENS_FILE = "tokens.json"  # on ModelScope
+SPELLING_LIMIT_BYTES = 1 << 25  # in Paraformer's release, seg_dict has 8.3 MB
 LIMIT_BYTES = 1 << 23  # SenseVoice's 25,055 pieces take 0.4 MB
 INSTEAD = "use ModelScope's tokens.json, which does not need it: --hub ms, or copy it into the same folder"
 
@@ -92,14 +93,28 @@ def refuse_other_vocabulary(path: object, pieces: Sequence[str], outputs: int, t
 def converted_vocabulary(
     files: Mapping[str, Path], texts: Mapping[str, str], outputs: int, tags: Collection[str]
 ) -> PieceVocabulary:
-    """Read `PIECES_FILE` from a file, or from text not written yet; see `refuse_other_vocabulary`."""
-    content = read_small_json(files, texts, PIECES_FILE, LIMIT_BYTES)
-    try:
-        pieces = _checked(content.get("pieces"))
-    except ValueError as error:
-        raise unreadable(files[PIECES_FILE], error, DAMAGED_HINT) from error
+    """Read the vocabulary of a converted model; see `converted_pieces` and `refuse_other_vocabulary`."""
+    pieces = converted_pieces(files, texts)
     refuse_other_vocabulary(files.get(PIECES_FILE, PIECES_FILE), pieces, outputs, tags)
     return PieceVocabulary(pieces)
+
+
+def converted_pieces(files: Mapping[str, Path], texts: Mapping[str, str]) -> list[str]:
+    """Read `PIECES_FILE` from a file, or from text not written yet; raise a `ModelError` if it is damaged."""
+    content = read_small_json(files, texts, PIECES_FILE, LIMIT_BYTES)
+    try:
+        return _checked(content.get("pieces"))
+    except ValueError as error:
+        raise unreadable(files.get(PIECES_FILE, Path(PIECES_FILE)), error, DAMAGED_HINT) from error
+
+
+def read_spelling(path: Path) -> dict[str, list[str]]:
+    """Read a ``seg_dict``: the tokens of each word, a line each, as ``word token token``."""
+    try:
+        lines = read_limited(path, SPELLING_LIMIT_BYTES).decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise unreadable(path, error, DAMAGED_HINT) from error
+    return {word: tokens for word, *tokens in map(str.split, filter(str.strip, lines))}
 
 
 def _checked(pieces: Any) -> list[str]:

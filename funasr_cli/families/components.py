@@ -1,4 +1,4 @@
-"""Configuration of components that several families share: FunASR's front end and its SAN-M encoder.
+"""Configuration of FunASR's components: its front end, SAN-M encoder and decoder, CIF predictor.
 
 Each entry of a table is our field, upstream's key, and upstream's default, or a type if the key is required.
 """
@@ -9,7 +9,9 @@ from typing import Any
 from funasr_cli.checkpoints.untrusted import quoted
 from funasr_cli.checkpoints.values import Options, require, value
 from funasr_cli.features.fbank import WINDOWS, FrontendConfig
+from funasr_cli.models.cif import CIFConfig, TimesConfig
 from funasr_cli.models.sanm import SANMConfig
+from funasr_cli.models.sanm_decoder import SANMDecoderConfig
 
 Fields = tuple[tuple[str, str, Any], ...]
 
@@ -23,6 +25,15 @@ ENCODER: Fields = (  # SenseVoiceEncoderSmall
     ("blocks", "num_blocks", 6), ("tp_blocks", "tp_blocks", 0),
     ("memory_taps", "kernel_size", 11), ("memory_shift", "sanm_shfit", 0),
 )  # fmt: skip
+DECODER: Fields = (  # ParaformerSANMDecoder
+    ("heads", "attention_heads", 4), ("ffn_dim", "linear_units", 2048), ("layers", "att_layer_num", 6),
+    ("memory_taps", "kernel_size", 21), ("memory_shift", "sanm_shfit", 0),
+)  # fmt: skip
+PREDICTOR: Options = {  # CifPredictorV2
+    "threshold": 1.0, "l_order": 1, "r_order": 1, "smooth_factor": 1.0, "noise_threshold": 0, "tail_mask": True,
+}  # fmt: skip
+UPSAMPLING: Options = {"upsample_type": "cnn_blstm", "use_cif1_cnn": False}  # CifPredictorV3
+PLAIN: Options = {"input_layer": "pe", "normalize_before": True, "selfattention_layer_type": "sanm"}
 LONGEST_FRAME_SAMPLES = 1 << 16  # the release uses 400; 25 ms at 192 kHz are 4,800
 
 
@@ -48,6 +59,32 @@ def encoder_config(conf: Options, input_dim: int) -> SANMConfig:
     return SANMConfig(input_dim=input_dim, **fields_of(conf, ENCODER))
 
 
+def plain_encoder_config(conf: Options, input_dim: int, usual_input: str | None = "pe") -> SANMConfig:
+    """Translate ``encoder_conf`` of an encoder that is always of one kind; `usual_input` is its default input."""
+    for key, supported in PLAIN.items():
+        require(conf, key, supported, default=usual_input if key == "input_layer" else supported)
+    return encoder_config(conf, input_dim)
+
+
+def decoder_config(conf: Options, width: int, vocab_size: int | None) -> SANMDecoderConfig:
+    """Translate ``decoder_conf``, or the family's section of another name."""
+    require(conf, "normalize_before", True, default=True)
+    return SANMDecoderConfig(width=width, vocab_size=vocab_size, **fields_of(conf, DECODER))
+
+
+def predictor_config(conf: Options, *, has_times: bool) -> CIFConfig:
+    """Translate ``predictor_conf``, of a model with the time of each character or without."""
+    for key, supported in PREDICTOR.items():
+        require(conf, key, supported, default=supported)
+    times = None
+    if has_times:
+        for key, supported in UPSAMPLING.items():
+            require(conf, key, supported)
+        smooth, noise = (value(conf, f"{name}2", float) for name in ("smooth_factor", "noise_threshold"))
+        times = TimesConfig(value(conf, "upsample_times", int), smooth, noise)
+    return CIFConfig(value(conf, "idim", int), value(conf, "tail_threshold", float), times)
+
+
 def heads_misfit(name: str, width: int, heads: int) -> Iterator[str]:
     """Report a width that is not divisible by the number of attention heads."""
     if width % heads:
@@ -61,15 +98,25 @@ def widths_misfit(name: str, width: int, source: str, source_width: int) -> Iter
 
 
 def encoder_misfits(encoder: SANMConfig, frontend: FrontendConfig) -> Iterator[str]:
-    """Report other inconsistent values of an encoder, and of the rows that it takes."""
+    """Report inconsistent values of an encoder, and of the front end whose rows it takes."""
+    yield from heads_misfit("encoder", encoder.width, encoder.heads)
     yield from widths_misfit("the encoder", encoder.input_dim, "the front end", frontend.row_width)
     if encoder.input_dim % 2 or encoder.input_dim < 4:
         yield f"feature rows have {encoder.input_dim} values, not an even number of at least 4"
     if encoder.memory_shift > encoder.memory_taps // 2:
         yield f"a filter shift of {encoder.memory_shift} is more than half of {encoder.memory_taps} taps"
+    yield from _frontend_misfits(frontend)
 
 
-def frontend_misfits(frontend: FrontendConfig) -> Iterator[str]:
+def decoder_misfits(name: str, decoder: SANMDecoderConfig, encoder: SANMConfig) -> Iterator[str]:
+    """Report inconsistent values of a decoder, and of the rows that it takes from the encoder."""
+    yield from heads_misfit(name, decoder.width, decoder.heads)
+    yield from widths_misfit(name, decoder.width, "the encoder", encoder.width)
+    if decoder.memory_shift > decoder.memory_taps // 2:
+        yield f"a filter shift of {decoder.memory_shift} is more than half of {decoder.memory_taps} taps"
+
+
+def _frontend_misfits(frontend: FrontendConfig) -> Iterator[str]:
     """Report inconsistent values of a front end."""
     if frontend.window not in WINDOWS:
         yield f"window {quoted(frontend.window)} is not one of {', '.join(WINDOWS)}"

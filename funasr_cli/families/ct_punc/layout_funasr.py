@@ -9,12 +9,11 @@ from funasr_cli.checkpoints.pieces import TOKENS_FILE
 from funasr_cli.checkpoints.tensors import usual_dtype
 from funasr_cli.checkpoints.untrusted import file_in, optional_file_in
 from funasr_cli.checkpoints.values import Options, check_config, require, section, stated_in, value
-from funasr_cli.families.components import encoder_config
+from funasr_cli.families.components import plain_encoder_config
 from funasr_cli.families.ct_punc.config import STOP, CTPuncConfig, misfits
 from funasr_cli.families.ct_punc.vocabulary import read_vocabulary
 
 MODEL = "CTTransformer"  # upstream's class
-ENCODER: Options = {"input_layer": "pe", "normalize_before": True, "selfattention_layer_type": "sanm"}
 WORDS_FILE = "jieba_usr_dict"
 WORDS_NOTE = (
     "FunASR cuts Chinese into words for this checkpoint with jieba; here, they are the longest in tokens.json"
@@ -29,12 +28,10 @@ def open_funasr(folder: Path, options: Options, name: str) -> Checkpoint:
         require(options, "encoder", "SANMEncoder")
         require(options, "tokenizer", "CharTokenizer", default="CharTokenizer")
         model, conf = section(options, "model_conf"), section(options, "encoder_conf")
-        for key, supported in ENCODER.items():
-            require(conf, key, supported, default=supported)
         labels = tuple(value({"punc_list": label}, "punc_list", str) for label in model["punc_list"])
         for key in ("embed_unit", "att_unit"):
             require(model, key, conf.get("output_size"))
-        encoder = encoder_config(conf, value(conf, "input_size", int))
+        encoder = plain_encoder_config(conf, value(conf, "input_size", int))
         if STOP in labels:
             require(model, "sentence_end_id", labels.index(STOP), default=3)
     words = optional_file_in(folder, funasr.stated_file(folder, WORDS_FILE) or WORDS_FILE)

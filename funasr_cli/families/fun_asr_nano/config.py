@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from funasr_cli.checkpoints.untrusted import quoted, readable
-from funasr_cli.families.components import encoder_misfits, frontend_misfits, heads_misfit, widths_misfit
+from funasr_cli.families.components import encoder_misfits, heads_misfit, widths_misfit
 from funasr_cli.features.fbank import FrontendConfig
 from funasr_cli.languages import MLT_LANGUAGES, NANO_LANGUAGES
 from funasr_cli.models.adaptor import AdaptorConfig
@@ -54,7 +54,6 @@ def misfits(config: FunASRNanoConfig) -> Iterator[str]:
     llm, ctc, encoder = config.llm, config.ctc, config.encoder
     if ctc and ctc.blank_id >= ctc.vocab_size:
         yield f"the CTC blank is id {ctc.blank_id}, but there are only {ctc.vocab_size} ids"
-    yield from heads_misfit("encoder", encoder.width, encoder.heads)
     yield from heads_misfit("adaptor", config.adaptor.output_dim, config.adaptor.heads)
     yield from widths_misfit("the adaptor", config.adaptor.input_dim, "the encoder", encoder.width)
     yield from widths_misfit("the decoder", llm.hidden_size, "the adaptor", config.adaptor.output_dim)
@@ -65,7 +64,6 @@ def misfits(config: FunASRNanoConfig) -> Iterator[str]:
     if config.adaptor.downsample > LOW_FRAME_RATE:
         yield f"the adaptor stacks {config.adaptor.downsample} frames, but the limit is {LOW_FRAME_RATE}"
     yield from encoder_misfits(encoder, config.frontend)
-    yield from frontend_misfits(config.frontend)
     stops = config.stop_token_ids
     if not stops or not all(0 <= token_id < llm.vocab_size for token_id in stops):
         yield f"the stop tokens are {quoted(list(stops))}, which are not ids from 0 to {llm.vocab_size - 1}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from funasr_cli.capabilities import Capabilities
-from funasr_cli.families.components import encoder_misfits, frontend_misfits, heads_misfit, widths_misfit
+from funasr_cli.families.components import decoder_misfits, encoder_misfits, widths_misfit
 from funasr_cli.features.fbank import FrontendConfig
 from funasr_cli.models.cif import CIFConfig
 from funasr_cli.models.sanm import SANMConfig
@@ -46,20 +46,13 @@ class ParaformerConfig:
 def misfits(config: ParaformerConfig) -> Iterator[str]:
     """Report inconsistent values of a configuration whose numbers are in range."""
     encoder, decoder = config.encoder, config.decoder
-    yield from heads_misfit("encoder", encoder.width, encoder.heads)
     yield from encoder_misfits(encoder, config.frontend)
-    yield from frontend_misfits(config.frontend)
     yield from widths_misfit("the predictor", config.predictor.width, "the encoder", encoder.width)
-    decoders = [("the decoder", decoder)]
+    yield from decoder_misfits("the decoder", decoder, encoder)
     if config.hotwords:
-        decoders.append(("the hotword decoder", config.hotwords.decoder))
+        yield from decoder_misfits("the hotword decoder", config.hotwords.decoder, encoder)
         if config.hotwords.no_bias_id >= (decoder.vocab_size or 0):
             yield f"NO_BIAS is {config.hotwords.no_bias_id}, but there are only {decoder.vocab_size} tokens"
-    for name, each in decoders:
-        yield from heads_misfit(name, each.width, each.heads)
-        yield from widths_misfit(name, each.width, "the encoder", encoder.width)
-        if each.memory_shift > each.memory_taps // 2:
-            yield f"a filter shift of {each.memory_shift} is more than half of {each.memory_taps} taps"
     if not decoder.vocab_size:
         yield "the decoder has no output layer"
 

@@ -13,36 +13,20 @@ from funasr_cli.checkpoints.pickles import read_state_dict
 from funasr_cli.checkpoints.pieces import PIECES_FILE, TOKENS_FILE, read_tokens, refuse_other_vocabulary, to_text
 from funasr_cli.checkpoints.tensors import usual_dtype
 from funasr_cli.checkpoints.untrusted import file_in
-from funasr_cli.checkpoints.values import (
-    Misstated,
-    Options,
-    check_config,
-    require,
-    section,
-    stated_in,
-    value,
-)
+from funasr_cli.checkpoints.values import Misstated, Options, check_config, require, section, stated_in, value
 from funasr_cli.checkpoints.vocabularies import VOCABULARY_HINT
 from funasr_cli.errors import ModelError
 from funasr_cli.families.cmvn import CMVN_FILE, cmvn_file
-from funasr_cli.families.components import encoder_config, frontend_config
+from funasr_cli.families.components import decoder_config, frontend_config, plain_encoder_config, predictor_config
 from funasr_cli.families.paraformer.config import CONTROL, HotwordConfig, ParaformerConfig, misfits
 from funasr_cli.families.paraformer.text import UNKNOWN
-from funasr_cli.models.cif import CIFConfig, TimesConfig
-from funasr_cli.models.sanm_decoder import SANMDecoderConfig
 
-OFFLINE = ("Paraformer", "BiCifParaformer", "SeacoParaformer")  # upstream's classes
 CONTEXTUAL, STREAMING = "ContextualParaformer", "ParaformerStreaming"
-UPSTREAM_CLASSES = (*OFFLINE, CONTEXTUAL, STREAMING)
+UPSTREAM_CLASSES = ("Paraformer", "BiCifParaformer", "SeacoParaformer", CONTEXTUAL, STREAMING)
 SPELLING_FILE = "seg_dict"
 COMPONENTS: Options = {
     "encoder": "SANMEncoder", "frontend": "WavFrontend", "decoder": "ParaformerSANMDecoder", "normalize": None,
 }  # fmt: skip
-ENCODER: Options = {"input_layer": "pe", "normalize_before": True, "selfattention_layer_type": "sanm"}
-PREDICTOR: Options = {
-    "threshold": 1.0, "l_order": 1, "r_order": 1, "smooth_factor": 1.0, "noise_threshold": 0, "tail_mask": True,
-}  # fmt: skip
-UPSAMPLING: Options = {"upsample_type": "cnn_blstm", "use_cif1_cnn": False}
 BIAS_ENCODER: Options = {"bias_encoder_type": "lstm", "bias_encoder_bid": False}
 NO_BIAS = 8377  # where model_conf does not state it
 # A tensor of each kind of model, with upstream's names.
@@ -65,21 +49,19 @@ def open_funasr(folder: Path, options: Options, name: str) -> Checkpoint:
     has_hotwords = SEACO in stored
     if not has_hotwords:
         stored.pop(EMBEDDING, None)  # needed only in training
-    tokens_path = file_in(
-        folder, funasr.stated_file(folder, "tokenizer_conf", "token_list") or TOKENS_FILE, VOCABULARY_HINT
-    )
+    listed = funasr.stated_file(folder, "tokenizer_conf", "token_list") or TOKENS_FILE
+    tokens_path = file_in(folder, listed, VOCABULARY_HINT)
     tokens = read_tokens(tokens_path)
     if HEAD in stored:
         refuse_other_tokens(tokens_path, tokens, stored[HEAD].shape[0])
     with stated_in(where):
         frontend = frontend_config(section(options, "frontend_conf"))
-        encoder = encoder_config(section(options, "encoder_conf"), frontend.row_width)
-        shape = stored[UPSAMPLED].shape if UPSAMPLED in stored else None
+        encoder = plain_encoder_config(section(options, "encoder_conf"), frontend.row_width, None)
         config = ParaformerConfig(
             frontend=frontend,
             encoder=encoder,
-            predictor=_predictor(section(options, "predictor_conf"), shape),
-            decoder=_decoder(section(options, "decoder_conf"), encoder.width, len(tokens)),
+            predictor=predictor_config(section(options, "predictor_conf"), has_times=UPSAMPLED in stored),
+            decoder=decoder_config(section(options, "decoder_conf"), encoder.width, len(tokens)),
             hotwords=_hotwords(options, encoder.width) if has_hotwords else None,
         )
     check_config(config, where, misfits)
@@ -117,11 +99,6 @@ def _refuse_others(options: Options) -> None:
     require(options, "tokenizer", "CharTokenizer")
     for component, supported in COMPONENTS.items():
         require(options, component, supported)
-    for key, supported in ENCODER.items():
-        default = None if key == "input_layer" else supported
-        require(section(options, "encoder_conf"), key, supported, default=default)
-    for key, supported in PREDICTOR.items():
-        require(section(options, "predictor_conf"), key, supported, default=supported)
 
 
 WHY_NOT = {
@@ -136,33 +113,9 @@ def _unsupported(what: str, kind: str) -> Misstated:
     return Misstated(f"{what}: {reason}", hint, code="model-unsupported")
 
 
-def _predictor(conf: Options, upsampling: tuple[int, ...] | None) -> CIFConfig:
-    times = None
-    if upsampling:
-        for key, supported in UPSAMPLING.items():
-            require(conf, key, supported)
-        smooth, noise = (value(conf, f"{name}2", float) for name in ("smooth_factor", "noise_threshold"))
-        times = TimesConfig(value(conf, "upsample_times", int), smooth, noise)
-    return CIFConfig(value(conf, "idim", int), value(conf, "tail_threshold", float), times)
-
-
-def _decoder(conf: Options, width: int, vocab_size: int | None) -> SANMDecoderConfig:
-    """Translate ``decoder_conf`` or ``seaco_decoder_conf``."""
-    require(conf, "normalize_before", True, default=True)
-    return SANMDecoderConfig(
-        width=width,
-        heads=value(conf, "attention_heads", 4),
-        ffn_dim=value(conf, "linear_units", 2048),
-        layers=value(conf, "att_layer_num", 6),
-        memory_taps=value(conf, "kernel_size", 21),
-        memory_shift=value(conf, "sanm_shfit", 0),
-        vocab_size=vocab_size,
-    )
-
-
 def _hotwords(options: Options, width: int) -> HotwordConfig:
     conf = section(options, "model_conf")
     for key, supported in BIAS_ENCODER.items():
         require(conf, key, supported, default=supported)
-    decoder = _decoder(section(options, "seaco_decoder_conf"), width, None)
-    return HotwordConfig(decoder, value(conf, "NO_BIAS", NO_BIAS))
+    seaco = section(options, "seaco_decoder_conf")
+    return HotwordConfig(decoder_config(seaco, width, None), value(conf, "NO_BIAS", NO_BIAS))

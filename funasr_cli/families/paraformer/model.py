@@ -5,68 +5,47 @@ upstream's batches give other results than single clips, see `models.cif`, and t
 `families.paraformer.text`.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from funasr_cli.capabilities import BEST_EFFORT
-from funasr_cli.checkpoints.checkpoint import read_small_json
-from funasr_cli.checkpoints.pieces import LIMIT_BYTES, PIECES_FILE
-from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, read_limited, unreadable
+from funasr_cli.checkpoints.pieces import PIECES_FILE, converted_pieces, read_spelling
 from funasr_cli.compute.backend import mx
+from funasr_cli.decoding.sources import scores_of, words_of
 from funasr_cli.decoding.stopping import StopReason
-from funasr_cli.errors import ModelError
 from funasr_cli.families.batches import on_clips
-from funasr_cli.families.cmvn import read_cmvn
 from funasr_cli.families.family import LoadedModel
-from funasr_cli.families.frontend import FilterBankModel
-from funasr_cli.families.one_step import OneStepSession
-from funasr_cli.families.paraformer.config import START_ID, ParaformerConfig, capabilities
+from funasr_cli.families.one_step import OneStepModel, OneStepSession
+from funasr_cli.families.paraformer.config import START_ID, ParaformerConfig
 from funasr_cli.families.paraformer.layout_funasr import SPELLING_FILE, refuse_other_tokens
 from funasr_cli.families.paraformer.text import hotword_ids, spell
 from funasr_cli.measure import timed
 from funasr_cli.models.cif import character_spans
 from funasr_cli.models.paraformer import Hotwords, Reading
-from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, SEGMENT_S, TranscribeOptions
+from funasr_cli.options import TranscribeOptions
 from funasr_cli.speech_model import EncodedAudio, SegmentRequest, Trace
-from funasr_cli.transcript import Score, Segment, Word
-from funasr_cli.units import word_spans
-
-SPELLING_LIMIT_BYTES = 1 << 25  # in the release, seg_dict has 8.3 MB
-Span = tuple[float, float]
+from funasr_cli.transcript import Segment
 
 
 def read_vocabulary(files: Mapping[str, Path], texts: Mapping[str, str], config: ParaformerConfig) -> list[str]:
     """Read the tokens from a file, or from text not written yet; raise a `ModelError` if they do not fit."""
-    tokens = read_small_json(files, texts, PIECES_FILE, LIMIT_BYTES).get("pieces")
-    path = files.get(PIECES_FILE, Path(PIECES_FILE))
-    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-        raise unreadable(path, ValueError("not a list of strings"), DAMAGED_HINT)
-    refuse_other_tokens(path, tokens, config.decoder.vocab_size or 0)
+    tokens = converted_pieces(files, texts)
+    refuse_other_tokens(files.get(PIECES_FILE, PIECES_FILE), tokens, config.decoder.vocab_size or 0)
     return tokens
 
 
-class ParaformerModel(FilterBankModel):
+class ParaformerModel(OneStepModel):
     """A Paraformer that is ready to transcribe; see `SpeechModel`."""
 
-    best_segment_s, longest_segment_s = SEGMENT_S, float(MAX_SEGMENT_S)
-    window_s: float | None = None
-    queries = 0  # rows that precede the audio
     row_options: tuple[str, ...] = ("language", "hotwords", "confidence", "word_times", *BEST_EFFORT)
 
     def __init__(self, loaded: LoadedModel):
-        super().__init__(loaded.file.config.frontend)
-        self.name, self.weights_type, self.engine = loaded.name, loaded.weights_type, loaded.engine
-        self.parameters, self.native_bytes = loaded.parameters, loaded.native_bytes
-        self.network, self.config = loaded.network, loaded.file.config
-        self.capabilities = capabilities(self.config)
+        super().__init__(loaded)
         self.tokens = read_vocabulary(loaded.files, loaded.texts, self.config)
-        self.cmvn = read_cmvn(loaded.files, self.config.frontend.row_width)
         self._files = loaded.files
         self._last: tuple[tuple[str, ...], Any] = ((), None)  # hotwords, and the same encoded
 
@@ -74,18 +53,10 @@ class ParaformerModel(FilterBankModel):
         """Begin a run."""
         return ParaformerSession(self, options)
 
-    def features(self, samples: np.ndarray) -> np.ndarray:
-        """Compute normalised features (rows, row width) of (samples,) at `sample_rate_hz`."""
-        return self.cmvn(super().features(samples))
-
     def encode(self, samples: np.ndarray) -> EncodedAudio:
         """Run the encoder over (samples,); raise an `AudioError` if they are too few."""
         [hidden] = self.hidden([self.features(samples)])
         return EncodedAudio(mx.array(hidden), None, self.config.frontend.row_duration_s)
-
-    def read_ctc(self, samples: np.ndarray, options: TranscribeOptions = DEFAULTS) -> NoReturn:
-        """Raise a `ModelError`, since the model has no CTC output."""
-        raise ModelError(f"{self.name} has no CTC output", "use another model", code="ctc-missing")
 
     def trace(
         self, samples: np.ndarray, options: TranscribeOptions, forced_ids: Sequence[int] | None = None
@@ -95,15 +66,12 @@ class ParaformerModel(FilterBankModel):
         hidden = self.hidden([features])
         [reading] = self.read(hidden, options, None if forced_ids is None else len(forced_ids))
         stages = {"features": features, "encoder": hidden[0]}
-        text = self.spelled(reading)[0]
-        return Trace(stages, reading.logits, tuple(reading.token_ids.tolist()), text, blank_id=0)
+        return Trace(
+            stages, reading.logits, tuple(reading.token_ids.tolist()), self.spelled(reading)[0], blank_id=0
+        )
 
     def prompt(self, options: TranscribeOptions, *, first: bool = True) -> None:
-        """Return None, since the model has no text prompt.
-
-        Raises:
-            UsageError: the model cannot spell one of the hotwords.
-        """
+        """Return None: there is no text prompt. Raise a `UsageError` for a hotword that cannot be spelled."""
         if options.hotwords:
             self.hotword_ids(options.hotwords)
 
@@ -116,8 +84,7 @@ class ParaformerModel(FilterBankModel):
     ) -> list[Reading]:
         """Read clips from the encoder's output, (rows, width) each; `tokens` forces their number."""
         hotwords = self.hotwords(options.hotwords) if options.hotwords else None
-        found: list[Reading] = self.network.read(hidden, hotwords, tokens, has_times=options.word_times)
-        return found
+        return list(self.network.read(hidden, hotwords, tokens, has_times=options.word_times))
 
     def hotwords(self, words: tuple[str, ...]) -> Hotwords:
         """Encode hotwords; raise a `UsageError` for one that the model cannot spell."""
@@ -136,23 +103,20 @@ class ParaformerModel(FilterBankModel):
 
     @cached_property
     def _spelling(self) -> dict[str, list[str]]:
-        path = self._files[SPELLING_FILE]
-        try:
-            lines = read_limited(path, SPELLING_LIMIT_BYTES).decode("utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise unreadable(path, error, DAMAGED_HINT) from error
-        return {word: tokens for word, *tokens in map(str.split, filter(str.strip, lines))}
+        return read_spelling(self._files[SPELLING_FILE])
 
     def spelled(self, reading: Reading) -> tuple[str, list[int]]:
         """Return the text of a reading, and for each character the index of its token among the written ones."""
         return spell([self.tokens[token_id] for token_id in reading.token_ids[reading.written]])
 
-    def spans_s(self, reading: Reading, duration_s: float) -> list[Span]:
-        """Return start and end of each written token, in seconds from the start of a clip of this duration."""
-        times = self.config.predictor.times
-        assert times
-        assert reading.fine_weights is not None
-        step_s = self.config.frontend.row_duration_s / times.upsampling
+    def spans_s(self, reading: Reading, duration_s: float) -> list[tuple[float, float]]:
+        """Return start and end of each written token, in seconds from the start of a clip of this duration.
+
+        There are none if the reading has no times.
+        """
+        if reading.fine_weights is None:
+            return []
+        step_s = self.config.frontend.row_duration_s / self.config.predictor.times.upsampling
         spans = character_spans(reading.fine_weights, len(reading.written))
         return [(min(start * step_s, duration_s), min(end * step_s, duration_s)) for start, end in spans]
 
@@ -179,28 +143,11 @@ class ParaformerSession(OneStepSession[Reading]):
         if not (np.isfinite(read.hidden).all() and np.isfinite(read.logprobs).all()):
             return Segment(start_s, end_s, "", "", str(StopReason.NONFINITE), request.retries, 0, None)
         text, sources = self._model.spelled(read)
-        logprobs, words = read.logprobs[read.written], list[Word]()
-        if options.word_times and text:
-            spans_s = self._model.spans_s(read, end_s - start_s)
-            for first, end in word_spans(text):
-                own = sources[first:end]
-                (begun_s, _), (_, ended_s) = spans_s[own[0]], spans_s[own[-1]]
-                score = math.exp(logprobs[own].min())
-                words.append(Word(text[first:end], start_s + begun_s, start_s + ended_s, score))
+        probabilities, spans_s = np.exp(read.logprobs[read.written]), self._model.spans_s(read, end_s - start_s)
         return Segment(
             start_s, end_s, text, thinking="", stop_reason=str(StopReason.EOS), retries=request.retries,
             tokens=len(read.token_ids),
             mean_logprob=float(read.logprobs.mean()) if len(read.logprobs) else None,
-            scores=tuple(_scores(text, sources, logprobs)) if options.confidence else (),
-            words=tuple(words),
+            scores=scores_of(text, sources, probabilities) if options.confidence else (),
+            words=words_of(text, sources, probabilities, spans_s, start_s) if spans_s else (),
         )  # fmt: skip
-
-
-def _scores(text: str, sources: list[int], logprobs: np.ndarray) -> list[Score]:
-    """Split a text into the tokens that it was made from, each with its probability."""
-    runs = [(source, len(list(run))) for source, run in groupby(sources)]
-    ends = np.cumsum([0, *(length for _, length in runs)]).tolist()
-    return [
-        Score(text[begin:end], math.exp(logprobs[source]))
-        for (source, _), begin, end in zip(runs, ends, ends[1:], strict=False)
-    ]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from funasr_cli.capabilities import Capabilities
-from funasr_cli.families.components import encoder_misfits, frontend_misfits, heads_misfit
+from funasr_cli.families.components import encoder_misfits
 from funasr_cli.features.fbank import FrontendConfig
 from funasr_cli.models.sanm import SANMConfig
 
@@ -64,6 +64,4 @@ def misfits(config: SenseVoiceConfig) -> Iterator[str]:
     encoder = config.encoder
     if config.blank_id >= config.vocab_size:
         yield f"the CTC blank is id {config.blank_id}, but there are only {config.vocab_size} ids"
-    yield from heads_misfit("encoder", encoder.width, encoder.heads)
     yield from encoder_misfits(encoder, config.frontend)
-    yield from frontend_misfits(config.frontend)

@@ -15,7 +15,7 @@ from funasr_cli.checkpoints.pieces import (
 from funasr_cli.checkpoints.tensors import usual_dtype
 from funasr_cli.checkpoints.values import Options, check_config, require, section, stated_in, value
 from funasr_cli.families.cmvn import CMVN_FILE, cmvn_file
-from funasr_cli.families.components import encoder_config, frontend_config
+from funasr_cli.families.components import frontend_config, plain_encoder_config
 from funasr_cli.families.sense_voice.config import REQUIRED_TAGS, SenseVoiceConfig, misfits
 
 MODEL = "SenseVoiceSmall"  # upstream's class
@@ -23,7 +23,6 @@ COMPONENTS: Options = {
     "encoder": "SenseVoiceEncoderSmall", "frontend": "WavFrontend", "tokenizer": "SentencepiecesTokenizer",
     "normalize": None,
 }  # fmt: skip
-ENCODER: Options = {"input_layer": "pe", "normalize_before": True, "selfattention_layer_type": "sanm"}
 TRAINING_ONLY = {"dropout_rate", "ctc_type", "reduce", "ignore_nan_grad"}  # settings of the head
 HEAD = "ctc.ctc_lo.weight"
 RULES = (keymap.FSMN, *keymap.SAME)
@@ -35,11 +34,8 @@ def open_funasr(folder: Path, options: Options, name: str) -> Checkpoint:
     with stated_in(where):
         for component, supported in COMPONENTS.items():
             require(options, component, supported)
-        conf = section(options, "encoder_conf")
-        for key, supported in ENCODER.items():
-            require(conf, key, supported, default=supported)
         frontend = frontend_config(section(options, "frontend_conf"))
-        encoder = encoder_config(conf, frontend.row_width)
+        encoder = plain_encoder_config(section(options, "encoder_conf"), frontend.row_width)
         blank_id = value(section(options, "model_conf"), "blank_id", 0)
         head = section(options, "ctc_conf")
         for key in head.keys() - TRAINING_ONLY:

@@ -19,14 +19,12 @@ from funasr_cli.decoding.stopping import StopReason
 from funasr_cli.decoding.text import TextStream
 from funasr_cli.decoding.words import time_words
 from funasr_cli.families.batches import Frames
-from funasr_cli.families.cmvn import read_cmvn
 from funasr_cli.families.family import LoadedModel
-from funasr_cli.families.frontend import FilterBankModel
-from funasr_cli.families.one_step import OneStepSession, Seconds
+from funasr_cli.families.one_step import OneStepModel, OneStepSession, Seconds
 from funasr_cli.families.sense_voice import config as tables
 from funasr_cli.languages import resolve_language
 from funasr_cli.measure import timed
-from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, SEGMENT_S, TranscribeOptions
+from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.speech_model import EncodedAudio, SegmentRequest, Trace
 from funasr_cli.transcript import Segment
 
@@ -34,23 +32,16 @@ SILENCE_TEXT = "The."
 HAS_WORDS_S = 1.0  # speech of this duration should have words, so an empty text is doubtful
 
 
-class SenseVoiceModel(FilterBankModel):
+class SenseVoiceModel(OneStepModel):
     """A SenseVoiceSmall that is ready to transcribe; see `SpeechModel`."""
 
-    capabilities = tables.CAPABILITIES
-    best_segment_s, longest_segment_s = SEGMENT_S, float(MAX_SEGMENT_S)
-    window_s: float | None = None
     queries = tables.QUERIES
     row_options: tuple[str, ...] = ("language", "itn", "confidence", "word_times", *BEST_EFFORT)
 
     def __init__(self, loaded: LoadedModel):
-        super().__init__(loaded.file.config.frontend)
-        self.name, self.weights_type, self.engine = loaded.name, loaded.weights_type, loaded.engine
-        self.parameters, self.native_bytes = loaded.parameters, loaded.native_bytes
-        self.network, self.config = loaded.network, loaded.file.config
+        super().__init__(loaded)
         size = self.config.vocab_size
         self.vocabulary = converted_vocabulary(loaded.files, loaded.texts, size, tables.REQUIRED_TAGS)
-        self.cmvn = read_cmvn(loaded.files, self.config.frontend.row_width)
 
     def session(self, options: TranscribeOptions) -> "SenseVoiceSession":
         """Begin a run."""
@@ -77,10 +68,6 @@ class SenseVoiceModel(FilterBankModel):
 
     def prompt(self, options: TranscribeOptions, *, first: bool = True) -> None:
         """Return None, since the model has no text prompt."""
-
-    def features(self, samples: np.ndarray) -> np.ndarray:
-        """Compute normalised features (rows, row width) of (samples,) at `sample_rate_hz`."""
-        return self.cmvn(super().features(samples))
 
     def hidden(self, clips: list[np.ndarray], options: TranscribeOptions, seconds: Seconds) -> list[Frames]:
         """Encode clips (samples,) as (queries + rows, encoder width) each; add the time to `seconds`."""
