@@ -33,6 +33,7 @@ inputs decoding writers checkpoints
 pictures speech_model sources
 punctuation_model
 speaker_model
+text_model
 align
 families
 hubs
