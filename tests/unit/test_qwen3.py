@@ -24,7 +24,7 @@ from funasr_cli.families.load import load_model, load_text
 from funasr_cli.families.open import is_model, open_model
 from funasr_cli.families.writing import QwenWriter
 from funasr_cli.hubs.repository import wanted
-from funasr_cli.text_model import TextModel, TextOptions, TextResult
+from funasr_cli.text_model import TextModel, TextOptions
 
 MESSAGES = ["你好吗？", "Translate to Chinese: fox", "Hello, what is it?", "我们", "a", "the lazy dog " * 9]
 SHORT = TextOptions(max_tokens=24)
@@ -416,19 +416,20 @@ def test_a_text_that_repeats_itself(tmp_path: Path) -> None:
     assert result.text == model.tokenizer.decode([last]).strip()
 
 
-def test_presence_penalty_changes_greedy_texts(folder: Path) -> None:
-    """On both engines in the same way: recomputed token by token, without a cache."""
-    for engine in ("mlx", *(["native"] if LIBRARY else [])):
-        model = loaded(folder, "float32", engine)
-        prompt = model.tokenizer.encode("The quick").ids
-        written: list[int] = []
-        while len(written) < 20 and not (written and written[-1] in model._stop_token_ids):
-            values = model.trace(model.tokenizer.decode(prompt), 1, [*written, 0]).logits[-1].copy()
-            values[list(set(written))] -= 1.5
-            written.append(int(values.argmax()))
-        [result] = model.write(["The quick"], TextOptions(max_tokens=20, presence_penalty=1.5))
-        spelled = model.tokenizer.decode([each for each in written if each not in model._stop_token_ids])
-        assert result == TextResult(spelled.strip(), len(written), result.stop_reason, result.mean_logprob)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_presence_penalty_changes_greedy_texts(engine: str, tmp_path: Path) -> None:
+    """In the same way as when each token is recomputed from the logits, without a cache."""
+    source = write_qwen3(tmp_path / "source", tied=False, seed=2)
+    model, stops = loaded(source, "float32", engine), open_model(source).config.stop_token_ids
+    prompt, written = "The quick", list[int]()
+    while len(written) < 20 and not (written and written[-1] in stops):
+        values = model.trace(prompt, 1, [*written, 0]).logits[-1].copy()
+        values[list(set(written))] -= 1.5
+        written.append(int(values.argmax()))
+    [result] = model.write([prompt], TextOptions(max_tokens=20, presence_penalty=1.5))
+    spelled = model.tokenizer.decode([each for each in written if each not in stops])
+    assert (result.text, result.tokens) == (spelled.strip(), len(written))
+    assert result.text != model.write([prompt], TextOptions(max_tokens=20))[0].text
 
 
 # --- int8 ---
