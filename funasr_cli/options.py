@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from funasr_cli.errors import UsageError
@@ -192,6 +193,7 @@ class ConvertOptions:
         quantize_encoder: bits for the encoder's matrices. None leaves them dense.
         group_size: number of values that share a scale. None uses `GROUP_SIZE`.
         languages: codes or names of the checkpoint's languages, stored as codes. None keeps those of the source.
+        adapter: folder of a LoRA adapter that PEFT has written, which is merged into the checkpoint.
         verify: how to check the result before it is moved into place. "off" does nothing; "clip" decodes a bundled
             clip with the source and with the result; "full" also compares each stage with PyTorch.
     """
@@ -201,6 +203,7 @@ class ConvertOptions:
     quantize_encoder: int | None = None
     group_size: int | None = None
     languages: tuple[str, ...] | None = None
+    adapter: Path | None = None
     verify: str = CLIP
 
     def __post_init__(self) -> None:
@@ -215,6 +218,8 @@ class ConvertOptions:
             ("--verify is {}", self.verify, VERIFICATIONS.__contains__, _choice(VERIFICATIONS)),
             ("--group-size is {}", self.group_size, GROUP_SIZES.__contains__, _choice(GROUP_SIZES)),
         )
+        if isinstance(self.adapter, str):  # from Python
+            object.__setattr__(self, "adapter", Path(self.adapter))
         if self.languages is not None:
             object.__setattr__(self, "languages", tuple(map(_known_language, self.languages)))
         if self.group_size is not None and self.quantize is None and self.quantize_encoder is None:
@@ -222,9 +227,10 @@ class ConvertOptions:
 
     @property
     def suffix(self) -> str:
-        """Suffix that this recipe adds to the name of the source, such as ``-4bit``."""
+        """Suffix that an adapter and this recipe add to the name of the source, such as ``-4bit``."""
+        adapter = f"-{self.adapter.resolve().name}" if self.adapter else ""
         decoder = {None: "", MIXED: "-mixed"}.get(self.quantize, f"-{self.quantize}bit")
-        return decoder + (f"-encoder{self.quantize_encoder}bit" if self.quantize_encoder else "")
+        return adapter + decoder + (f"-encoder{self.quantize_encoder}bit" if self.quantize_encoder else "")
 
 
 @dataclass(frozen=True)
