@@ -223,8 +223,8 @@ def _refuse_unsupported(options: ConvertOptions, family: Family) -> None:
     if options.languages and family.with_languages is None:
         message = f"--languages: the languages of {family.title} are fixed"
         raise UsageError(message, "leave it out", code="option-unsupported")
-    if options.adapter and family.kind != SPEECH:
-        message = f"--adapter: {family.title} does not recognise speech, so the adapter's effect cannot be shown"
+    if options.adapter and family.kind in (PUNCTUATION, SPEAKERS):
+        message = f"--adapter: {family.title} is not a model that adapters are made for"
         raise UsageError(message, "leave it out", code="option-unsupported")
     if options.verify == FULL and family.upstream_options is None:
         message = f"--verify {FULL}: {family.title} cannot be compared with PyTorch"

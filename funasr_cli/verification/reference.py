@@ -154,7 +154,7 @@ class Reference:
             self.frontend,
             **kwargs,
         )
-        begin, count = int(batch["fbank_beg"]), int(batch["fake_token_len"])
+        begin, count = int(batch["fbank_beg"].max()), int(batch["fake_token_len"].max())  # of the last turn
         audio_embeddings, adaptor = embeds[0, begin : begin + count], stages["audio_adaptor_out"][0]
         if not torch.equal(audio_embeddings, adaptor[:count]):
             raise AssertionError("the prompt's audio embeddings are not the adaptor's first rows")
