@@ -23,6 +23,8 @@ class Capabilities:
         prompt: takes a prompt in words.
         hotwords: takes words to expect.
         previous_text: takes the text that precedes a recording.
+        instruction: follows an instruction in place of its own.
+        dialogue: takes earlier turns of a conversation.
         context_text: takes any text before a recording as a hint at style and spelling, and does not repeat it.
         sampling: samples tokens at a temperature.
         token_limit: stops after a given number of tokens.
@@ -47,6 +49,8 @@ class Capabilities:
     prompt: bool = False
     hotwords: bool = False
     previous_text: bool = False
+    instruction: bool = False
+    dialogue: bool = False
     context_text: bool = False
     sampling: bool = False
     token_limit: bool = False
@@ -105,6 +109,8 @@ class Need(NamedTuple):
 NEEDS = {
     "hotwords": Need("--hotword", "hotwords"),
     "prev_text": Need("--prev-text", "previous_text"),
+    "instruction": Need("--instruction", "instruction"),
+    "dialogue": Need("--dialogue", "dialogue"),
     "temperature": Need("--temperature", "sampling"),
     "top_p": Need("--top-p", "sampling"),
     "top_k": Need("--top-k", "sampling"),

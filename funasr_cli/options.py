@@ -1,17 +1,19 @@
 """Options for transcribing and converting, with their defaults. Imports nothing heavy."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from funasr_cli.errors import UsageError
-from funasr_cli.languages import LANGUAGES, language_code
+from funasr_cli.languages import AUTO, LANGUAGES, language_code
 
 # Limit for the text of a prompt: hotwords, previous text and the fixed text around them (about 30 tokens). In the
 # released model a token takes 230 kB in every batch row (float32). It was trained with a few dozen hotwords.
 MAX_PROMPT_TOKENS = 4096
+MOST_EARLIER_TURNS = 4  # FunASR takes 5 turns with the recording's (multiturn_num_max), and drops the rest
 LONG_PROMPT_TOKENS = 1024  # a longer prompt gives a warning; 30 s of audio take half as many tokens
 SEGMENT_S = 30.0  # length of the longest segments that most models were trained on
 MAX_SEGMENT_S = 300
@@ -38,6 +40,9 @@ VAD_THRESHOLDS = {SILERO: 0.5, FSMN: 0.8, FSMN_DYNAMIC: 0.75}  # FSMN's are FunA
 MIN_PAUSES_S = {SILERO: 0.4, FSMN: 0.8}
 AT_LEAST_1, SEGMENT_LIMITS = "it must be at least 1", f"it must be 2 to {MAX_SEGMENT_S} s"
 JOIN_LIMITS = "use 0 to --max-segment"
+DIALOGUE_HINT = (
+    f"perhaps system, then user and assistant in turn, up to {MOST_EARLIER_TURNS} times; the recording comes last"
+)
 SPEAKER_LIMITS = "use auto, none, a number such as 3, or a range such as 2-4"
 FLOAT16 = "--dtype float16 overflows in this model: encoder values reach 10,000 and adaptor values exceed 1,000"
 BFLOAT16 = "use bfloat16, which takes the same space, or float32"
@@ -83,6 +88,11 @@ class TranscribeOptions:
         hotwords: words to expect.
         prev_text: text that precedes the recording; the first segment continues it. Together with the hotwords,
             it may take up to `MAX_PROMPT_TOKENS` decoder tokens.
+        instruction: what to do with the recording, in place of the model's own words. It replaces all that
+            language, hotwords and ITN would write into the prompt. The result need not be a transcript then, so
+            there is no second opinion.
+        dialogue: earlier turns of a conversation, as pairs of role and text: perhaps "system", then "user" and
+            "assistant" in turn, at most `MOST_EARLIER_TURNS` times. The recording is the next turn.
         itn: apply inverse text normalisation, such as writing numbers in digits.
         max_tokens: hard limit on the tokens of a segment. None derives the limit from the segment's length.
         exact_tokens: decode exactly this many tokens for each segment, for benchmarks. Ignores the stop token.
@@ -119,6 +129,8 @@ class TranscribeOptions:
     language: str | None = None
     hotwords: tuple[str, ...] = ()
     prev_text: str | None = None
+    instruction: str | None = None
+    dialogue: tuple[tuple[str, str], ...] = ()
     itn: bool = True
     max_tokens: int | None = None
     exact_tokens: int | None = None
@@ -169,6 +181,17 @@ class TranscribeOptions:
             ("--top-k is {}", self.top_k, lambda x: x >= 1, AT_LEAST_1),
             ("--seed is {}", self.seed, lambda x: 0 <= x < 2**63, "it must be at least 0 and below 2**63"),
         )
+        object.__setattr__(self, "dialogue", tuple(map(tuple, self.dialogue)))  # from Python, perhaps lists
+        if problem := _dialogue_problem(self.dialogue):
+            raise UsageError(f"--dialogue: {problem}", DIALOGUE_HINT, code="option-value")
+        if self.instruction is not None:
+            if not self.instruction.strip():
+                raise UsageError("--instruction is empty", "leave it out", code="option-value")
+            unused = ", ".join(name for name, has_effect in self._replaced_by_instruction if has_effect)
+            if unused:
+                message = f"cannot combine --instruction with {unused}: it replaces this part of the prompt"
+                hint = "leave out one of them; an instruction can contain a language and words to expect"
+                raise UsageError(message, hint, code="options-conflict")
         if self.speakers and not self.vad:
             message = "--speakers needs voice activity detection: silence would be a speaker"
             raise UsageError(message, "leave out --no-vad", code="options-conflict")
@@ -181,6 +204,12 @@ class TranscribeOptions:
             message = f"--min-pause has no effect with --vad-model {self.vad_model}, which sets the pause itself"
             raise UsageError(message, f"use --vad-model {FSMN}", code="options-conflict")
 
+    @property
+    def _replaced_by_instruction(self) -> Iterator[tuple[str, bool]]:
+        yield "--lang", (self.language or AUTO).strip().casefold() != AUTO
+        yield "--hotword", bool(self.hotwords)
+        yield "--no-itn", not self.itn
+
 
 @dataclass(frozen=True)
 class ConvertOptions:
@@ -192,6 +221,7 @@ class ConvertOptions:
         quantize_encoder: bits for the encoder's matrices. None leaves them dense.
         group_size: number of values that share a scale. None uses `GROUP_SIZE`.
         languages: codes or names of the checkpoint's languages, stored as codes. None keeps those of the source.
+        adapter: folder of a LoRA adapter that PEFT has written, which is merged into the checkpoint.
         verify: how to check the result before it is moved into place. "off" does nothing; "clip" decodes a bundled
             clip with the source and with the result; "full" also compares each stage with PyTorch.
     """
@@ -201,6 +231,7 @@ class ConvertOptions:
     quantize_encoder: int | None = None
     group_size: int | None = None
     languages: tuple[str, ...] | None = None
+    adapter: Path | None = None
     verify: str = CLIP
 
     def __post_init__(self) -> None:
@@ -215,6 +246,8 @@ class ConvertOptions:
             ("--verify is {}", self.verify, VERIFICATIONS.__contains__, _choice(VERIFICATIONS)),
             ("--group-size is {}", self.group_size, GROUP_SIZES.__contains__, _choice(GROUP_SIZES)),
         )
+        if isinstance(self.adapter, str):  # from Python
+            object.__setattr__(self, "adapter", Path(self.adapter))
         if self.languages is not None:
             object.__setattr__(self, "languages", tuple(map(_known_language, self.languages)))
         if self.group_size is not None and self.quantize is None and self.quantize_encoder is None:
@@ -222,9 +255,10 @@ class ConvertOptions:
 
     @property
     def suffix(self) -> str:
-        """Suffix that this recipe adds to the name of the source, such as ``-4bit``."""
+        """Suffix that an adapter and this recipe add to the name of the source, such as ``-4bit``."""
+        adapter = f"-{self.adapter.resolve().name}" if self.adapter else ""
         decoder = {None: "", MIXED: "-mixed"}.get(self.quantize, f"-{self.quantize}bit")
-        return decoder + (f"-encoder{self.quantize_encoder}bit" if self.quantize_encoder else "")
+        return adapter + decoder + (f"-encoder{self.quantize_encoder}bit" if self.quantize_encoder else "")
 
 
 @dataclass(frozen=True)
@@ -259,6 +293,21 @@ def parse_speakers(text: str) -> tuple[int, int | None] | None:
 def _is_range(speakers: tuple[int, int | None]) -> bool:
     fewest, most = speakers
     return fewest >= 1 and (most is None or most >= fewest)
+
+
+def _dialogue_problem(turns: tuple[tuple[str, ...], ...]) -> str:
+    """Return why earlier turns are not a conversation; empty if they are."""
+    if not all(len(turn) == 2 and all(isinstance(each, str) for each in turn) for turn in turns):
+        return "a turn is not a pair of role and text"
+    roles = [role for role, _ in turns]
+    if roles[:1] == ["system"]:
+        del roles[0]
+    count = len(roles) // 2
+    if roles != ["user", "assistant"] * count:
+        return f"the roles are {', '.join(role for role, _ in turns)}"
+    if count > MOST_EARLIER_TURNS:
+        return f"{count} turns, of which the model takes at most {MOST_EARLIER_TURNS}"
+    return "" if all(text.strip() for _, text in turns) else "a turn is empty"
 
 
 def known_hub(name: str) -> Hub:

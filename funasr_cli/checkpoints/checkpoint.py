@@ -34,6 +34,7 @@ class Checkpoint:
     quantization: Quantization | None = None
     source: Mapping[str, str | None] = field(default_factory=dict)  # origin, as recorded in the checkpoint itself
     notes: tuple[str, ...] = ()  # notes for the user
+    adaptation: "Adaptation | None" = None  # the adapter that has been merged into it
 
     @property
     def where(self) -> str:
@@ -47,6 +48,21 @@ class Checkpoint:
         usual, exceptions = self.quantization.usual, self.quantization.exceptions
         modules = (name.removesuffix(f".{SCALES}") for name in self.tensors if name.endswith(f".{SCALES}"))
         return {module: exceptions.get(module, usual) for module in modules}
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """An adapter that has been merged into a checkpoint.
+
+    Attributes:
+        base: the checkpoint without it.
+        name: its name, for a model's origin; of several, all names.
+        lora_conf: FunASR's settings for the same adapter; None if FunASR cannot load it.
+    """
+
+    base: Checkpoint
+    name: str
+    lora_conf: Mapping[str, Any] | None = None
 
 
 def stored_shapes(dense: Mapping[str, Shape], quantized: Mapping[str, Groups]) -> dict[str, Shape]:

@@ -7,7 +7,7 @@ so few rules are needed. `PLACEHOLDERS` defines the names in braces.
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from funasr_cli.checkpoints.tensors import DTYPE_BYTES, Shape, Tensor, stacked
@@ -17,7 +17,10 @@ from funasr_cli.errors import ModelError
 FSMN_SUFFIX = ".fsmn_block.weight"
 # Names of LoRA adapter tensors in loralib and PEFT. An adapter is added to a matrix during the computation.
 LORA = re.compile(r"(^|\.)lora(_?[AB]|_(E|up|down|embedding_A|embedding_B|magnitude_vector))(\.|$)")
-MERGING = "merge them: W + B·A·alpha/r for each weight W, alpha and r from lora_conf; or PEFT's merge_and_unload()"
+MERGING = (
+    "add --adapter FOLDER if PEFT wrote one; for FunASR's, set llm_conf.use_lora and lora_conf (r, lora_alpha) in "
+    "config.yaml; or merge them: W + B·A·alpha/r for each weight W"
+)
 
 COPY = "unchanged"
 SWAP = "last two axes swapped: PyTorch (width, 1, taps), MLX (width, taps, 1)"
@@ -89,7 +92,8 @@ def translate(
         into, key = (stacks[here], letter) if how == STACK else (found, here)
         if key in into:
             raise ModelError(f"{where}: {name} and another tensor both map to {here}", code="model-misfit")
-        into[key] = tensor.swapped() if how == SWAP else tensor
+        rows = tensor.shape[0] if tensor.shape else 1
+        into[key] = tensor.swapped() if how == SWAP else replace(tensor, parts=((name, rows),))
     for here, parts in stacks.items():
         if here in found:
             raise ModelError(f"{where}: {here} is present both whole and in parts", code="model-misfit")

@@ -34,6 +34,7 @@ class Tensor:
     dtype: str  # MLX's name; for unsupported types, the file's
     shape: Shape
     read: Callable[[], mx.array]  # reads the values at each call; nothing is cached
+    parts: tuple[tuple[str, int], ...] = ()  # its names in the file, each with its number of rows, in order
 
     @property
     def size_bytes(self) -> int:
@@ -64,7 +65,8 @@ def size_bytes(dtype: str, shape: Shape) -> int:
 def stacked(parts: Sequence[Tensor]) -> Tensor:
     """Concatenate tensors along the first axis."""
     shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-    return Tensor(parts[0].dtype, shape, lambda: mx.concatenate([part.read() for part in parts]))
+    names = tuple(name for part in parts for name in part.parts)
+    return Tensor(parts[0].dtype, shape, lambda: mx.concatenate([part.read() for part in parts]), names)
 
 
 def open_safetensors(path: Path) -> dict[str, Tensor]:

@@ -71,6 +71,7 @@ QUANTIZE_HELP = (
     "On a GPU it saves time as well; a CPU converts the weights back."
 )
 ENCODER_HELP = "Quantize the encoder as well."
+ADAPTER_HELP = "Merge a LoRA adapter: a folder that PEFT has written. One in SOURCE itself is merged anyway."
 VERIFY_HELP = (
     "Check the result. clip: transcribe a short clip with source and result, and compare. full: also compare each "
     "stage with FunASR on PyTorch."
@@ -103,6 +104,9 @@ def convert(
         int | None, _one_of(GROUP_SIZES, f"Number of quantized values that share a scale. Default: {GROUP_SIZE}.")
     ] = CONVERT_DEFAULTS.group_size,
     languages: Annotated[str | None, _languages] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help=ADAPTER_HELP, show_default=False)
+    ] = CONVERT_DEFAULTS.adapter,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier conversion.")] = False,
     verify: Annotated[str, _one_of(VERIFICATIONS, VERIFY_HELP)] = CONVERT_DEFAULTS.verify,
     check: Annotated[bool, _check] = False,
@@ -124,6 +128,7 @@ def convert(
         quantize_encoder=quantize_encoder,
         group_size=group_size,
         languages=tuple(languages.split(",")) if languages is not None else None,
+        adapter=adapter,
         verify=verify,
     )
     if check:
@@ -266,6 +271,9 @@ def _proof_lines(proof: "Proof", model: "ModelFile") -> Iterator[str]:
         if proof.tokens:
             yield f"text of the source: {readable(proof.source_text)}"
             yield f"text of the result: {readable(proof.result_text)}"
+    if proof.moved is not None:
+        effect = f"{proof.moved:.1e}, {proof.changed} of {proof.tokens} {proof.unit} are others"
+        yield f"effect of the adapter on the logits: {effect if proof.moved else 'none, it changes nothing'}"
     if proof.is_doubtful:
         yield f"most {proof.unit} differ: test the model on your own recordings, or choose a recipe with more bits"
     if int8 := proof.int8:

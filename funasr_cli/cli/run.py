@@ -1,5 +1,6 @@
 """The steps of ``funasr transcribe``: read hotwords, choose an aligner, load the models, transcribe the inputs."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,31 @@ def read_hotwords(path: Path | None) -> list[str]:
     if problem:
         raise UsageError(f"{path}: {problem}", hint, code="file-unreadable")
     return words
+
+
+def read_dialogue(path: Path | None) -> tuple[tuple[str, str], ...]:
+    """Read earlier turns, in the form of FunASR's messages: a list of objects with a role and its content.
+
+    `TranscribeOptions` checks the roles. Without a file, return no turns.
+    """
+    if path is None:
+        return ()
+    hint = 'the file must contain a JSON list of {"role": "user", "content": "..."}'
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_HOTWORDS_BYTES + 1)
+        if len(content) > MOST_HOTWORDS_BYTES:
+            raise UsageError(f"{path}: more than {MOST_HOTWORDS_BYTES >> 20} MB", hint, code="prompt-too-long")
+        turns = json.loads(content.decode("utf-8-sig"))
+        is_list = isinstance(turns, list) and all(isinstance(turn, dict) for turn in turns)
+        if is_list and turns and all(set(turn) == {"role", "content"} for turn in turns):
+            return tuple((turn["role"], turn["content"]) for turn in turns)
+        problem = "is not a list of turns"
+    except (ValueError, RecursionError):  # of the JSON or of its encoding
+        problem = "is not JSON"
+    except OSError as error:
+        problem = why_unreadable(error)
+    raise UsageError(f"{path}: {problem}", hint, code="file-unreadable")
 
 
 def refuse_pipes(inputs: Sequence[Input], option: str) -> None:

@@ -20,6 +20,7 @@ from funasr_cli.cli.run import (
     choose_punctuation,
     choose_type_and_engine,
     load,
+    read_dialogue,
     read_hotwords,
     transcribe_all,
 )
@@ -58,6 +59,10 @@ RESULT_OPTIONS = (
 )  # fmt: skip
 HOTWORD_HELP = (
     f"A word to expect, such as a name. Repeatable; the prompt is limited to {MAX_PROMPT_TOKENS} tokens."
+)
+DIALOGUE_HELP = (
+    'Advanced: earlier turns of a conversation, as a JSON list of {"role": ..., "content": ...}: perhaps system, '
+    "then user and assistant in turn."
 )
 YES_HELP = (
     "Download a missing model from Hugging Face without asking. Without --model, that is Fun-ASR-Nano in a layout "
@@ -174,6 +179,18 @@ def transcribe(
             env=False,
         ),
     ] = DEFAULTS.prev_text,
+    instruction: Annotated[
+        str | None,
+        _prompt(
+            "--instruction",
+            "Advanced: what to do with each segment, in place of the model's own words; see --show-prompt.",
+            metavar="TEXT",
+            env=False,
+        ),
+    ] = DEFAULTS.instruction,
+    dialogue: Annotated[
+        Path | None, _prompt("--dialogue", DIALOGUE_HELP, metavar="FILE", parser=_path, env=False)
+    ] = None,
     itn: parameters.ITN = DEFAULTS.itn,
     punctuation: parameters.PunctuationModel = AUTO_PUNCTUATION,
     speakers: Annotated[
@@ -351,7 +368,7 @@ def transcribe(
         raise typer.Exit(compare.run(inputs, recognizer, options))
     if plot_alignment:
         alignment.refuse_unusable(inputs, plot_alignment, replace=force)
-    others = [path for path in (plot_alignment, hotwords_file) if path]
+    others = [path for path in (plot_alignment, hotwords_file, dialogue) if path]
     files = Files(plan, inputs, others) if plan.folder else None
     plan.refuse_together(inputs)
     shown = {plan.style.times or DEFAULT_TIMES[format] for format in plan.formats}
@@ -440,11 +457,14 @@ def _options(context: typer.Context, formats: tuple[str, ...]) -> TranscribeOpti
             params[name] = None
     if params["vad_model"] not in MIN_PAUSES_S and not parameters.is_typed(context, "min_pause"):
         params["min_pause"] = None
+    if params["instruction"] is not None:  # what it replaces is refused on the command line, else ignored
+        params |= {"lang": AUTO, "hotword": None, "hotwords_file": None, "itn": DEFAULTS.itn}
     hotwords = (*(params["hotword"] or ()), *read_hotwords(params["hotwords_file"]))
     same = {field: params[names[0]] for field, names in _parameters().items() if names[0] in params}
     names = (params["speaker_names"] or "").split(",")
     own = {
         "hotwords": tuple(dict.fromkeys(hotwords)),
+        "dialogue": read_dialogue(params["dialogue"]),
         "ctc": not set(DATA).isdisjoint(formats),
         "speakers": parse_speakers(params["speakers"]),
         "speaker_names": tuple(name.strip() for name in names if name.strip()),
@@ -503,6 +523,10 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
         "confidence": (shows_confidence, "works only on a terminal with colours, and with --format json"),
         "recursive": (any(map(has_folders, params["audio"])), "works only with folders and patterns"),
         "prev_text": (bool(params["prev_text"]), "is empty"),
+        **dict.fromkeys(
+            ("lang", "hotword", "hotwords_file", "compare_hotwords", "itn"),
+            (params["instruction"] is None, "cannot be combined with --instruction, which replaces it"),
+        ),
         **dict.fromkeys(
             ("speaker_model", "speaker_threshold", "speaker_names"),
             (params["speakers"] != NO_SPEAKERS, "works only with --speakers"),

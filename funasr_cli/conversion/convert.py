@@ -60,6 +60,8 @@ class Proof:
     port_agreeing: int = 0  # how many of the source's tokens PyTorch also writes
     unit: str = "tokens"  # what `tokens` counts
     int8: Int8Proof | None = None  # the texts of the native engine in int8; None: not compared
+    moved: float | None = None  # relative change of the source's logits by its adapter; None: it has none
+    changed: int = 0  # how many of the tokens the source would not have written without the adapter
 
     @property
     def is_doubtful(self) -> bool:
@@ -177,7 +179,7 @@ def _convert(
     progress: Progress,
 ) -> Conversion:
     """Convert a checkpoint that is on disk."""
-    checkpoint = open_checkpoint(found.folder, found.name)
+    checkpoint = open_checkpoint(found.folder, found.name, options.adapter)
     family = registry.of_config(checkpoint.config)
     _refuse_unsupported(options, family)
     checkpoint = _convertible(checkpoint, family, options)
@@ -221,6 +223,9 @@ def _refuse_unsupported(options: ConvertOptions, family: Family) -> None:
     if options.languages and family.with_languages is None:
         message = f"--languages: the languages of {family.title} are fixed"
         raise UsageError(message, "leave it out", code="option-unsupported")
+    if options.adapter and family.kind in (PUNCTUATION, SPEAKERS):
+        message = f"--adapter: {family.title} is not a model that adapters are made for"
+        raise UsageError(message, "leave it out", code="option-unsupported")
     if options.verify == FULL and family.upstream_options is None:
         message = f"--verify {FULL}: {family.title} cannot be compared with PyTorch"
         hint = "--verify clip compares the result with the source"
@@ -256,6 +261,9 @@ def _origin(checkpoint: Checkpoint, found: CheckpointFolder) -> dict[str, str | 
         "layout": checkpoint.layout,
         "tool_version": f"funasr-cli {__version__}",
     }
+    adapted = checkpoint.adaptation.name if checkpoint.adaptation else None
+    if adapters := [each for each in (inherited.get("adapter"), adapted) if each]:
+        origin["adapter"] = ", ".join(adapters)
     first = stated.get("origin") or stated.get("source")
     return origin | ({"origin": first} if first and first != origin["source"] else {})
 
@@ -317,6 +325,7 @@ def _readme(model: ModelFile, family: Family, checkpoint: Checkpoint) -> str:
     lines = "".join(f"- {line}\n" for line in family.readme(model.config))
     languages = f"- Languages: {', '.join(capabilities.languages)}\n" if capabilities.languages else ""
     able = f"- Capabilities: {', '.join(capabilities.names())}\n" if family.kind == SPEECH else ""
+    adapter = f"- Merged into it: the adapter {source['adapter']}\n" if source.get("adapter") else ""
     use = {
         SPEECH: "`funasr transcribe --model FOLDER AUDIO`",
         PUNCTUATION: "`funasr transcribe --punctuation FOLDER AUDIO`",
@@ -328,6 +337,7 @@ def _readme(model: ModelFile, family: Family, checkpoint: Checkpoint) -> str:
         f"# {source['source']}, converted to MLX\n\n"
         f"- Source: {source['source']}, revision {source['revision'] or 'unknown (a local folder)'}\n"
         f"- Its layout: {source['layout']}\n"
+        f"{adapter}"
         f"- Converted by {source['tool_version']}; weights: {weights}\n"
         f"{languages}"
         f"{able}"

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from funasr_cli.capabilities import Capabilities
-from funasr_cli.checkpoints import funasr, keymap
+from funasr_cli.checkpoints import adapters, funasr, keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import CONFIG_FILE, FORMAT, INDEX_FILE, WEIGHTS_FILE
 from funasr_cli.checkpoints.untrusted import file_in, quoted, read_json
@@ -15,21 +15,33 @@ from funasr_cli.families import registry
 from funasr_cli.families.converted import open_converted, read_config
 from funasr_cli.families.family import Family, Layout
 
-ADAPTER = "adapter_config.json"  # marks a folder written by PEFT
 LAYOUTS_HINT = "funasr convert --explain NAME shows the layouts of a model, such as whisper-base or nano"
 SEVERAL_HINT = "it has several .pt files: move the one to convert alone into another folder, and name that"
 CTRANSLATE2 = "model.bin"  # weights of CTranslate2 (faster-whisper), whose config.json has no model_type
 
 
-def open_checkpoint(folder: Path, name: str) -> Checkpoint:
-    """Open a checkpoint in any layout.
+def open_checkpoint(folder: Path, name: str, adapter: Path | None = None) -> Checkpoint:
+    """Open a checkpoint in any layout, and merge a LoRA adapter into it.
 
-    `name` is its hub id or its folder's name, which may be the only indication of its languages.
+    Args:
+        folder: where the checkpoint is. If PEFT has written an adapter into it, that is merged.
+        name: its hub id or its folder's name, which may be the only indication of its languages.
+        adapter: the folder of another adapter.
 
     Raises:
-        ModelError: the layout or the model is unsupported, or the checkpoint is incomplete, damaged or malicious.
+        ModelError: the layout or the model is unsupported, the checkpoint or the adapter is incomplete, damaged or
+            malicious, or they do not fit each other.
         SetupError: torch is needed, but not installed.
     """
+    checkpoint = _open(folder, name)
+    found = [folder] if (folder / adapters.CONFIG).exists() else []
+    for each in (*found, *([adapter] if adapter else [])):
+        tied = registry.of_config(checkpoint.config).tied(checkpoint.config)
+        checkpoint = adapters.apply(checkpoint, adapters.open_adapter(each), tied)
+    return checkpoint
+
+
+def _open(folder: Path, name: str) -> Checkpoint:
     has_config = (folder / CONFIG_FILE).exists()
     # Safetensors take precedence over a pickle, as in the choice of files to download.
     is_safe = has_config and any((folder / file).exists() for file in (WEIGHTS_FILE, INDEX_FILE))
@@ -40,8 +52,10 @@ def open_checkpoint(folder: Path, name: str) -> Checkpoint:
             family = registry.of_upstream_class(options.get("model"))
         return family.open_funasr(folder, options, name)
     if not has_config:
-        if (folder / ADAPTER).exists():
-            raise keymap.lora_unmerged(str(folder / ADAPTER), "the folder has no model")
+        if (folder / adapters.CONFIG).exists():
+            message = f"{folder / adapters.CONFIG}: a LoRA adapter, without the model that it changes"
+            hint = f"name its base model, and the folder with --adapter {folder}"
+            raise ModelError(message, hint, code="lora-unmerged")
         named = [each for each in registry.other_weights() if (folder / each).is_file()]
         pickles = [each for each in named if each.endswith(".bin")] or sorted(
             path.name for path in folder.glob("*.pt")
@@ -63,11 +77,13 @@ def open_model(folder: Path) -> Checkpoint:
         ModelError: the folder is not such a model, incomplete or damaged.
     """
     family, content = _config(folder)
+    hint = f"run: funasr convert {folder}"
+    if (folder / adapters.CONFIG).exists():
+        raise ModelError(f"{folder}: its adapter must be merged first", hint, code="model-unconverted")
     if content.get("format") == FORMAT:
         return open_converted(folder)
     layout = _layout(family, folder, content)
     if not layout.is_ready:
-        hint = f"run: funasr convert {folder}"
         raise ModelError(f"{folder}: this model must be converted first", hint, code="model-unconverted")
     # A snapshot in Hugging Face's cache: models--OWNER--NAME/snapshots/COMMIT.
     return layout.open(folder, (folder.parents[1] if folder.parent.name == "snapshots" else folder).name)

@@ -59,6 +59,10 @@ def verifier(checkpoint: Checkpoint, options: ConvertOptions) -> Verify:
             message = f"cannot combine --verify {FULL} with a source in {checkpoint.layout}'s layout"
             hint = "FunASR reads only its own layout: use --verify clip to compare the result with the source"
             raise UsageError(message, hint, code="options-conflict")
+        if checkpoint.adaptation and checkpoint.adaptation.lora_conf is None:
+            message = f"cannot combine --verify {FULL} with PEFT's adapter {readable(checkpoint.adaptation.name)}"
+            hint = "FunASR reads only its own adapters: use --verify clip"
+            raise UsageError(message, hint, code="options-conflict")
         reference_python()
     return partial(_verify, checkpoint, options)
 
@@ -107,6 +111,9 @@ def _prove_int8(result: Path) -> tuple[Int8Proof | None, tuple[str, ...]]:
 def prove(source: Checkpoint, result: Path, *, exact: bool, with_pytorch: bool) -> Proof:
     """Run a bundled clip through the source, which is not quantized, and through the converted folder.
 
+    If an adapter has been merged into the source, also run the clip through the source without it: an adapter that
+    does nothing leaves the logits as they are.
+
     A punctuation model reads a sentence instead, a model of texts continues a prompt, and a model that describes
     voices has no text to compare.
 
@@ -151,6 +158,13 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, with_pytorch: bool) 
     after = trace(load_model(result, DTYPE if exact else None, MLX), clip, before.token_ids)
     mx.clear_cache()
     found = _proof(clip.name, before, after, _errors(after, before, limit, DIFFERS))
+    if source.adaptation:
+        base = trace(
+            load_checkpoint(source.adaptation.base, source.weights[0].parent, DTYPE), clip, before.token_ids
+        )
+        mx.clear_cache()
+        moved, same = relative_error(before.logits, base.logits), _proof(clip.name, before, base, {}).agreeing
+        found = replace(found, moved=moved, changed=found.tokens - same)
     if with_pytorch:
         reference = run_reference(source, clip, before.token_ids)
         what = "the source's output differs from PyTorch's"

@@ -109,6 +109,8 @@ def _write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     upstream_options = registry.of_config(checkpoint.config).upstream_options
     assert upstream_options is not None  # otherwise `proof.verifier` raises an error
     options, llm_options = upstream_options(checkpoint.config, DECODER_FOLDER)
+    if checkpoint.adaptation:
+        options["llm_conf"] |= {"use_lora": True, "lora_conf": checkpoint.adaptation.lora_conf}
     decoder = folder / DECODER_FOLDER
     decoder.mkdir(parents=True)
     (folder / UPSTREAM_WEIGHTS).symlink_to(checkpoint.weights[0].resolve())
@@ -130,7 +132,7 @@ class Reference:
             model=str(checkpoint), device="cpu", ncpu=threads,
             disable_update=True, disable_pbar=True, log_level="ERROR",
             frontend_conf={**config["frontend_conf"], "dither": 0.0},
-            llm_conf={"hub": "hf", "init_param_path": llm_path, "llm_dtype": "fp32"},
+            llm_conf={**config["llm_conf"], "init_param_path": llm_path, "llm_dtype": "fp32"},
             tokenizer_conf={"init_param_path": llm_path},
         )  # fmt: skip
         self.model, kwargs = self.auto.model, self.auto.kwargs
@@ -152,7 +154,7 @@ class Reference:
             self.frontend,
             **kwargs,
         )
-        begin, count = int(batch["fbank_beg"]), int(batch["fake_token_len"])
+        begin, count = int(batch["fbank_beg"].max()), int(batch["fake_token_len"].max())  # of the last turn
         audio_embeddings, adaptor = embeds[0, begin : begin + count], stages["audio_adaptor_out"][0]
         if not torch.equal(audio_embeddings, adaptor[:count]):
             raise AssertionError("the prompt's audio embeddings are not the adaptor's first rows")

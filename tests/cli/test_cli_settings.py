@@ -46,7 +46,7 @@ def test_models(small_model: Path, tmp_path: Path) -> None:
     assert set(rows[2]["capabilities"]) - set(rows[1]["capabilities"]) == {
         "word times", "alignment", "CTC text", "drafts", "second opinion"
     }  # fmt: skip
-    assert "  supports:   hotwords, previous text, sampling, token limit, " in shown.stdout
+    assert "  supports:   hotwords, previous text, instruction, dialogue, sampling, token limit, " in shown.stdout
     nothing = invoke("models", env={"FUNASR_HOME": str(tmp_path / "empty")})
     assert nothing.stderr.startswith("only the demo model is on this machine; ")
 

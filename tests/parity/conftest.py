@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from support.checkpoints import CheckpointSpec, write_checkpoint
 from support.parity.clips import BATCH_CLIPS, FEW_CLIPS, FEW_SPOKEN, SPOKEN, clip_paths, write_clips
+from support.parity.dialogues import PROMPTS
 from support.parity.live import Jobs, Pair, run_pair
 from support.small import convert, once
 
@@ -81,6 +82,7 @@ def mlt(clips: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pai
     cases = [case for case in mlt_cases(clips) if case["name"] in FEW_SPOKEN]
     shared = {"language": "中文", "max_tokens": 24}
     cases += [{"name": name, "audio": clips[name], **shared} for name in BATCH_CLIPS]
+    cases.append({"name": "dialogue", "audio": clips["en-1s"], "max_tokens": 16, "prompts": PROMPTS} | PROMPTS[0])
     batch = {"name": "batch", "audio": [clips[name] for name in BATCH_CLIPS], **shared}
     return run_pair(tmp_path_factory, "Fun-ASR-MLT-Nano-tiny", CheckpointSpec(dtype="float32"), cases, [batch])
 

@@ -7,18 +7,21 @@ import pytest
 from support.native import LIBRARY, WITHOUT
 from support.parity import checks
 from support.parity.clips import BATCH_CLIPS, CLIP_NAMES, FEW_CLIPS, FEW_SPOKEN, SPOKEN, few_at_first
+from support.parity.dialogues import PROMPTS
 from support.parity.live import Case, Pair
 from support.parity.stages import Stages, compute_case, load_clip, options_of, prompts_of, written_ids
 
 from funasr_cli.decoding.mlx_batch import bucketed
 from funasr_cli.decoding.stopping import LOOPING_TOKENS
 from funasr_cli.decoding.text import clean_text
+from funasr_cli.families.fun_asr_nano.prompt import prompt_token_ids
 from funasr_cli.languages import MLT_LANGUAGES
-from funasr_cli.options import NATIVE
+from funasr_cli.options import MLX, NATIVE
 from funasr_cli.pipeline import Recognizer
 
 pytestmark = pytest.mark.slow
 NATIVE_LOGIT_TOLERANCE = 4e-3  # relative to their range; measured on all clips: up to 2.2e-3
+needs_library = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
 every_clip = pytest.mark.parametrize("name", few_at_first(CLIP_NAMES, FEW_CLIPS))
 
 
@@ -55,7 +58,7 @@ def native(nano: Pair) -> Recognizer:
 
 
 @every_clip
-@pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
+@needs_library
 def test_native_engine(case: Case, native: Recognizer) -> None:
     """Its keys and values are float16, so logits are less exact than MLX's, but choices and texts are equal."""
     ours = compute_case(native, case)
@@ -129,6 +132,26 @@ def test_language(name: str, mlt: Pair, mlt_recognizer: Recognizer, request: pyt
     ours = compute_case(mlt_recognizer, case)
     for check in ("prompt", "logits", "text"):
         checks.CHECKS[check](mlt_recognizer, ours, case)
+
+
+@pytest.mark.parametrize("engine", [MLX, pytest.param(NATIVE, marks=needs_library)])
+def test_dialogue(mlt: Pair, engine: str) -> None:
+    """An instruction after an earlier turn, through both engines; upstream's own `generate` writes the text."""
+    recognizer, case = mlt.recognizer(engine), mlt.cases["dialogue"]
+    ours = compute_case(recognizer, case)
+    checks.check_prompt(recognizer, ours, case)
+    checks.check_logits(recognizer, ours, case, NATIVE_LOGIT_TOLERANCE)
+    checks.check_text(recognizer, ours, case)
+
+
+@pytest.mark.parametrize("number", range(len(PROMPTS)))
+def test_prompts_of_dialogues(number: int, mlt: Pair, mlt_recognizer: Recognizer) -> None:
+    """Token for token, for every form of the prompt; the audio's places are 0 upstream."""
+    model, case, prompt = mlt_recognizer.model, mlt.cases["dialogue"], PROMPTS[number]
+    conf, theirs = prompt["dataset_conf"], case.report["prompts"][number]
+    config = replace(model.config.prompt, system_turn=conf["sys_prompt"], empty_think=not conf["do_think"])
+    before, after = prompt_token_ids(options_of(prompt), config, model.tokenizer)
+    assert [*before, *[0] * case.report["audio_tokens"], *after] == theirs
 
 
 def test_the_name_gives_31_languages(mlt_recognizer: Recognizer) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.adapters import embed, factors
 from support.checkpoints import CheckpointSpec, write_checkpoint
+from support.layouts import read_tensors
 from support.parity.live import reference_python
 from support.small import edit_json
 
@@ -36,11 +38,16 @@ def make_hostile(source: Path, llm_folder: str, marker: Path) -> None:
 
 @pytest.mark.parametrize("hostile", [pytest.param(False, marks=pytest.mark.full), True])
 def test_verify_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hostile: bool) -> None:
-    """One checkpoint has a CTC branch and a hostile configuration, which is not executed; the other neither."""
+    """One checkpoint has a CTC branch, an adapter, and a hostile configuration, which is not executed.
+
+    FunASR keeps the adapter apart, here it has been merged. The other checkpoint has none of these.
+    """
     spec = CheckpointSpec(encoder_blocks=4, encoder_tp_blocks=2, llm_layers=2, with_ctc=hostile)
     source, marker = write_checkpoint(tmp_path / "Nano", spec), tmp_path / "marker"
     if hostile:
         make_hostile(source, spec.llm_folder, marker)
+        modules = [f"llm.model.layers.{layer}.self_attn.{kind}_proj" for layer in (0, 1) for kind in "qv"]
+        embed(source, factors(read_tensors(source), modules), {"r": 4, "lora_alpha": 6})
     monkeypatch.setenv(REFERENCE_PYTHON, str(reference_python()))
     found = funasr_cli.convert(source, tmp_path / "out", quantize=8, group_size=32, verify="full").proof
     assert not marker.exists()
@@ -49,3 +56,4 @@ def test_verify_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hostile: b
     assert max(found.port_errors.values()) < 1e-3
     assert (found.port_agreeing, found.tokens) == (found.tokens, 24)
     assert found.errors["encoder"] == 0 < found.errors["logits"]
+    assert ((found.moved or 0) > 0.01) == hostile

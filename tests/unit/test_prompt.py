@@ -1,6 +1,7 @@
 """The exact text of prompts, and the names of languages."""
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -49,6 +50,65 @@ def test_every_combination(task: tuple[str | None, bool]) -> None:
         assert after == f"<|im_end|>\n<|im_start|>assistant\n{THINK[think]}"
 
 
+TURNS = (("user", "Who?"), ("assistant", "Ann."))
+
+
+def test_an_instruction_replaces_all_of_the_request() -> None:
+    before, after = texts(instruction=" 翻译成英文：\n")
+    assert before == f"{SYSTEM[True]}<|im_start|>user\n 翻译成英文：\n"
+    assert after == "<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize("think", [False, True])
+def test_earlier_turns(think: bool) -> None:
+    """The system turn is first and may be replaced; earlier text continues only the turn of the recording."""
+    answer = f"<|im_end|>\n<|im_start|>assistant\n{THINK[think]}"
+    turn = f"<|im_start|>user\nWho?{answer}Ann.<|im_end|>"
+    question = f"<|im_start|>user\n{TASKS[None, True]}"
+    replaced = SYSTEM[True].replace("You are a helpful assistant.", "Be {brief}.")
+    for system, dialogue, begin in (
+        (True, TURNS, SYSTEM[True]), (False, TURNS, ""), (True, (("system", "Be {brief}."), *TURNS), replaced),
+    ):  # fmt: skip
+        before, after = texts(system=system, think=think, dialogue=dialogue, prev_text="So")
+        assert (before, after) == (f"{begin}{turn}{question}", f"{answer}So")
+    assert texts(dialogue=[*TURNS, *TURNS], think=think)[0].count(turn) == 2
+    with refused("option-unsupported", "--dialogue"):
+        texts(system=False, dialogue=(("system", "Be brief."),))
+
+
+@pytest.mark.parametrize(
+    "dialogue",
+    [
+        (("user", "a"),), (("assistant", "a"), ("user", "b")), (*TURNS, ("system", "a")), TURNS * 5, ("user", "a"),
+        (("user", "a", "b"), ("assistant", "b")), (("user", " "), ("assistant", "b")), (("user", 3), TURNS[1]),
+        (("tool", "a"), ("assistant", "b")), "user",
+    ],
+)  # fmt: skip
+def test_turns_that_are_no_conversation_are_refused(dialogue: Any) -> None:
+    with refused("option-value", "--dialogue"):
+        TranscribeOptions(dialogue=dialogue)
+
+
+@pytest.mark.parametrize("others", [{"language": "en"}, {"hotwords": ("a",)}, {"itn": False}])
+def test_an_instruction_refuses_what_it_replaces(others: dict[str, Any]) -> None:
+    with refused("options-conflict", "--instruction"):
+        TranscribeOptions(instruction="Translate:", **others)
+    assert TranscribeOptions(instruction="Translate:", language="auto", dialogue=list(TURNS), prev_text="So")
+    with refused("option-value", "--instruction"):
+        TranscribeOptions(instruction=" \n")
+
+
+@pytest.mark.parametrize("text", ["a<|im_end|>", "[INST]", "a<|startofspeech|>!b.wav<|endofspeech|>"])
+def test_control_tokens_in_instructions_and_turns_are_refused(tokenizer: Tokenizer, text: str) -> None:
+    config = PromptConfig(system_turn=True, empty_think=False, languages=NANO_LANGUAGES)
+    for options in (
+        TranscribeOptions(instruction=text), TranscribeOptions(dialogue=(("user", "a"), ("assistant", text))),
+        TranscribeOptions(dialogue=(("system", text), *TURNS)),
+    ):  # fmt: skip
+        with refused("prompt-text"):
+            prompt_token_ids(options, config, tokenizer)
+
+
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
@@ -67,11 +127,11 @@ def test_control_tokens_and_line_breaks_are_refused(tokenizer: Tokenizer, word: 
         check_hotwords(("fine", word), tokenizer)
 
 
-def prompt_of(words: int, earlier: int) -> tuple[list[int], list[int]]:
+def prompt_of(words: int, earlier: int, **others: Any) -> tuple[list[int], list[int]]:
     """Return the ids of a prompt whose tokens are characters."""
     tokenizer = Tokenizer(models.BPE(vocab={"<|unk|>": 0}, merges=[], unk_token="<|unk|>"))
     config = PromptConfig(system_turn=False, empty_think=False, languages=NANO_LANGUAGES)
-    options = TranscribeOptions(hotwords=("滨",) * words, prev_text="a" * earlier)
+    options = TranscribeOptions(hotwords=("滨",) * words, prev_text="a" * earlier, **others)
     return prompt_token_ids(options, config, tokenizer)
 
 
@@ -85,6 +145,16 @@ def test_the_limit_counts_tokens(words: int, earlier: int) -> None:
     assert MAX_PROMPT_TOKENS - 2 <= taken <= MAX_PROMPT_TOKENS
     with refused("prompt-too-long", MAX_PROMPT_TOKENS, MAX_PROMPT_TOKENS + 1):
         prompt_of(at_most[0], at_most[1] + MAX_PROMPT_TOKENS - taken + 1)
+
+
+@pytest.mark.parametrize(
+    "of", [lambda text: {"instruction": text}, lambda text: {"dialogue": [*TURNS, ("user", text), TURNS[1]]}]
+)
+def test_the_limit_counts_instructions_and_turns(of: Any) -> None:
+    taken = sum(map(len, prompt_of(0, 0, **of("a"))))
+    assert sum(map(len, prompt_of(0, 0, **of("a" * (MAX_PROMPT_TOKENS - taken + 1))))) == MAX_PROMPT_TOKENS
+    with refused("prompt-too-long", MAX_PROMPT_TOKENS, MAX_PROMPT_TOKENS + 1):
+        prompt_of(0, 0, **of("a" * (MAX_PROMPT_TOKENS - taken + 2)))
 
 
 def test_plain_words_are_accepted(tokenizer: Tokenizer) -> None:

@@ -55,6 +55,8 @@ def _capabilities(languages: tuple[str, ...], *, has_ctc: bool) -> Capabilities:
         prompt=True,
         hotwords=True,
         previous_text=True,
+        instruction=True,
+        dialogue=True,
         sampling=True,
         token_limit=True,
         itn_switch=True,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from funasr_cli.checkpoints import funasr, keymap
+from funasr_cli.checkpoints import adapters, funasr, keymap
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import CTC_VOCABULARY_FILE, DECODER_HINT, tokenizer_files
 from funasr_cli.checkpoints.pickles import read_state_dict
@@ -24,12 +24,13 @@ def open_funasr(folder: Path, options: Options, name: str) -> Checkpoint:
     llm_path = file_in(folder, f"{llm_folder}/config.json", DECODER_HINT)
     llm = read_json(llm_path)
     files = tokenizer_files(folder, folder / llm_folder)
-    stored = read_state_dict(weights)
+    with stated_in(str(path)):
+        stored, adapter = adapters.split(read_state_dict(weights), section(options, "llm_conf"), str(weights))
     has_ctc, languages = names.has_ctc(stored), languages_of(name)
     config = nano_config(options, llm, ctc=has_ctc, languages=languages, where=str(path), llm_where=str(llm_path))
     if config.ctc is not None:
         files[CTC_VOCABULARY_FILE] = file_in(folder, CTC_VOCABULARY_FILE, "the CTC branch needs it")
-    return Checkpoint(
+    checkpoint = Checkpoint(
         layout=funasr.LAYOUT,
         config=config,
         dtype=usual_dtype(stored),
@@ -37,6 +38,7 @@ def open_funasr(folder: Path, options: Options, name: str) -> Checkpoint:
         files=files,
         weights=(weights,),
     )
+    return adapters.apply(checkpoint, adapter, names.tied(config)) if adapter else checkpoint
 
 
 def _llm_folder(options: dict[str, Any]) -> str:

@@ -1,7 +1,9 @@
 """Prompt construction.
 
 Source: FunASR ``funasr/models/fun_asr_nano/model.py`` (``get_prompt``, ``generate_chatml``,
-``data_load_speech``). What differs: hotwords that contain control tokens are rejected.
+``data_template``, ``data_load_speech``). What differs: texts that contain control tokens are rejected; earlier
+text (``prev_text``) continues only the recording's turn, where upstream repeats it in every turn; and no turn is
+dropped because of its length, as ``max_token_length`` does.
 """
 
 import unicodedata
@@ -14,8 +16,11 @@ from funasr_cli.languages import LANGUAGES, resolve_language
 from funasr_cli.options import MAX_PROMPT_TOKENS, TranscribeOptions
 from funasr_cli.vocabulary import refuse_control_tokens
 
-SYSTEM_TURN = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+SYSTEM_TEXT = "You are a helpful assistant."
+SYSTEM_TURN = "<|im_start|>system\n{text}<|im_end|>\n"
 USER_TAG = "<|im_start|>user\n"
+END = "<|im_end|>"
+AUDIO_MARKS = "<|startofspeech|>", "<|endofspeech|>"  # upstream finds the audio by these; they are not tokens
 ASSISTANT_TAG = "<|im_end|>\n<|im_start|>assistant\n"
 EMPTY_THINK = "<think>\n\n</think>\n\n"
 HOTWORDS = (
@@ -38,13 +43,32 @@ def prompt_texts(options: TranscribeOptions, config: PromptConfig, *, first: boo
     Only the `first` segment of a recording continues the earlier text (`options.prev_text`).
 
     Raises:
-        UsageError: the checkpoint does not support the language.
+        UsageError: the checkpoint does not support the language, or has no system turn.
     """
+    before, after = _pieces(options, config, first=first)
+    return "".join(before), after
+
+
+def _pieces(options: TranscribeOptions, config: PromptConfig, *, first: bool) -> tuple[list[str], str]:
+    """Return what is tokenized separately before the audio, and the text after it.
+
+    Each earlier turn is a question with its tags and an answer. No line end follows the answer, as upstream.
+    """
+    turns = list(options.dialogue)
+    system = turns.pop(0)[1] if turns and turns[0][0] == "system" else None
+    if system and not config.system_turn:
+        message = "--dialogue: this model was trained without a system turn"
+        raise UsageError(message, "leave out the system turn", code="option-unsupported")
+    begin = SYSTEM_TURN.format(text=system or SYSTEM_TEXT) if config.system_turn else ""
+    answer_tag = ASSISTANT_TAG + (EMPTY_THINK if config.empty_think else "")
+    pieces = []
+    for (_, asked), (_, answered) in zip(turns[::2], turns[1::2], strict=True):
+        pieces += [f"{begin}{USER_TAG}{asked}{answer_tag}", f"{answered}{END}"]
+        begin = ""
     language = resolve_language(options.language, config.languages)
-    before = SYSTEM_TURN if config.system_turn else ""
-    before += USER_TAG + instruction(language, options.hotwords, options.itn)
+    task = options.instruction or instruction(language, options.hotwords, options.itn)
     written = (options.prev_text or "") if first else ""
-    return before, ASSISTANT_TAG + (EMPTY_THINK if config.empty_think else "") + written
+    return [*pieces, f"{begin}{USER_TAG}{task}"], answer_tag + written
 
 
 def check_hotwords(hotwords: tuple[str, ...], tokenizer: Tokenizer) -> None:
@@ -54,7 +78,7 @@ def check_hotwords(hotwords: tuple[str, ...], tokenizer: Tokenizer) -> None:
     ``<|im_end|>``, or are empty.
     """
     for word in hotwords:
-        refuse_control_tokens(f"hotword {word!r}", word, tokenizer)
+        refuse_control_tokens(f"hotword {word!r}", word, tokenizer, AUDIO_MARKS)
         if not word.strip():
             raise UsageError(f"hotword {word!r} is empty", "leave it out", code="prompt-text")
         controls = any(unicodedata.category(character) in ("Cc", "Cs") for character in word)
@@ -67,20 +91,24 @@ def check_hotwords(hotwords: tuple[str, ...], tokenizer: Tokenizer) -> None:
 def prompt_token_ids(
     options: TranscribeOptions, config: PromptConfig, tokenizer: Tokenizer, *, first: bool = True
 ) -> tuple[list[int], list[int]]:
-    """Tokenize the two `prompt_texts` separately: token ids before and after the audio embeddings.
+    """Tokenize `prompt_texts` piece by piece: token ids before and after the audio embeddings.
 
     Raises:
-        UsageError: the checkpoint does not support the language, a hotword or the earlier text is not plain text,
-            or the prompt has more than `MAX_PROMPT_TOKENS` tokens.
+        UsageError: the checkpoint does not support the language or a system turn, one of the texts is not plain
+            text, or the prompt has more than `MAX_PROMPT_TOKENS` tokens.
     """
     check_hotwords(options.hotwords, tokenizer)
-    refuse_control_tokens("the earlier text", options.prev_text or "", tokenizer)
-    texts = prompt_texts(options, config, first=first)
-    before, after = (tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
+    refuse_control_tokens("the earlier text", options.prev_text or "", tokenizer, AUDIO_MARKS)
+    refuse_control_tokens("the instruction", options.instruction or "", tokenizer, AUDIO_MARKS)
+    for role, text in options.dialogue:
+        refuse_control_tokens(f"--dialogue: a text of {role}", text, tokenizer, AUDIO_MARKS)
+    pieces, answer = _pieces(options, config, first=first)
+    before = [token_id for piece in pieces for token_id in tokenizer.encode(piece, add_special_tokens=False).ids]
+    after = tokenizer.encode(answer, add_special_tokens=False).ids
     if (count := len(before) + len(after)) > MAX_PROMPT_TOKENS:
         raise UsageError(
-            f"hotwords and earlier text: the prompt has {count} tokens; the limit is {MAX_PROMPT_TOKENS}",
-            "remove the least important hotwords, or keep only the end of the earlier text",
+            f"the prompt has {count} tokens; the limit is {MAX_PROMPT_TOKENS}",
+            "remove the least important hotwords, and shorten the instruction, earlier turns and earlier text",
             code="prompt-too-long",
         )
     return before, after

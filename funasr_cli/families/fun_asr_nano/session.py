@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # The prompt, and what is done with the text. All rows share the sampling and the longest segment.
 ROW_OPTIONS: tuple[str, ...] = (
-    "language", "hotwords", "prev_text", "itn", "max_tokens", "exact_tokens", "confidence", "ctc", "draft",
-    "second_opinion", "word_times", "segment_times",
+    "language", "hotwords", "prev_text", "instruction", "dialogue", "itn", "max_tokens", "exact_tokens",
+    "confidence", "ctc", "draft", "second_opinion", "word_times", "segment_times",
 )  # fmt: skip
 
 
@@ -116,7 +116,8 @@ class NanoSession(DecoderSession[NanoRow]):
 
 
 def _compares(options: TranscribeOptions) -> bool:
-    return options.second_opinion and options.exact_tokens is None
+    """Return whether the texts of decoder and CTC branch should be the same; an instruction may ask for others."""
+    return options.second_opinion and options.exact_tokens is None and options.instruction is None
 
 
 def _needs_ctc(options: TranscribeOptions) -> bool:

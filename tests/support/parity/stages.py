@@ -42,6 +42,8 @@ def options_of(job: dict[str, Any]) -> TranscribeOptions:
         language=language and language_code(language),
         hotwords=tuple(job.get("hotwords", ())),
         itn=job.get("itn", True),
+        instruction=job.get("instruction"),
+        dialogue=job.get("dialogue", ()),
         max_tokens=job.get("max_tokens", 64),
         vad=False,  # the reference reads whole clips
     )
