@@ -4,6 +4,7 @@ python -m tools.native_step --rows 1,4,8,16 --prompts 75,100
 """
 
 import argparse
+import ctypes
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,10 +13,24 @@ from statistics import median
 
 import numpy as np
 
+from funasr_cli.checkpoints.quantize import Groups
+from funasr_cli.compute.backend import mx
+from funasr_cli.families.native import Stored
 from funasr_cli.models.qwen3 import Qwen3Config
 from funasr_cli.native.decoder import NativeDecoder, Row
 from funasr_cli.native.encoder import NativeEncoder
-from funasr_cli.native.library import FLOAT32, INT8, PAIR, SLOWEST, Packed, instruction_sets, library, why_missing
+from funasr_cli.native.library import (
+    FLOAT32,
+    GROUP,
+    INT4,
+    INT8,
+    PAIR,
+    SLOWEST,
+    Packed,
+    instruction_sets,
+    library,
+    why_missing,
+)
 from funasr_cli.native.qwen3 import NativeQwen3
 from funasr_cli.native.threads import usual_threads
 
@@ -29,7 +44,7 @@ OUTPUTS = {
     "down_proj": 1024, "embed_tokens": CONFIG.vocab_size,
 }  # fmt: skip
 INPUTS = {"o_proj": 2048, "down_proj": 3072}  # others: hidden_size
-WEIGHTS = {"int8": INT8, "float32": FLOAT32}
+WEIGHTS = {"int8": INT8, "int4": INT4, "float32": FLOAT32}  # int4: weights; inputs of products are int8
 PIECE = 8 * PAIR  # rows that are packed once and repeated: random values differ enough, and packing takes long
 
 
@@ -62,12 +77,21 @@ def random_matrices(weights: int) -> Callable[..., Packed]:
         rows, columns = sum(OUTPUTS[part] for part in parts), INPUTS.get(parts[0], CONFIG.hidden_size)
         if columns not in pieces:
             values = rng.standard_normal((PIECE, columns), np.float32) / np.float32(columns**0.5)
-            pieces[columns] = Packed.of(loaded, values, weights)
-        packed = Packed(loaded, rows, columns, weights)
+            pieces[columns] = in_4_bits(loaded, values) if weights == INT4 else Packed.of(loaded, values, weights)
+        packed = Packed(loaded, rows, columns, weights, has_offset=weights == INT4)
         packed.bytes[:] = np.resize(pieces[columns].bytes, packed.bytes.size)
         return packed
 
     return matrix
+
+
+def in_4_bits(loaded: ctypes.CDLL, values: np.ndarray) -> Packed:
+    """Pack (rows, columns) float32, rounded to 4 bits by MLX."""
+    weights, scales, offsets = mx.quantize(mx.array(values).astype(mx.bfloat16), group_size=GROUP, bits=4)
+    packed = Packed(loaded, *values.shape, INT4, has_offset=True)
+    stored = Stored(weights, scales, offsets, Groups(4, GROUP))
+    packed.put_4_bits(0, *stored.four_bits(slice(None)))
+    return packed
 
 
 def milliseconds(calls: Sequence[Callable[[], object]], trials: int) -> list[list[float]]:

@@ -3,8 +3,8 @@
  * biases, cross-attention and GELU, and its inputs hold their positions.
  *
  * Source: transformers models/qwen3/modeling_qwen3.py; openai-whisper whisper/model.py. What differs: keys and
- * values are kept in float16, and with FN_U8 weights the inputs of every product are rounded to 8 bits in groups
- * of 64.
+ * values are kept in float16, and with weights of 8 or 4 bits the inputs of every product are rounded to 8 bits in
+ * groups of 64.
  */
 
 #include "decoder.h"
@@ -30,8 +30,7 @@ static int is_supported(const struct fn_shape *s) {
 }
 
 static int fits(const struct fn_matrix *m, int rows, int columns, int weights) {
-    return m->data && m->rows == rows && m->columns == columns && m->weights == weights &&
-           (!m->has_offset || weights == FN_U8);
+    return m->rows == rows && can_multiply(m, columns, weights);
 }
 
 static int layer_fits(const struct fn_layer *layer, const struct fn_shape *s) {

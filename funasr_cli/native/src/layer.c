@@ -1,6 +1,7 @@
-/* One layer of a decoder's step, in eight phases, each of which is a job of the thread pool: norm and round, queries
- * and keys and values, their norms and positions, attention, output, norm and round, feed-forward up, down;
- * cross-attention has five more. Each pair (slot, position) is a row; what a row gives does not depend on the others.
+/* One layer of a decoder's step, in eight phases, each of which is a job of the thread pool: norm and round,
+ * queries and keys and values, their norms and positions, attention, output, norm and round, feed-forward up,
+ * down; cross-attention has five more. Each pair (slot, position) is a row; what a row gives does not depend on
+ * the others.
  */
 
 #include "decoder.h"
