@@ -3,8 +3,8 @@
 With int8, a decoder's matrix that is stored in 8 or fewer bits is used with its scales and biases as stored: in 4
 bits if it has no more and its scales have 16, else in 8. Any other is rounded to 8 bits. Matrices that the engine
 computes together are packed into one, which may have rows of 4 and of 8 bits; if one of those with 8 bits is
-quantized, all of them get a scale and an offset. The other networks are computed in bfloat16 where the CPU multiplies
-it fast, otherwise in float32.
+quantized, all of them get a scale and an offset. The other networks are computed in bfloat16 where the CPU
+multiplies it fast, otherwise in float32.
 """
 
 from collections.abc import Callable, Sequence

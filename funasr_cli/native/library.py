@@ -338,8 +338,8 @@ class Packed:
     ) -> None:
         """Pack some of the rows of an `INT4` or `INT4_HALF` matrix; see `put`.
 
-        Values are (rows, columns) uint8 below 16. Scales and offsets, (rows, columns / group) each, are the bits of
-        bfloat16 or float16, as uint16.
+        Values are (rows, columns) uint8 below 16. Scales and offsets, (rows, columns / group) each, are the bits
+        of bfloat16 or float16, as uint16.
         """
         values, scales, offsets = (np.ascontiguousarray(each) for each in (values, scales, offsets))
         place, groups = self._place(start, values), (len(values), values.shape[1] // group)
