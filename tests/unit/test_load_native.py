@@ -116,6 +116,28 @@ def test_quantized_models_are_used_as_stored(quantize: str, group_size: int, dty
     theirs = load_model(folder, "float32")
     expected = [each.text for each in Recognizer(theirs).transcribe_batch(PATHS[:4])]
     assert [each.text for each in Recognizer(model).transcribe_batch(PATHS[:4])] == expected
+    bits = {"8": {8}, "4": {4}, "mixed": {4, 8}}[quantize] if dtype == "int8" else {32}
+    weights = {"4": "4-bit weights", "mixed": "4-bit and 8-bit weights"}.get(quantize)
+    assert decoder.bits == bits
+    assert weights is None or (f"native int8, {weights}," in model.engine) == (dtype == "int8")
+
+
+@needs_library
+@pytest.mark.parametrize(("dtype", "bits"), [("float16", 4), ("float32", 8)])
+def test_scales_of_other_types(dtype: str, bits: int, tmp_path: Path) -> None:
+    """Those in float16 are kept as they are; those in float32 do not fit, and the values take 8 bits."""
+    folder = convert(demo.MODEL, tmp_path / "m", quantize="4").folder
+    tensors = dict(mx.load(str(folder / "model.safetensors")))
+    for name, tensor in tensors.items():
+        if name.startswith("llm.") and name.endswith(("scales", "biases")):
+            tensors[name] = tensor.astype(getattr(mx, dtype))
+    mx.eval(list(tensors.values()))
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors)
+    decoder, checkpoint = load_model(folder, "int8", "native").network.llm, open_model(folder)
+    assert decoder.bits == {bits}
+    parts = [checkpoint.tensors[f"llm.model.embed_tokens.{name}"].read() for name in ("weight", "scales", "biases")]
+    table = mx.dequantize(parts[0], *(each.astype(mx.float32) for each in parts[1:]), group_size=64, bits=4)
+    np.testing.assert_allclose(decoder.embed([0, 5, len(table) - 1]), np.array(table)[[0, 5, -1]], atol=1e-5)
 
 
 def test_rows_of_a_quantized_matrix() -> None:
@@ -340,12 +362,12 @@ def test_rounding_what_is_not_finite(bad: float) -> None:
 @given(
     rows=st.lists(st.integers(1, 100), min_size=1, max_size=3),
     packed_type=st.sampled_from([FLOAT32, BFLOAT16, INT8]),
-    quantized=st.booleans(),
+    bits=st.lists(st.sampled_from([None, 8, 4, 2]), min_size=3, max_size=3),
 )
 def test_matrices_of_any_height_are_packed_one_below_the_other(
-    rows: list[int], packed_type: int, quantized: bool
+    rows: list[int], packed_type: int, bits: list[int | None]
 ) -> None:
-    """Bit by bit as if they were one, which they are not read as."""
+    """In their own number of bits if they fill pairs of tiles, else in the same: then bit by bit as if they were one."""
     assert LIBRARY
     rng = np.random.default_rng(rows)
     arrays = [rng.standard_normal((count, 128)).astype(np.float32) for count in rows]
@@ -454,5 +476,5 @@ def test_the_stated_size_of_packed_matrices(encoder: int, monkeypatch: pytest.Mo
             tensors={name: SimpleNamespace(shape=shape) for name, shape in shapes},
             quantized=dict,
         )
-        exact = native.kept_bytes(source, family, quantized=False)
+        exact = native.kept_bytes(source, family, {}, "bfloat16")
         assert native.stated_kept_bytes(registry.downloads()[alias]) == pytest.approx(exact, rel=0.01)
