@@ -268,7 +268,7 @@ def _in_own_bits(groups: Groups | None, types: Collection[str], usual: int) -> i
     """
     if usual != INT8 or groups is None or groups.bits > BITS[INT4] or len(types) > 1:
         return usual
-    return IN_4_BITS.get(*types, INT8)
+    return IN_4_BITS.get(next(iter(types)), INT8)
 
 
 class Stored:
