@@ -52,7 +52,7 @@ ENGINES = (
     Engine(
         "funasr-cli, native 4 bits", "ours", "run_ours.py", OURS_IN_4_BITS, arguments=("native", "int8"),
         batches=True,
-        asked="the same with what `funasr convert --quantize 4` makes of the model: the decoder's weights in 4 bits",
+        asked="the same with what `funasr convert --quantize 4` makes of the model: its decoder has 4-bit weights",
     ),
     Engine(
         "funasr-cli, MLX float32", "ours", "run_ours.py", OURS, arguments=("mlx", "float32"), batches=True,
