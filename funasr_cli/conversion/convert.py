@@ -188,8 +188,8 @@ def _convert(
     verify = verifier(checkpoint, options)
     with new_folder(out, replace=replace) as folder:
         origin = _origin(checkpoint, found)
-        kept = kept_bytes(checkpoint, family, quantized=bool(chosen)) if options.verify != OFF else 0
         dtype = family.half if options.dtype == CONVERT_DEFAULTS.dtype else options.dtype
+        kept = kept_bytes(checkpoint, family, chosen, dtype) if options.verify != OFF else 0
         types = {name: _type(name, family, dtype) for name in checkpoint.tensors}
         sha256 = _write_weights(folder, checkpoint, types, chosen, origin, progress, room=kept)
         origin["sha256"] = _hash_source(checkpoint.weights, progress)

@@ -1,7 +1,4 @@
 /* The inner loops with NEON and its dot product of bytes; see kernels_scalar.c for what each computes.
- *
- * The dot product takes signed bytes, so the weights are taken as value - 128, which is the value with its highest
- * bit flipped, and nothing has to be subtracted afterwards.
  */
 
 #include "internal.h"
@@ -23,13 +20,6 @@ INLINE float32x4_t zero(void) { return vdupq_n_f32(0.0f); }
 
 INLINE float reduce_add(const float32x4_t *x) {
     return vaddvq_f32(vaddq_f32(vaddq_f32(x[0], x[1]), vaddq_f32(x[2], x[3])));
-}
-
-/* Add the products of 4 weights and 4 inputs to each of 4 sums. */
-INLINE int32x4_t add_bytes(int32x4_t sums, int8x16_t weights, const int8_t *inputs) {
-    int32_t four;
-    memcpy(&four, inputs, sizeof four);
-    return vdotq_s32(sums, weights, vreinterpretq_s8_s32(vdupq_n_s32(four)));
 }
 
 /* e^x as in kernels_avx512.c */
@@ -83,56 +73,7 @@ static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *
     default: call(4); break;                                                                                   \
     }
 
-/* Add the products of one group with n rows to totals (n, PAIR): one tile of the pair, from output `tile` on. */
-INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, int tile, const struct operand *x,
-                     size_t row, size_t group, float *totals) {
-    size_t columns = (size_t)x->columns, groups = columns / GROUP, at = row * groups + group;
-    const int8_t *rounded = x->rounded + at * GROUP;
-    const float *scales = (const float *)(block + BLOCK_VALUES) + tile, *offsets = scales + PAIR;
-    int32x4_t dots[ROWS][QUARTERS];
-    for (int i = 0; i < n; i++)
-        for (int q = 0; q < QUARTERS; q++) dots[i][q] = vdupq_n_s32(0);
-    block += 4 * tile;
-    for (int four = 0; four < GROUP / 4; four++, block += 4 * PAIR) {
-        prefetch(block);
-        for (int q = 0; q < QUARTERS; q++) {
-            uint8x16_t stored = vld1q_u8(block + 16 * q);
-            int8x16_t weights = vreinterpretq_s8_u8(veorq_u8(stored, vdupq_n_u8(0x80))); /* value - 128 */
-            for (int i = 0; i < n; i++)
-                dots[i][q] = add_bytes(dots[i][q], weights, rounded + (size_t)i * columns + 4 * four);
-        }
-    }
-    totals += tile;
-    for (int i = 0; i < n; i++, totals += PAIR) {
-        size_t here = at + (size_t)i * groups;
-        float sum = (float)x->sums[here] * x->scales[here];
-        for (int q = 0; q < QUARTERS; q++) {
-            float32x4_t dot = vmulq_n_f32(vcvtq_f32_s32(dots[i][q]), x->scales[here]);
-            float32x4_t total = vfmaq_f32(vld1q_f32(totals + 4 * q), dot, vld1q_f32(scales + 4 * q));
-            if (has_offset) total = vfmaq_n_f32(total, vld1q_f32(offsets + 4 * q), sum);
-            vst1q_f32(totals + 4 * q, total);
-        }
-    }
-}
-
-/* One pass over the weights, group by group: a few rows at a time, which find them in the first-level cache. */
-INLINE void rows_u8(const int has_offset, const uint8_t *pair, const struct operand *x, int first, int n,
-                    float *out) {
-    size_t groups = (size_t)x->columns / GROUP;
-    memset(out, 0, (size_t)(n * PAIR) * sizeof(float));
-    for (size_t group = 0; group < groups; group++, pair += block_size(has_offset))
-        for (int tile = 0; tile < PAIR; tile += TILE)
-            for (int row = 0; row < n; row += ROWS) {
-#define GROUP_OF(count) group_u8(count, has_offset, pair, tile, x, (size_t)(first + row), group, out + row * PAIR)
-                FOR_ROWS(n - row, GROUP_OF)
-            }
-}
-
-static void product_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n,
-                       float *out) {
-    if (has_offset) rows_u8(1, pair, x, first, n, out);
-    else rows_u8(0, pair, x, first, n, out);
-}
+#include "products_neon.h"
 
 /* One tile of a pair. */
 INLINE void rows_f32(const int n, const float *tile, const struct operand *x, int first, float *out) {
@@ -381,7 +322,7 @@ static void gelu(const float *x, int n, float *out) {
 }
 
 const struct kernels kernels_neon = {
-    "neon", round_group, product_u8, product_f32, scores, add_weighted, to_half,
+    "neon", round_group, product_u8, product_u4, product_f32, scores, add_weighted, to_half,
     maximum, exponentials, sum_of_squares, scale_by, swiglu,
     product_bf16, to_bfloat, layer_norm, add, add_products, relu, gelu,
 };
