@@ -1,7 +1,7 @@
 """Interface between a model family and the rest of the program: a `Family` of functions and data.
 
-Families are of three kinds: most recognise speech, some insert punctuation into the text of the others, and some
-describe voices.
+Families are of four kinds: most recognise speech, some insert punctuation into the text of the others, some
+describe voices, and some write text.
 
 A new family is a new folder here. Its module ``family.py`` defines ``FAMILY``, which must be added to `registry`.
 `components` has the configuration of components that families share. `checkpoints.funasr` has what all FunASR
@@ -38,9 +38,10 @@ if TYPE_CHECKING:
     from funasr_cli.punctuation_model import PunctuationModel
     from funasr_cli.speaker_model import SpeakerModel
     from funasr_cli.speech_model import SpeechModel
+    from funasr_cli.text_model import TextModel
 
 
-SPEECH, PUNCTUATION, SPEAKERS = "speech", "punctuation", "speakers"  # kinds of models
+SPEECH, PUNCTUATION, SPEAKERS, TEXT = "speech", "punctuation", "speakers", "text"  # kinds of models
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Family:
         misfits: reports inconsistent values of a configuration whose numbers are in range.
         network: creates the network, without values. Its attributes have the tensors' names.
         load: turns a loaded network into a model that is ready to use, of the family's kind: a `SpeechModel`, a
-            `PunctuationModel` or a `SpeakerModel`.
+            `PunctuationModel`, a `SpeakerModel` or a `TextModel`.
         capabilities: returns what a model with this configuration can do.
         open_funasr: reads a FunASR folder, given the content of its ``config.yaml`` and its name.
         layouts: third-party layouts that have a ``config.json``, in order of precedence.
@@ -143,7 +144,7 @@ class Family:
         downloads: what ``funasr transcribe`` fetches for a short name, or for a hub id that has none.
         ctc_on_modelscope: short names of models that have a CTC branch on ModelScope, and none on Hugging Face.
         native: the parts that the CPU engine computes; none if MLX computes everything.
-        kind: what its models are for: `SPEECH`, `PUNCTUATION` or `SPEAKERS`.
+        kind: what its models are for: `SPEECH`, `PUNCTUATION`, `SPEAKERS` or `TEXT`.
         tables: names of tensors whose rows are looked up one by one in the file, and never loaded as a whole. They
             are stored in float16 instead of bfloat16.
         only_on_modelscope: ids in `aliases` that Hugging Face does not have.
@@ -159,7 +160,7 @@ class Family:
     config: type
     misfits: Callable[[Any], Iterable[str]]
     network: Callable[[Any], nn.Module]
-    load: "Callable[[LoadedModel], SpeechModel | PunctuationModel | SpeakerModel]"
+    load: "Callable[[LoadedModel], SpeechModel | PunctuationModel | SpeakerModel | TextModel]"
     capabilities: Callable[[Any], Capabilities]
     open_funasr: Callable[[Path, Options, str], Checkpoint]
     rules: Mapping[str, tuple[Rule, ...]]
@@ -185,6 +186,11 @@ class Family:
     float32_engine: str = MLX
     int8_clips: tuple[Path, ...] = ()
     half: str = "bfloat16"
+
+    @property
+    def compared(self) -> str:
+        """What int8 is compared with float32 on, for messages."""
+        return "prompts" if self.kind == TEXT else "clips"
 
 
 @dataclass(frozen=True)

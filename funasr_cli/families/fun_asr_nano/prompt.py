@@ -14,6 +14,7 @@ from funasr_cli.errors import UsageError
 from funasr_cli.families.fun_asr_nano.config import PromptConfig
 from funasr_cli.languages import LANGUAGES, resolve_language
 from funasr_cli.options import MAX_PROMPT_TOKENS, TranscribeOptions
+from funasr_cli.vocabulary import refuse_control_tokens
 
 SYSTEM_TEXT = "You are a helpful assistant."
 SYSTEM_TURN = "<|im_start|>system\n{text}<|im_end|>\n"
@@ -77,7 +78,7 @@ def check_hotwords(hotwords: tuple[str, ...], tokenizer: Tokenizer) -> None:
     ``<|im_end|>``, or are empty.
     """
     for word in hotwords:
-        refuse_control_tokens(f"hotword {word!r}", word, tokenizer)
+        refuse_control_tokens(f"hotword {word!r}", word, tokenizer, AUDIO_MARKS)
         if not word.strip():
             raise UsageError(f"hotword {word!r} is empty", "leave it out", code="prompt-text")
         controls = any(unicodedata.category(character) in ("Cc", "Cs") for character in word)
@@ -85,15 +86,6 @@ def check_hotwords(hotwords: tuple[str, ...], tokenizer: Tokenizer) -> None:
             hint = "remove the line breaks and control characters"
             message = f"hotword {word!r} contains a line break or a control character"
             raise UsageError(message, hint, code="prompt-text")
-
-
-def refuse_control_tokens(what: str, text: str, tokenizer: Tokenizer) -> None:
-    """Raise a `UsageError` if a text for the prompt contains a control token."""
-    tokens = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
-    for token in (*tokens, *AUDIO_MARKS):
-        if token in text:
-            message = f"{what} contains the control token {token}"
-            raise UsageError(message, "remove it", code="prompt-text")
 
 
 def prompt_token_ids(
@@ -106,10 +98,10 @@ def prompt_token_ids(
             text, or the prompt has more than `MAX_PROMPT_TOKENS` tokens.
     """
     check_hotwords(options.hotwords, tokenizer)
-    refuse_control_tokens("the earlier text", options.prev_text or "", tokenizer)
-    refuse_control_tokens("the instruction", options.instruction or "", tokenizer)
+    refuse_control_tokens("the earlier text", options.prev_text or "", tokenizer, AUDIO_MARKS)
+    refuse_control_tokens("the instruction", options.instruction or "", tokenizer, AUDIO_MARKS)
     for role, text in options.dialogue:
-        refuse_control_tokens(f"--dialogue: a text of {role}", text, tokenizer)
+        refuse_control_tokens(f"--dialogue: a text of {role}", text, tokenizer, AUDIO_MARKS)
     pieces, answer = _pieces(options, config, first=first)
     before = [token_id for piece in pieces for token_id in tokenizer.encode(piece, add_special_tokens=False).ids]
     after = tokenizer.encode(answer, add_special_tokens=False).ids
