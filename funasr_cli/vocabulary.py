@@ -7,7 +7,7 @@ import base64
 import codecs
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -32,11 +32,11 @@ CHARACTERS = {byte: chr(byte) for byte in _PRINTABLE} | {byte: chr(256 + n) for 
 BYTES = {character: byte for byte, character in CHARACTERS.items()}
 
 
-def refuse_control_tokens(what: str, text: str, tokenizer: "Tokenizer") -> None:
-    """Raise a `UsageError` if a text for the prompt contains a control token."""
-    for token in tokenizer.get_added_tokens_decoder().values():
-        if token.content in text:
-            message = f"{what} contains the control token {token.content}"
+def refuse_control_tokens(what: str, text: str, tokenizer: "Tokenizer", others: Iterable[str] = ()) -> None:
+    """Raise a `UsageError` if a text for the prompt contains a control token, or one of the others."""
+    for token in (*(added.content for added in tokenizer.get_added_tokens_decoder().values()), *others):
+        if token in text:
+            message = f"{what} contains the control token {token}"
             raise UsageError(message, "remove it", code="prompt-text")
 
 

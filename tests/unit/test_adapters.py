@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.adapters import Tensors, embed, factors, write_peft
 from support.errors import refused
 from support.layouts import read_tensors, write_mlx_audio, write_transformers
+from support.qwen3 import write_qwen3
 from support.running import invoke
 from support.small import convert
 
@@ -245,6 +247,28 @@ def test_the_proof_shows_the_effect(base: Path, weights: Tensors, tmp_path: Path
     assert plain.moved is None
     same = values(open_model(out), f"{MODULES[0]}.weight") == weights[f"{MODULES[0]}.weight"].numpy()
     assert same.all() == (size == 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shards", [1, 3])
+def test_an_adapter_of_a_chat_model(tmp_path: Path, shards: int) -> None:
+    """The proof shows its effect on a text. The source may be in shards."""
+    folder = write_qwen3(tmp_path / "base", shards=shards)
+    weights = {name: each for path in folder.glob("*.safetensors") for name, each in load_file(path).items()}
+    modules = [
+        name.removesuffix(".weight") for name in weights if name.endswith(("v_proj.weight", "up_proj.weight"))
+    ]
+    tensors = factors(weights, modules)
+    found = funasr_cli.convert(
+        folder, tmp_path / "out", adapter=write_peft(tmp_path / "mine", tensors), dtype="float32"
+    )
+    assert found.proof
+    assert (found.proof.moved or 0) > 0.01
+    converted, base = open_model(tmp_path / "out"), open_checkpoint(folder, "base")
+    for here, tensor in base.tensors.items():
+        module = tensor.parts[0][0].removesuffix(".weight")
+        changed = merged(weights, tensors, module, 1.5) if module in modules else values(base, here)
+        np.testing.assert_allclose(values(converted, here), changed, rtol=0, atol=2e-6)
 
 
 def test_the_default_folder_is_named_after_the_adapter(tmp_path: Path) -> None:
