@@ -23,7 +23,7 @@ class Capabilities:
         prompt: takes a prompt in words.
         hotwords: takes words to expect.
         previous_text: takes the text that precedes a recording.
-        instruction: follows an instruction in place of its own.
+        instruction: follows an instruction that replaces the usual one.
         dialogue: takes earlier turns of a conversation.
         context_text: takes any text before a recording as a hint at style and spelling, and does not repeat it.
         sampling: samples tokens at a temperature.

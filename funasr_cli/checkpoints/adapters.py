@@ -310,7 +310,8 @@ def _finder(tensors: Mapping[str, Tensor]) -> Callable[[str], list[Place]]:
                 ends[".".join(words[begin:])].add(place)
 
     def find(name: str) -> list[Place]:
-        return sorted(exact.get(name) or ends.get(name) or ())
+        without = name.removeprefix("model.")  # which readers of Whisper's layouts take off
+        return sorted(exact.get(name) or ends.get(name) or exact.get(without) or ())
 
     return find
 

@@ -143,7 +143,12 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, with_pytorch: bool) 
         mx.clear_cache()
         writer = load_text(result, DTYPE if exact else None, MLX)
         after = writer.trace(writer.chat(message), PROMPT_TOKENS, before.token_ids)
-        return _proof(f"the prompt {name}", before, after, _errors(after, before, limit, DIFFERS))
+        found = _proof(f"the prompt {name}", before, after, _errors(after, before, limit, DIFFERS))
+        if source.adaptation:
+            writer = load_text_checkpoint(source.adaptation.base, source.weights[0].parent, DTYPE)
+            base = writer.trace(writer.chat(message), PROMPT_TOKENS, before.token_ids)
+            found = _with_effect(found, before, base)
+        return found
     clips = demo.clips()
     if kind == SPEAKERS:
         before = load_speaker_checkpoint(source, source.weights[0].parent).trace()
@@ -163,8 +168,7 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, with_pytorch: bool) 
             load_checkpoint(source.adaptation.base, source.weights[0].parent, DTYPE), clip, before.token_ids
         )
         mx.clear_cache()
-        moved, same = relative_error(before.logits, base.logits), _proof(clip.name, before, base, {}).agreeing
-        found = replace(found, moved=moved, changed=found.tokens - same)
+        found = _with_effect(found, before, base)
     if with_pytorch:
         reference = run_reference(source, clip, before.token_ids)
         what = "the source's output differs from PyTorch's"
@@ -187,6 +191,12 @@ def _proof(clip: str, before: Trace, after: Trace, errors: dict[str, float]) -> 
         errors=errors,
         unit="frames" if before.blank_id in before.token_ids else "tokens",
     )
+
+
+def _with_effect(found: Proof, adapted: Trace, base: Trace) -> Proof:
+    """Add how far the adapter moved the source's logits, given the traces with it and without."""
+    same = _proof(found.clip, adapted, base, {}).agreeing
+    return replace(found, moved=relative_error(adapted.logits, base.logits), changed=found.tokens - same)
 
 
 def trace(

@@ -1,5 +1,6 @@
 """Every recipe in `docs/usage.md` works as described."""
 
+import json
 import os
 import re
 import subprocess
@@ -48,6 +49,8 @@ def folder(tmp_path: Path) -> Path:
     both = np.stack([part[:length] for part in samples[:2]], axis=1)
     soundfile.write(tmp_path / "calls/monday/0001.wav", both, 16000)
     (tmp_path / "products.txt").write_text("Kubernetes\n", encoding="utf-8")
+    turns = ({"role": "user", "content": "Who speaks?"}, {"role": "assistant", "content": "A teacher."})
+    (tmp_path / "turns.json").write_text(json.dumps(turns), encoding="utf-8")
     (tmp_path / "bin").mkdir()
     ffmpeg = tmp_path / "bin/ffmpeg"
     ffmpeg.write_text(FFMPEG.format(python=sys.executable, clip=str(CLIPS[0].path)), encoding="utf-8")

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from support import whisper
 from support.adapters import Tensors, embed, factors, write_peft
 from support.errors import refused
 from support.layouts import read_tensors, write_mlx_audio, write_transformers
+from support.qwen3 import write_qwen3
 from support.running import invoke
 from support.small import convert
 
@@ -245,6 +248,47 @@ def test_the_proof_shows_the_effect(base: Path, weights: Tensors, tmp_path: Path
     assert plain.moved is None
     same = values(open_model(out), f"{MODULES[0]}.weight") == weights[f"{MODULES[0]}.weight"].numpy()
     assert same.all() == (size == 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shards", [1, 3])
+def test_an_adapter_of_a_chat_model(tmp_path: Path, shards: int) -> None:
+    """The proof shows its effect on a text. The source may be in shards."""
+    folder = write_qwen3(tmp_path / "base", shards=shards)
+    weights = {name: each for path in folder.glob("*.safetensors") for name, each in load_file(path).items()}
+    modules = [
+        name.removesuffix(".weight") for name in weights if name.endswith(("v_proj.weight", "up_proj.weight"))
+    ]
+    tensors = factors(weights, modules)
+    found = funasr_cli.convert(
+        folder, tmp_path / "out", adapter=write_peft(tmp_path / "mine", tensors), dtype="float32"
+    )
+    assert found.proof
+    assert (found.proof.moved or 0) > 0.01
+    converted, base = open_model(tmp_path / "out"), open_checkpoint(folder, "base")
+    for here, tensor in base.tensors.items():
+        module = tensor.parts[0][0].removesuffix(".weight")
+        changed = merged(weights, tensors, module, 1.5) if module in modules else values(base, here)
+        np.testing.assert_allclose(values(converted, here), changed, rtol=0, atol=2e-6)
+
+
+def test_an_adapter_of_whisper(tmp_path: Path) -> None:
+    """Transformers puts `model.` in front of all names, which the reader takes off. The base is float16."""
+    folder = whisper.write_hf(tmp_path / "Whisper", whisper.random_tensors())
+    weights = load_file(folder / "model.safetensors")
+    modules = [f"model.decoder.layers.1.{name}" for name in ("self_attn.q_proj", "encoder_attn.v_proj", "fc1")]
+    tensors = factors(weights, modules)
+    checkpoint = open_checkpoint(folder, "Whisper", write_peft(tmp_path / "mine", tensors))
+    assert checkpoint.adaptation
+    base = checkpoint.adaptation.base
+    changed = {}
+    for name in base.tensors:
+        if not np.array_equal(values(checkpoint, name), values(base, name)):
+            changed[base.tensors[name].parts[0][0]] = values(checkpoint, name)
+    assert sorted(f"model.{name}" for name in changed) == sorted(f"{module}.weight" for module in modules)
+    for module in modules:
+        expected = merged(weights, tensors, module, 1.5)
+        np.testing.assert_allclose(changed[f"{module}.weight".removeprefix("model.")], expected, rtol=0, atol=2e-6)
 
 
 def test_the_default_folder_is_named_after_the_adapter(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ NANO = [
     replace(DEFAULTS, prev_text="We met at ten."), replace(DEFAULTS, confidence=True, word_times=True),
     replace(DEFAULTS, max_tokens=4), replace(DEFAULTS, itn=False, second_opinion=False),
     replace(DEFAULTS, temperature=0.7), replace(DEFAULTS, draft="off", ctc=True), replace(DEFAULTS, language="zh"),
+    replace(DEFAULTS, instruction="Listen, and write:"),
+    replace(DEFAULTS, dialogue=(("user", "Who?"), ("assistant", "Ann."))),
 ]  # fmt: skip
 
 
@@ -75,7 +77,7 @@ def test_recordings_with_options_of_their_own_as_if_alone(engine: str) -> None:
     if engine == "native" and not LIBRARY:
         pytest.skip(WITHOUT)
     recognizer = funasr_cli.load("demo", engine=engine)
-    assert_as_alone(recognizer, list(zip(CLIPS, NANO, strict=True)))
+    assert_as_alone(recognizer, list(zip([*CLIPS, *CLIPS[:2]], NANO, strict=True)))
     assert_as_alone(recognizer, [(CLIPS[3], options) for options in NANO[:5]])
 
 

@@ -1,7 +1,7 @@
 """Conversion between FunASR's ``config.yaml`` with the decoder's ``config.json``, and our configuration.
 
 Missing keys get upstream's default; a comment names the upstream class. Switches that the tensors settle, such as
-``use_lora`` or ``freeze``, are ignored. Errors name the file only if raised within `stated_in`.
+``freeze``, are ignored. Errors name the file only if raised within `stated_in`.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
 from support.parity.live import Jobs
 
-ASKED, ANSWERED = ("user", "你好\n"), ("assistant", "\n  Hello, it's 12.")  # line ends beside the tags
+ASKED, ANSWERED = ("user", "你好\n"), ("assistant", "\n  Hello, it's 12.")  # line ends next to the tags
 PROMPTS: Jobs = [
     {"instruction": instruction, "dialogue": dialogue, "dataset_conf": {"sys_prompt": system, "do_think": think}}
     for instruction, dialogue, system, think in (
