@@ -177,7 +177,8 @@ def answers(talk: Talk, funasr: dict[str, list[Turn]]) -> dict[str, list[Turn]]:
     if talk.speech in (FSMN, FSMN_STATIC):
         return funasr
     ways = {f"threshold {threshold}": told_apart(kept, threshold) for threshold in THRESHOLDS}
-    return ways | {"number given": told_apart(kept, DEFAULTS.speaker_threshold, number)} | funasr
+    ways["number given"] = told_apart(kept, DEFAULTS.speaker_threshold, number)
+    return ways | {way: found for way, found in funasr.items() if not way.endswith("by segment")}
 
 
 def main() -> None:
