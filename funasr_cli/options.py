@@ -153,7 +153,7 @@ class TranscribeOptions:
     max_segment_s: float | None = None
     batch_size: int | None = None
     speakers: tuple[int, int | None] | None = None
-    speaker_threshold: float = 0.8
+    speaker_threshold: float = 0.75
     speaker_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

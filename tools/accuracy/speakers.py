@@ -111,7 +111,8 @@ def make(model: Path, out: Path, talks: list[Talk], vad: Path | None) -> None:
     wanted = [talk for talk in talks if not talk.path.exists()]
     if not wanted:
         return
-    loaded, detect = load_speakers(model), FunASRDetector(vad) if vad else None
+    is_by_funasr = any(talk.speech in (FSMN, FSMN_STATIC) for talk in wanted)
+    loaded, detect = load_speakers(model), FunASRDetector(vad) if vad and is_by_funasr else None
     for mixture in dict.fromkeys(talk.mixture for talk in wanted):
         samples, said = mixture.talk()
         for condition in dict.fromkeys(talk.condition for talk in wanted if talk.mixture == mixture):
@@ -127,7 +128,7 @@ def make(model: Path, out: Path, talks: list[Talk], vad: Path | None) -> None:
             for talk in own:
                 kept = embedded(loaded, changed, ways[talk.speech])
                 truth = np.array(json.dumps(said))
-                unfinished = out / ".unfinished.npz"
+                unfinished = out / f".unfinished-{os.getpid()}.npz"
                 np.savez(unfinished, **(kept | {"segments": np.array(ways[talk.speech]), "said": truth}))  # type: ignore[arg-type]
                 unfinished.rename(talk.path)
             print(f"made {mixture.name}, {condition}", flush=True)
@@ -176,7 +177,8 @@ def answers(talk: Talk, funasr: dict[str, list[Turn]]) -> dict[str, list[Turn]]:
     if talk.speech in (FSMN, FSMN_STATIC):
         return funasr
     ways = {f"threshold {threshold}": told_apart(kept, threshold) for threshold in THRESHOLDS}
-    return ways | {"number given": told_apart(kept, DEFAULTS.speaker_threshold, number)} | funasr
+    ways["number given"] = told_apart(kept, DEFAULTS.speaker_threshold, number)
+    return ways | {way: found for way, found in funasr.items() if not way.endswith("by segment")}
 
 
 def main() -> None:
