@@ -330,7 +330,7 @@ class PartWeights:
     def matrix(self, *names: str, interleave: bool = False) -> Packed:
         """Pack the matrices of these names, one below the other; with `interleave`, 16 rows of each in turns.
 
-        Each is packed in its own number of bits, unless rows of several lie in one pair of tiles.
+        Each is packed in its own number of bits, unless rows of several are in one pair of tiles.
         """
         types = [_own_type(self._checkpoint, f"{self._prefix}.{name}", self.type) for name in names]
         if len(set(types)) == 1:
