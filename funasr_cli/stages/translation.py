@@ -9,15 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from funasr_cli.errors import FunASRError
-from funasr_cli.languages import LANGUAGES
 from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
+from funasr_cli.text_generator import TextGenerator
 from funasr_cli.text_model import TextModel
 from funasr_cli.transcript import Segment, Transcript, Translation
 
-PROMPT = "Translate to {}: {}"  # as the second step of OminiX's funasr-qwen4b-mlx
 MOST_HELD = 16  # segments translated together
 LONGEST_WAIT_S = 2.0  # for further segments; looked at when an event comes
-LEAST_TOKENS = 200  # limit for a short text, also OminiX's; a longer one gets as many as it has bytes in UTF-8
 PROBLEMS = {  # by the stop reason of a translation
     "budget": "the translation is cut short: its end may be missing",
     "loop": "the translation repeats itself in a loop: anything after the first round is missing",
@@ -47,7 +45,8 @@ class Translator:
             language: the spoken language that was asked for; None takes the one that each segment states.
             clock: returns seconds.
         """
-        self.name, self._model, self._target, self._language = model.name, model, target, language
+        self.name, self._writer = model.name, TextGenerator(model)
+        self._target, self._language = target, language
         self._clock, self._since = clock, 0.0
         self._held: list[SegmentFinished] = []
         self._made: dict[tuple[float, float], Translation] = {}  # by start and end of the segment
@@ -88,11 +87,8 @@ class Translator:
         """Translate texts together; each alone if that fails, so that one text does not cost the others theirs."""
         if not texts:
             return []
-        most_tokens = [max(LEAST_TOKENS, len(text.encode("utf-8", "replace"))) for text in texts]
-        language = LANGUAGES[self._target].english_name
         try:
-            prompts = [self._model.chat(PROMPT.format(language, text)) for text in texts]
-            written = self._model.write(prompts, max_tokens=most_tokens)
+            written = self._writer.translate_batch(texts, self._target)
         except (FunASRError, MemoryError, RuntimeError) as error:  # MLX raises the last when the device fails
             if len(texts) == 1:
                 self._warnings.append(f"translation by {self.name}: {error}")

@@ -40,6 +40,7 @@ families
 hubs
 scheduling conversion
 diarization
+text_generator
 stages
 pipeline
 verification benchmarks alignment_picture server

@@ -13,7 +13,7 @@ from support.small import once
 
 from funasr_cli.errors import UsageError
 from funasr_cli.speech_model import Trace
-from funasr_cli.stages.translation import PROMPT
+from funasr_cli.text_generator import TRANSLATE
 from funasr_cli.text_model import GREEDY, TextOptions, TextResult
 
 TAUGHT = Path(__file__).parents[1] / "data/translator"  # `python -m tools.demo translator` made it
@@ -65,7 +65,9 @@ class Interpreter:
         raise NotImplementedError
 
     def _answer(self, prompt: str) -> TextResult:
-        text = prompt.removeprefix(PROMPT.format("English", "")).removeprefix(PROMPT.format("German", ""))
+        text = prompt
+        for language in ("English", "German"):
+            text = text.removeprefix(TRANSLATE.format(language=language, text=""))
         if text in self.broken:
             raise RuntimeError("the device is gone")
         answer = self.known.get(text, text.upper())

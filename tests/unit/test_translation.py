@@ -27,7 +27,8 @@ from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, R
 from funasr_cli.speech_model import SegmentRequest
 from funasr_cli.stages.speakers import Voices
 from funasr_cli.stages.stage import Stages
-from funasr_cli.stages.translation import LEAST_TOKENS, LONGEST_WAIT_S, MOST_HELD, Translator
+from funasr_cli.stages.translation import LONGEST_WAIT_S, MOST_HELD, Translator
+from funasr_cli.text_generator import LEAST_TOKENS
 from funasr_cli.text_model import TextModel, TextResult
 from funasr_cli.transcript import Segment, Transcript, Translation, Word
 
@@ -166,9 +167,8 @@ def test_text_in_the_language_already_is_copied(
     [found] = run(model, [replace(segment(0, 1, "Hallo"), language=detected)], asked, target).segments
     assert found.translation
     assert (found.translation.text, found.translation.language) == ("Hallo" if is_copied else "HALLO", target)
-    assert model.asked == (
-        [] if is_copied else [[f"Translate to {'German' if target == 'de' else 'English'}: Hallo"]]
-    )
+    name = {"de": "German", "en": "English"}[target]
+    assert model.asked == ([] if is_copied else [[f"Translate to {name}: Hallo"]])
 
 
 def test_a_failed_recording_passes_on_what_was_held_back() -> None:
