@@ -13,7 +13,7 @@ from funasr_cli.options import DEFAULTS, TranscribeOptions
 NOTHING_TYPED: Mapping[str, str] = MappingProxyType({})
 OTHER_MODEL = "leave it out, or use another model: funasr models lists what each one supports"
 TRANSLATOR = "name a chat model that translates with --translator, such as a converted Qwen3"
-OTHER_WAYS = {  # for capabilities that another model can lend, unless a family has a hint of its own
+OTHER_WAYS = {  # for capabilities that another model can lend, unless a family has its own hint
     "translation": f"{TRANSLATOR}; or use a multilingual Whisper model",
     "any_translation": TRANSLATOR,
 }

@@ -1,4 +1,4 @@
-"""A chat model behind the speech models of a server: answers, subtitles, events, languages, failures."""
+"""A chat model after the speech models of a server: answers, subtitles, events, languages, failures."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_model_that_translates_only_into_english() -> None:
 
 @pytest.mark.parametrize(("text", "written"), [(LOOPING, "hello,"), (SILENT, SILENT)])
 def test_a_translation_that_fails(translator: Path, text: str, written: str) -> None:
-    """The answer says so. Where nothing was written, the spoken text stands in."""
+    """The answer says so. Where nothing was written, the answer has the spoken text."""
     asr = recognizer(replace(SPOKEN, text=text), Capabilities(("zh",)), translator=load_text(translator))
     with serving({"one": demo.MODEL}, load=lambda _: asr) as served:
         answer = translations(served, response_format="verbose_json").json()

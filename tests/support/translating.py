@@ -76,5 +76,5 @@ class Interpreter:
 
 @pytest.fixture(scope="session")
 def translator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the taught model, since the engine keeps files beside it."""
+    """A copy of the taught model, since the engine keeps files next to it."""
     return once(tmp_path_factory, "translator", lambda folder: shutil.copytree(TAUGHT, folder))

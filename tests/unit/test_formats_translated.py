@@ -62,7 +62,7 @@ def test_subtitles_in_both_languages() -> None:
 
 
 def test_subtitles_of_the_translation_alone() -> None:
-    """Where nothing was written, the spoken text stands in."""
+    """Where nothing was written, they show the spoken text."""
     cues = make_cues(SAID.translated)
     assert [cue.text for cue in cues] == ["Hello.", "How are you?", "Yes,", "Adiós."]
     assert [cue.start_ms for cue in cues if cue.text != "How are you?"] == [0, 4000, 6000]
