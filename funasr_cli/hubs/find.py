@@ -225,11 +225,15 @@ def converted_for(kind: str) -> dict[str, Path]:
 
 def _other_kind(name: object, found: str, kind: str) -> ModelError:
     """Return the error for a model of a kind that is not the one that is needed."""
-    work = {PUNCTUATION: "inserts punctuation", SPEAKERS: "tells voices apart", TEXT: "writes text from text"}
+    work, option = {
+        PUNCTUATION: ("inserts punctuation", "--punctuation"),
+        SPEAKERS: ("tells voices apart", "--speaker-model"),
+        TEXT: ("writes text from text", "--translator"),
+    }.get(found, ("", ""))
     message, hint = {
         SPEECH: (
-            f"{name}: not a speech model, but one that {work.get(found)}",
-            "name a speech model with --model, and a punctuation model with --punctuation",
+            f"{name}: not a speech model, but one that {work}",
+            f"name a speech model with --model, and this one with {option}",
         ),
         PUNCTUATION: (f"{name}: not a punctuation model", "use ct-punc"),
         SPEAKERS: (f"{name}: not a model of voices", "use campplus"),
@@ -349,6 +353,17 @@ def find_speaker_model(name: str) -> Path:
         message = "no model that tells speakers apart has been converted"
         raise ModelError(message, f"convert it with: {convert_command('campplus')}", code="model-missing")
     return find_model(name, SPEAKERS)
+
+
+def find_translator(name: str) -> Path:
+    """Find the folder of a language model that translates, as `find_model` does. Errors suggest such a model."""
+    try:
+        return find_model(name, TEXT)
+    except ModelError as error:
+        if error.code == "model-missing" and not error.hint.startswith(DID_YOU_MEAN):
+            wanted = name if name in ALIASES or HUB_ID.fullmatch(name) else "qwen3-4b"
+            error.hint = f"name the folder of a chat model, or convert one: {convert_command(wanted)}"
+        raise
 
 
 def convert_command(name: str) -> str:
