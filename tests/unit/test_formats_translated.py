@@ -65,7 +65,8 @@ def test_a_translation_is_spread_by_the_length_of_the_text() -> None:
     """Between sentences where they are near."""
     said = translated(
         segment(0.0, 8.0, "今天天气很好。我们去公园吧，然后在那里吃饭，好不好？请告诉我你的想法。"),
-        "The weather is nice today. Let us go to the park, and eat there, shall we? Please tell me what you think.",
+        "The weather is nice today. Let us go to the park, and eat there, shall we? "
+        "Please tell me what you think.",
     )
     assert [(cue.text, " ".join(cue.below)) for cue in make_cues(transcript(said, duration_s=9.0))] == [
         ("今天天气很好。", "The weather is nice today."),
