@@ -104,7 +104,7 @@ def load(
         speaker_model: a converted model of voices, which the option `speakers` needs; "auto": one that is on this
             machine.
         translator: a chat model, converted or in the layout of Transformers or mlx-lm, that translates in place of
-            the main model, with the option `translate`.
+            the main model, with the option `translate`. It is computed in the same type and by the same engine.
 
     Raises:
         ModelError: a model has not been converted, or is damaged.
@@ -137,7 +137,7 @@ def load(
         punctuate_with=load_punctuation(marks) if marks else None,
         must_punctuate=name != AUTO_PUNCTUATION,
         tell_apart_with=load_speakers(voices) if voices else None,
-        translator=load_text(chat) if chat else None,
+        translator=load_text(chat, dtype, engine) if chat else None,
     )
 
 

@@ -170,7 +170,7 @@ def load(
     aligner: Path | None = None,
     marks: Path | None = None,
     voices: Path | None = None,
-    translator: Path | None = None,
+    translator: tuple[Path, str | None, str] | None = None,
     *,
     device: str | None,
     dtype: str | None,
@@ -188,7 +188,7 @@ def load(
         aligner: folder of a second model that aligns words.
         marks: folder of a model that punctuates.
         voices: folder of a model that tells speakers apart.
-        translator: folder of a language model that translates.
+        translator: folder, number type and engine of a language model that translates.
         device: "cpu" or "gpu"; None leaves the choice to MLX.
         dtype: number type to compute in, as `load_model` takes it.
         engine: engine that computes the model, as `load_model` takes it.
@@ -218,9 +218,9 @@ def load(
         console.detail(f"speakers by {tell_apart_with.name} from {voices}")
     translate_with = None
     if translator:
-        with console.busy(f"loading {translator.name}"):
-            translate_with = load_text(translator)
-        console.detail(f"translation by {translate_with.name} from {translator}, {translate_with.engine}")
+        with console.busy(f"loading {translator[0].name}"):
+            translate_with = load_text(*translator)
+        console.detail(f"translation by {translate_with.name} from {translator[0]}: {translate_with.engine}")
     recognizer = Recognizer(
         model,
         align_with=align_with,

@@ -140,7 +140,10 @@ def serve(
     from funasr_cli.server.service import Transcriptions
     from funasr_cli.server.shelf import Shelf
 
-    helpers = aligner, Lazily(load_punctuation, marks), Lazily(load_text, chat)
+    def load_chat(folder: Path) -> "TextModel":
+        return load_text(folder, *choose_type_and_engine(folder, context))
+
+    helpers = aligner, Lazily(load_punctuation, marks), Lazily(load_chat, chat)
     shelf = Shelf(folders, lambda folder: _load(folder, *helpers, device, context), keep_alive * 60)
     service = Transcriptions(shelf, most_open=max_requests, continues=prompt_as_text)
     guard = Guard(key, (host, *(allowed_host or ())), tuple(origin.rstrip("/") for origin in cors_origin or ()))

@@ -389,8 +389,7 @@ def transcribe(
     shown = {plan.style.times or DEFAULT_TIMES[format] for format in plan.formats}
     word_times = Timestamps.WORD in shown or plot_alignment is not None
     word_times = word_times or options.speakers is not None
-    own_cues = options.translate and not set(SUBTITLES).isdisjoint(plan.formats)  # a translation has no words
-    options = replace(options, word_times=word_times, segment_times=Timestamps.SEGMENT in shown or own_cues)
+    options = replace(options, word_times=word_times, segment_times=Timestamps.SEGMENT in shown)
     voices = find_speaker_model(speaker_model) if options.speakers else None
     folder = first_model.find_or_fetch(context, inputs, options, typed, files)
     able = capabilities(folder)
@@ -400,6 +399,8 @@ def transcribe(
     able = able.with_aligner() if aligner else able
     chat = choose_translator(translator, able, options, typed)
     able = able.with_translator() if chat else able
+    if options.translate and not chat and not set(SUBTITLES).isdisjoint(plan.formats):
+        options = replace(options, segment_times=True)  # a translation has no word times
     if plot_alignment:  # a library is asked for only if there will be a picture
         refuse_unsupported(supported(options, able, typed=typed), able, folder.name, typed=typed)
         alignment.require_libraries()
@@ -416,8 +417,9 @@ def transcribe(
     outcome = Outcome(skipped=len(inputs) - len(left), incomplete=files.incomplete if files else 0)
     if not left:
         raise typer.Exit(outcome.exit_code(strict=strict))
+    translate_by = (chat, *choose_type_and_engine(chat, context)) if chat else None
     recognizer, options = load_with(
-        folder, options, typed, aligner, marks, voices, chat, dtype=number_type, engine=computed_by
+        folder, options, typed, aligner, marks, voices, translate_by, dtype=number_type, engine=computed_by
     )
     finish = []
     if plot_alignment:

@@ -1,18 +1,23 @@
 """Translation of a recording: a language model translates the text of each segment on its own.
 
 A segment waits a moment for others, since several texts together take little longer than one. What the model
-writes is kept as it is. If it writes nothing, does not end or repeats itself, the segment stays, and says so.
+writes is kept as it is. If it writes nothing, does not end or repeats itself, the sentences are translated one by
+one; if that does not help either, the segment stays, and says so.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
+from funasr_cli.characters import one_line
 from funasr_cli.errors import FunASRError
+from funasr_cli.linebreaks import Words
 from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
 from funasr_cli.text_generator import TextGenerator
-from funasr_cli.text_model import TextModel
-from funasr_cli.transcript import Segment, Transcript, Translation
+from funasr_cli.text_model import TextModel, TextResult
+from funasr_cli.transcript import Segment, Transcript, Translation, join_texts
 
 MOST_HELD = 16  # segments translated together
 LONGEST_WAIT_S = 2.0  # for further segments; looked at when an event comes
@@ -89,6 +94,7 @@ class Translator:
             return []
         try:
             written = self._writer.translate_batch(texts, self._target)
+            written = list(map(self._repaired, texts, written))
         except (FunASRError, MemoryError, RuntimeError) as error:  # MLX raises the last when the device fails
             if len(texts) == 1:
                 self._warnings.append(f"translation by {self.name}: {error}")
@@ -96,11 +102,24 @@ class Translator:
             return [each for text in texts for each in self._translations([text])]
         return [
             Translation(
-                text := each.text.strip(), self._target, mean_logprob=each.mean_logprob,
-                stop_reason=each.stop_reason if text or not each.complete else "empty",
+                each.text.strip(), self._target, mean_logprob=each.mean_logprob,
+                stop_reason="empty" if each.complete and not _is_good(each) else each.stop_reason,
             )
             for each in written
         ]  # fmt: skip
+
+    def _repaired(self, text: str, whole: TextResult) -> TextResult:
+        """Return the translations of a text's sentences if that of the whole failed and none of them does."""
+        words = Words(one_line(text), sys.maxsize)
+        sentences = [words.line(*span) for span in pairwise([0, *words.sentence_ends])]
+        if _is_good(whole) or whole.stop_reason == "nonfinite" or len(sentences) < 2:
+            return whole
+        parts = self._writer.translate_batch(sentences, self._target)
+        if not all(map(_is_good, parts)):
+            return whole
+        tokens = sum(part.tokens for part in parts)
+        logprob = sum(part.tokens * (part.mean_logprob or 0.0) for part in parts) / tokens
+        return TextResult(join_texts(part.text.strip() for part in parts), tokens, "eos", logprob)
 
     def _translated(self, segment: Segment) -> Segment:
         return replace(segment, translation=self._made.get((segment.start_s, segment.end_s)))
@@ -120,3 +139,8 @@ class Translator:
             warnings=(*transcript.warnings, *problems, *dict.fromkeys(self._warnings)),
             translated_by=self.name,
         )
+
+
+def _is_good(written: TextResult) -> bool:
+    """Return whether a model ended its text, and wrote something."""
+    return written.complete and bool(written.text.strip())

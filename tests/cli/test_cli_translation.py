@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support import running
+from support.native import LIBRARY
 from support.running import Result, invoke
 from support.small import convert
 from support.speaking import SAID, SpeakingModel
@@ -19,7 +20,8 @@ from support.translating import LOOPING, SILENT, taught
 import funasr_cli
 from funasr_cli import demo
 from funasr_cli.capabilities import Capabilities
-from funasr_cli.families.load import load_model
+from funasr_cli.families.load import load_model, load_text
+from funasr_cli.text_generator import TextGenerator
 from funasr_cli.transcript import Translation
 
 CLIPS = [clip.path for clip in demo.clips()]
@@ -73,6 +75,20 @@ def test_every_clip_is_translated_word_for_word(translator: Path) -> None:
         assert {(each["language"], each["stop_reason"]) for each in translations} == {(code, "eos")}
         assert {(one["translated_by"], one["complete"]) for one in found} == {("translator", True)}
         assert {one["ledger"]["untranslated_s"] for one in found} == {0.0}
+
+
+@pytest.mark.slow
+def test_every_sentence_on_every_engine(translator: Path) -> None:
+    """The taught model is sure of each token, so engines and number types write the same texts."""
+    engines = [("float32", "mlx"), ("int8", "native"), ("float32", "native")]
+    for dtype, engine in engines if LIBRARY else engines[:1]:
+        writer = TextGenerator(load_text(translator, dtype, engine))
+        for code in ("en", "zh", "de"):
+            known = taught(code)
+            found = writer.translate_batch(list(known), code)
+            assert [each.text for each in found] == list(known.values()), (dtype, engine)
+            failed = writer.translate_batch([LOOPING, SILENT], code)
+            assert [(each.text, each.stop_reason) for each in failed] == [("hello,", "loop"), ("", "eos")]
 
 
 def test_lines_of_text(translator: Path) -> None:

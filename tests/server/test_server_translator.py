@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -17,6 +17,7 @@ from support.translating import LOOPING, SILENT, Interpreter, taught
 
 from funasr_cli import demo
 from funasr_cli.capabilities import Capabilities
+from funasr_cli.cli import serve
 from funasr_cli.families.load import load_text
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.transcript import Segment
@@ -127,3 +128,25 @@ def test_the_option_of_the_command(name: str, tmp_path: Path) -> None:
         "serve", "--model", "demo", "--port", "0", "--translator", name, env={"FUNASR_HOME": str(tmp_path)}
     )
     result.assert_error(3, "model-unsupported" if name == "demo" else "model-missing")
+
+
+@pytest.mark.parametrize(
+    ("able", "typed", "used"),
+    [(True, True, True), (True, False, False), (False, True, True), (False, False, True)],
+)
+def test_for_which_models(monkeypatch: pytest.MonkeyPatch, able: bool, typed: bool, used: bool) -> None:
+    """Named on the command line, for all; from a variable or the settings file, for those that cannot."""
+    model: Any = SpeakingModel(capabilities=Capabilities(("zh",), translation=able))
+    monkeypatch.setattr("funasr_cli.families.load.load_model", lambda *_: model)
+    monkeypatch.setattr(serve, "choose_type_and_engine", lambda *_: (None, "auto"))
+    monkeypatch.setattr("funasr_cli.cli.parameters.is_typed", lambda _, name: typed and name == "translator")
+    loaded: list[Path] = []
+
+    def load_chat(folder: Path) -> Interpreter:
+        loaded.append(folder)
+        return Interpreter()
+
+    none, chat, context = serve.Lazily(load_chat, None), serve.Lazily(load_chat, Path("chat")), cast(Any, None)
+    recognizers = [serve._load(Path("any"), None, cast(Any, none), cast(Any, chat), None, context) for _ in "ab"]
+    assert [asr.capabilities.any_translation for asr in recognizers] == [used, used]
+    assert loaded == [Path("chat")] * used, "it is shared"

@@ -61,6 +61,22 @@ def test_subtitles_in_both_languages() -> None:
         ]  # fmt: skip
 
 
+def test_a_translation_is_spread_by_the_length_of_the_text() -> None:
+    """Between sentences where they are near."""
+    said = translated(
+        segment(0.0, 8.0, "今天天气很好。我们去公园吧，然后在那里吃饭，好不好？请告诉我你的想法。"),
+        "The weather is nice today. Let us go to the park, and eat there, shall we? "
+        "Please tell me what you think.",
+    )
+    assert [(cue.text, " ".join(cue.below)) for cue in make_cues(transcript(said, duration_s=9.0))] == [
+        ("今天天气很好。", "The weather is nice today."),
+        ("我们去公园吧，然后在那里吃饭，好不好？", "Let us go to the park, and eat there, shall we?"),
+        ("请告诉我你的想法。", "Please tell me what you think."),
+    ]
+    brief = dataclasses.replace(said, translation=Translation("Yes.", "en"))
+    assert [cue.below for cue in make_cues(transcript(brief, duration_s=9.0))] == [("Yes.",), (), ()]
+
+
 def test_subtitles_of_the_translation_alone() -> None:
     """Where nothing was written, they show the spoken text."""
     cues = make_cues(SAID.translated)

@@ -133,6 +133,29 @@ def test_what_is_not_complete_says_so(answer: TextResult, translation: Translati
     assert (english_only.complete, english_only.ledger.failed_s) == (False, 1.0)
 
 
+LOOP = TextResult("again", 9, "loop", -1.0)
+
+
+@pytest.mark.parametrize("failure", [CUT, LOOP, TextResult("", 1, "eos")])
+def test_the_sentences_of_a_text_that_failed(failure: TextResult) -> None:
+    """They are translated one by one, and count if none of them fails."""
+    text = "One is good. Two is better."
+    model = Interpreter({text: failure, "Two is better.": TextResult("TWO", 4, "eos", -0.5)})
+    found = run(model, segments_of(text, "good"))
+    first = found.segments[0].translation
+    assert first
+    assert (first.text, first.stop_reason) == ("ONE IS GOOD. TWO", "eos")
+    assert first.mean_logprob == pytest.approx((13 * -0.25 + 4 * -0.5) / 17)
+    assert (found.complete, found.warnings) == (True, ())
+    again = Interpreter({text: failure, "Two is better.": failure})
+    lost = run(again, segments_of(text)).segments[0].translation
+    assert lost
+    assert (lost.text, lost.complete) == (failure.text, False)
+    broken = Interpreter({text: TextResult("", 1, "nonfinite")})
+    run(broken, segments_of(text))
+    assert len(broken.asked) == 1, "smaller pieces do not help"
+
+
 def test_what_a_model_adds_is_not_cut() -> None:
     """Phrases that introduce a translation may as well be a part of it."""
     wordy = "Here is the translation: artificial intelligence"
