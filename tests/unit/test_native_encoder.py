@@ -200,7 +200,9 @@ def test_a_layer(
         source = options["before"] = None
     before = seed % (taps + 1) if taps else 0  # of the filter
     layer = random_layer(rng, heads, head_dim, source=source, taps=taps, taps_before=before, **options)
-    inputs = rows(rng, lengths, options["before"] or heads * head_dim)
+    inputs, tolerance = rows(rng, lengths, options["before"] or heads * head_dim), 1e-4
+    if options["norm_after"]:  # a layer's inputs are results of a norm; its own may enlarge differences
+        inputs, tolerance = [x / 20 for x in inputs], 1e-3
     sources = rows(rng, [1 + seed % 7 + 9 * i for i in range(len(lengths))], source) if source else None
     exact = [
         layer.exact(x.astype(np.float64), sources and sources[i].astype(np.float64)) for i, x in enumerate(inputs)
@@ -214,7 +216,7 @@ def test_a_layer(
                 assert np.isfinite(ours).all(), name
                 # With attention to nearly equal scores, rounding to bfloat16 may change a small layer's output at
                 # will; `test_precision` has layers where it does not.
-                assert weights == BFLOAT16 or worst(ours, expected) < 1e-4, name
+                assert weights == BFLOAT16 or worst(ours, expected) < tolerance, name
 
 
 @pytest.mark.parametrize("weights", [FLOAT32, BFLOAT16, INT8])
