@@ -42,14 +42,17 @@ if TYPE_CHECKING:
     from funasr_cli.conversion.convert import Conversion
     from funasr_cli.pipeline import Recognizer
     from funasr_cli.speech_model import EncodedAudio, SegmentRequest, TranscriptStage
+    from funasr_cli.text_generator import TextGenerator
+    from funasr_cli.text_model import TextOptions, TextResult
 
 __version__ = "0.2.0"
 Draft, Settled = PartialText, SegmentFinished  # former names, kept for one release
 __all__ = [
     "AudioInput", "Capabilities", "Conversion", "Draft", "EncodedAudio", "Event", "Failed", "Finished",
     "FunASRError", "Ledger", "PartialText", "Read", "Recognizer", "Score", "Segment", "SegmentFinished",
-    "SegmentRequest", "Settled", "Source", "TimedText", "Timings", "TranscribeOptions", "Transcript",
-    "TranscriptStage", "Translation", "Word", "__version__", "convert", "load",
+    "SegmentRequest", "Settled", "Source", "TextGenerator", "TextOptions", "TextResult", "TimedText", "Timings",
+    "TranscribeOptions", "Transcript", "TranscriptStage", "Translation", "Word", "__version__", "convert", "load",
+    "load_text",
 ]  # fmt: skip
 
 _HEAVY = {  # types whose modules import NumPy or MLX
@@ -59,6 +62,9 @@ _HEAVY = {  # types whose modules import NumPy or MLX
     "Recognizer": "pipeline",
     "SegmentRequest": "speech_model",
     "Source": "audio.decode",
+    "TextGenerator": "text_generator",
+    "TextOptions": "text_model",
+    "TextResult": "text_model",
     "TranscriptStage": "speech_model",
 }
 
@@ -122,6 +128,27 @@ def load(
         must_punctuate=name != AUTO_PUNCTUATION,
         tell_apart_with=load_speakers(voices) if voices else None,
     )
+
+
+def load_text(model: str | Path, dtype: str | None = AUTO_DTYPE, *, engine: str = AUTO_ENGINE) -> "TextGenerator":
+    """Load a language model that writes text from text, such as Qwen3.
+
+    Args:
+        model: folder, hub id or short name: converted, or as Transformers or mlx-lm write it.
+        dtype: as for `load`. "auto" on a CPU: int8 if it gives the same texts as float32 on a few prompts.
+        engine: as for `load`.
+
+    Raises:
+        ModelError: the model is missing, damaged, or of another kind.
+        UsageError: the engine cannot compute this model.
+        SetupError: the native engine is missing, or there is not enough memory.
+    """
+    from funasr_cli.families.family import TEXT
+    from funasr_cli.families.load import load_text as load_folder
+    from funasr_cli.hubs.find import find_model
+    from funasr_cli.text_generator import TextGenerator
+
+    return TextGenerator(load_folder(find_model(os.fspath(model), TEXT), dtype, engine))
 
 
 def convert(

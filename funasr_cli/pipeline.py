@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from funasr_cli.align import Aligner
@@ -30,6 +30,8 @@ from funasr_cli.speech_model import EncodedAudio, SpeechModel, TranscriptStage
 from funasr_cli.stages.punctuation import Punctuation
 from funasr_cli.stages.speakers import Speakers, Voices
 from funasr_cli.stages.stage import EventStage, Stages
+from funasr_cli.text_generator import TextGenerator
+from funasr_cli.text_model import HasTextModel
 from funasr_cli.transcript import Transcript
 
 
@@ -92,6 +94,19 @@ class Recognizer:
     def has_ctc(self) -> bool:
         """Whether word times are available; see `capabilities` for everything else."""
         return self.capabilities.word_times
+
+    @cached_property
+    def text(self) -> TextGenerator:
+        """The model's own decoder as a language model that continues and translates texts.
+
+        Raises:
+            UsageError: the model has none that takes text alone.
+        """
+        if not isinstance(self.model, HasTextModel):
+            message = f"{self.model.name}: has no language model that takes text alone"
+            hint = "load one with funasr_cli.load_text, such as qwen3-0.6b"
+            raise UsageError(message, hint, code="option-unsupported")
+        return TextGenerator(self.model.text_model)
 
     def supported(self, options: TranscribeOptions, typed: Mapping[str, str] = NOTHING_TYPED) -> TranscribeOptions:
         """Reset unsupported options that were not given explicitly; see `capabilities.supported`."""

@@ -74,6 +74,10 @@ class TextResult:
         return self.stop_reason == "eos"
 
 
+GREEDY = TextOptions()
+
+
+@runtime_checkable
 class TextModel(Protocol):
     """A loaded model, ready to write."""
 
@@ -90,24 +94,34 @@ class TextModel(Protocol):
             UsageError: a text contains one of the model's control tokens, such as ``<|im_end|>``.
         """
 
-    def write(self, prompts: Sequence[str], options: TextOptions = ...) -> list[TextResult]:
+    def write(
+        self, prompts: Sequence[str], options: TextOptions = GREEDY, max_tokens: Sequence[int] = ()
+    ) -> list[TextResult]:
         """Continue prompts in shared batches, in bounded memory; return the texts in the order of the prompts.
 
         A text does not depend on the other prompts.
+
+        Args:
+            prompts: any number of them.
+            options: of all prompts.
+            max_tokens: a limit for each prompt, instead of that of the options.
 
         Raises:
             UsageError: a prompt is empty, or leaves no room for `max_tokens` tokens.
         """
 
-    def stream(self, prompt: str, options: TextOptions = ...) -> Iterator[str]:
+    def stream(self, prompt: str, options: TextOptions = GREEDY) -> Iterator[str]:
         """Yield the text of one prompt in pieces that never change, as they are written.
 
         Joined, they are the text that `write` returns, except that the rounds of a loop after the first have been
         yielded already.
         """
 
-    def trace(self) -> Trace:
-        """Continue a fixed prompt and keep every stage, for comparing two conversions of a model."""
+    def trace(self, prompt: str, tokens: int, forced_ids: Sequence[int] | None = None) -> Trace:
+        """Continue a prompt by at most this number of tokens, for comparing two conversions of a model.
+
+        With `forced_ids`, return the logits for these tokens instead of those that the model writes.
+        """
 
 
 @runtime_checkable

@@ -12,8 +12,11 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from funasr_cli.errors import UsageError
+
 if TYPE_CHECKING:
     from tiktoken import Encoding
+    from tokenizers import Tokenizer
 
 MARKS = ("<|im_start|>", "<|im_end|>")  # in the prompt: a single token each, with any tokenizer
 # Pattern that splits text before its bytes are merged: upstream's ``get_encoding``, which is GPT-2's.
@@ -27,6 +30,14 @@ _PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), 
 _OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
 CHARACTERS = {byte: chr(byte) for byte in _PRINTABLE} | {byte: chr(256 + n) for n, byte in enumerate(_OTHERS)}
 BYTES = {character: byte for byte, character in CHARACTERS.items()}
+
+
+def refuse_control_tokens(what: str, text: str, tokenizer: "Tokenizer") -> None:
+    """Raise a `UsageError` if a text for the prompt contains a control token."""
+    for token in tokenizer.get_added_tokens_decoder().values():
+        if token.content in text:
+            message = f"{what} contains the control token {token.content}"
+            raise UsageError(message, "remove it", code="prompt-text")
 
 
 class CTCVocabulary:

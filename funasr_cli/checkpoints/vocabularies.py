@@ -4,7 +4,7 @@ A vocabulary that is missing, damaged or belongs to another model raises a `Mode
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, quoted, read_limited, unreadable
 from funasr_cli.errors import ModelError
-from funasr_cli.vocabulary import CTCVocabulary
+from funasr_cli.vocabulary import MARKS, CTCVocabulary
 
 TOKENIZER_LIMIT_BYTES = 1 << 25  # Qwen3's tokenizer.json takes 11 MB
 CTC_VOCABULARY_LIMIT_BYTES = 1 << 24
@@ -61,6 +61,20 @@ def _kinds(part: Any) -> Iterator[Any]:
         yield part["type"]
     for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
         yield from _kinds(inner)
+
+
+def tokenizer_problems(path: Path, vocab_size: int, stops: Sequence[int]) -> Iterator[tuple[str, str]]:
+    """Yield which of the prompt's control tokens and of the stop tokens a ``tokenizer.json`` lacks.
+
+    Each problem is preceded by the file's name.
+    """
+    tokenizer = read_tokenizer(path, vocab_size)
+    for mark in MARKS:
+        if tokenizer.token_to_id(mark) is None:
+            yield path.name, f"has no token {mark}"
+    for token_id in stops:
+        if tokenizer.id_to_token(token_id) is None:
+            yield path.name, f"has no token {token_id}, which is the model's stop token"
 
 
 def read_ctc_vocabulary(path: Path) -> CTCVocabulary:

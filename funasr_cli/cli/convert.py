@@ -226,13 +226,16 @@ def check_lines(checked: "Checked") -> Iterator[str]:
 def capabilities(config: Any, source: Mapping[str, str | None]) -> Iterator[str]:
     """Describe what a model can do, from its configuration and its origin."""
     from funasr_cli.families import registry
-    from funasr_cli.families.family import PUNCTUATION, SPEAKERS
+    from funasr_cli.families.family import PUNCTUATION, SPEAKERS, TEXT
     from funasr_cli.hubs.find import ctc_copy
 
     able = registry.capabilities(config)
     kind = registry.of_config(config).kind
     if kind == SPEAKERS:
         yield "a model of voices: funasr transcribe tells speakers apart with it (--speakers auto)"
+        return
+    if kind == TEXT:
+        yield "a model of texts: funasr_cli.load_text writes and translates text with it, from Python"
         return
     yield f"languages: {listed(able.languages)}"
     if kind == PUNCTUATION:
@@ -266,9 +269,10 @@ def _proof_lines(proof: "Proof", model: "ModelFile") -> Iterator[str]:
     if proof.is_doubtful:
         yield f"most {proof.unit} differ: test the model on your own recordings, or choose a recipe with more bits"
     if int8 := proof.int8:
-        what, same = rounding(registry.of_config(model.config)), len(int8.clips) - len(int8.differing)
-        used = what if int8.holds else "float32"
-        yield f"same text with {what} as with float32 for {same} of {len(int8.clips)} clips: a CPU uses {used}"
+        family = registry.of_config(model.config)
+        what, same = rounding(family), len(int8.clips) - len(int8.differing)
+        used, of = what if int8.holds else "float32", f"{same} of {len(int8.clips)} {family.compared}"
+        yield f"same text with {what} as with float32 for {of}: a CPU uses {used}"
     if proof.port_errors:
         yield f"compared with PyTorch: {proof.port_agreeing} of {proof.tokens} {proof.unit} agree"
         yield f"relative differences: {_errors(proof.port_errors)}"

@@ -56,6 +56,7 @@ SUPPORTS = {  # words for capabilities in lists; empty for those that matter onl
 WORKS = {  # of models that are no speech models, by kind
     "punctuation": "punctuation for models that write none (--punctuation)",
     "speakers": "telling speakers apart (--speakers)",
+    "text": "writing text from text, such as translations (from Python)",
 }
 PACKAGES = ("mlx", "numpy", "soxr", "soundfile", "tokenizers", "sentencepiece", "huggingface_hub", "torch", "av")
 
@@ -141,18 +142,20 @@ def _kept() -> dict[str, Any]:
             checkpoint = open_model(folder)
             family = registry.of_config(checkpoint.config)
             native_parts(checkpoint, family, INT8)
-            found[row["name"]] = f"{rounding(family)}: {_kept_in_words(Kept.about(checkpoint, folder))}"
+            found[row["name"]] = (
+                f"{rounding(family)}: {_kept_in_words(Kept.about(checkpoint, folder), family.compared)}"
+            )
     return {COMPARED: found}
 
 
-def _kept_in_words(kept: "Kept") -> str:
+def _kept_in_words(kept: "Kept", compared: str) -> str:
     proof, packed = kept.proof(), kept.packed_file()
     if proof is None:
         words = "not yet compared with float32"
     elif proof.holds:
-        words = f"the same texts as in float32 on {len(proof.clips)} clips"
+        words = f"the same texts as in float32 on {len(proof.clips)} {compared}"
     else:
-        words = f"other texts than in float32 on {len(proof.differing)} of {len(proof.clips)} clips"
+        words = f"other texts than in float32 on {len(proof.differing)} of {len(proof.clips)} {compared}"
     return words + (f"; {packed.stat().st_size / 1e6:,.0f} MB of packed weights: {packed}" if packed else "")
 
 

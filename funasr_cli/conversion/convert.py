@@ -20,7 +20,7 @@ from funasr_cli.conversion.place import check_place, how_to_choose, new_folder
 from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.families import converted, registry
 from funasr_cli.families.converted import ModelFile
-from funasr_cli.families.family import PUNCTUATION, SPEAKERS, SPEECH, Download, Family
+from funasr_cli.families.family import PUNCTUATION, SPEAKERS, SPEECH, TEXT, Download, Family
 from funasr_cli.families.kept import Int8Proof
 from funasr_cli.families.native import kept_bytes
 from funasr_cli.families.open import is_model, open_checkpoint
@@ -317,7 +317,12 @@ def _readme(model: ModelFile, family: Family, checkpoint: Checkpoint) -> str:
     lines = "".join(f"- {line}\n" for line in family.readme(model.config))
     languages = f"- Languages: {', '.join(capabilities.languages)}\n" if capabilities.languages else ""
     able = f"- Capabilities: {', '.join(capabilities.names())}\n" if family.kind == SPEECH else ""
-    use = {SPEECH: "--model", PUNCTUATION: "--punctuation", SPEAKERS: "--speakers auto --speaker-model"}
+    use = {
+        SPEECH: "`funasr transcribe --model FOLDER AUDIO`",
+        PUNCTUATION: "`funasr transcribe --punctuation FOLDER AUDIO`",
+        SPEAKERS: "`funasr transcribe --speakers auto --speaker-model FOLDER AUDIO`",
+        TEXT: "`funasr_cli.load_text(FOLDER)` in Python",
+    }
     hashes = "".join(f"    {line}\n" for line in str(source["sha256"]).splitlines())
     return (
         f"# {source['source']}, converted to MLX\n\n"
@@ -328,6 +333,6 @@ def _readme(model: ModelFile, family: Family, checkpoint: Checkpoint) -> str:
         f"{able}"
         f"{lines}"
         f"- SHA-256 of the source, {', '.join(path.name for path in checkpoint.weights)}:\n\n{hashes}\n"
-        f"Use it with `funasr transcribe {use[family.kind]} FOLDER AUDIO`; `funasr convert --check FOLDER` checks "
-        "that it is intact. The license is that of the source.\n"
+        f"Use it with {use[family.kind]}; `funasr convert --check FOLDER` checks that it is intact. "
+        "The license is that of the source.\n"
     )

@@ -10,7 +10,7 @@ from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.batch import Batch, Token
 from funasr_cli.decoding.cost import RunCost
 from funasr_cli.decoding.draft import CTCDraft
-from funasr_cli.decoding.rules import LogitRules, ruled
+from funasr_cli.decoding.rules import Exclusion, LogitRules, ruled
 from funasr_cli.decoding.sampling import Sampler, greedy, log_probabilities
 from funasr_cli.native.decoder import NativeDecoder, Row
 
@@ -100,12 +100,13 @@ class NativeBatch(Batch):
 
     def _sample(self, hidden: np.ndarray, widths: list[int]) -> tuple[list[int], list[float]]:
         """Return the tokens sampled after (positions, hidden) states, and their log-probabilities."""
-        if self._sampler is greedy:
+        exclusions = [rules for rules in self._rules if isinstance(rules, Exclusion)]
+        if self._sampler is greedy and len(exclusions) == len(self._rules):
             excluded, first_of_group = None, None
-            if self._rules:
-                pairs = zip(self._rules, self._written, strict=True)
+            if exclusions:
+                pairs = zip(exclusions, self._written, strict=True)
                 excluded = np.stack([rules.excluded(written) for rules, written in pairs])  # (rows, vocab)
-                first_of_group = np.array([rules.first_of_group for rules in self._rules], np.int32)
+                first_of_group = np.array([rules.first_of_group for rules in exclusions], np.int32)
             ids, logprobs = self._llm.choose(hidden, excluded, first_of_group)
             return ids.tolist(), logprobs.tolist()
         logits = ruled(mx.array(self._llm.logits(hidden)), self._rules, self._steps, self._written)

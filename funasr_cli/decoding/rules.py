@@ -1,6 +1,7 @@
-"""Rules on logits: tokens that a decoder must not choose next, and time tokens in order.
+"""Rules on logits: tokens that a decoder must not choose next, time tokens in order, a penalty for repetitions.
 
-Source: openai-whisper ``whisper/decoding.py`` (``SuppressBlank``, ``SuppressTokens``, ``ApplyTimestampRules``).
+Source: openai-whisper ``whisper/decoding.py`` (``SuppressBlank``, ``SuppressTokens``, ``ApplyTimestampRules``);
+OpenAI's API reference (``presence_penalty``).
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from funasr_cli.compute.backend import mx
 
 
 class LogitRules(Protocol):
-    """Rules that exclude tokens by setting their logits to minus infinity."""
+    """Rules that change the logits of the next tokens."""
 
     need_tokens: bool  # whether the rules depend on the tokens so far, not only on their number
 
@@ -23,16 +24,6 @@ class LogitRules(Protocol):
             logits: of each row's next token.
             steps: the number of tokens of each row.
             written: these tokens; may lack the latest ones unless `need_tokens`.
-        """
-
-    def excluded(self, written: Sequence[int]) -> np.ndarray:
-        """Return the tokens, (vocab,) bool, that may not follow those of a row, regardless of the logits."""
-
-    @property
-    def first_of_group(self) -> int:
-        """The first of the tokens that may together exclude all before them; the vocabulary's size without such.
-
-        They do so if together they are likelier than the likeliest token before them.
         """
 
 
@@ -47,8 +38,28 @@ def ruled(
     return logits
 
 
+class PresencePenalty:
+    """Subtract a number from the logit of each token that a row has written, once, however often it has."""
+
+    need_tokens = True
+
+    def __init__(self, penalty: float):
+        self._penalty = penalty
+
+    def __call__(self, logits: mx.array, steps: Sequence[int], written: Sequence[Sequence[int]]) -> mx.array:
+        """Subtract the penalty; see `LogitRules`."""
+        pairs = [(row, token) for row, tokens in enumerate(written) for token in sorted(set(tokens))]
+        if not pairs:
+            return logits
+        rows, tokens = mx.array(pairs).T
+        return logits.at[rows, tokens].subtract(self._penalty)
+
+
 class Exclusion:
-    """Rules for a text without times: some tokens are never chosen, some not at the beginning."""
+    """Rules for a text without times: some tokens are never chosen, some not at the beginning.
+
+    They exclude tokens by setting their logits to minus infinity.
+    """
 
     need_tokens = False
 
@@ -60,11 +71,14 @@ class Exclusion:
 
     @property
     def first_of_group(self) -> int:
-        """The vocabulary's size: there is no such group."""
+        """The first of the tokens that may together exclude all before them; the vocabulary's size without such.
+
+        They do so if together they are likelier than the likeliest token before them.
+        """
         return self._excluded.shape[1]
 
     def excluded(self, written: Sequence[int]) -> np.ndarray:
-        """Return the tokens that may not follow; see `LogitRules`."""
+        """Return the tokens, (vocab,) bool, that may not follow those of a row, regardless of the logits."""
         return self._excluded[int(len(written) > 0)]
 
     def __call__(self, logits: mx.array, steps: Sequence[int], written: Sequence[Sequence[int]]) -> mx.array:
@@ -120,7 +134,7 @@ class TimeRules(Exclusion):
         return self._first_time
 
     def excluded(self, written: Sequence[int]) -> np.ndarray:
-        """Return the tokens that may not follow; see `LogitRules`."""
+        """Return the tokens that may not follow; see `Exclusion`."""
         tokens, first, excluded = written, self._first_time, super().excluded(written).copy()
         if not tokens:
             excluded[:first] = excluded[first + self._latest + 1 :] = True

@@ -1,14 +1,27 @@
 """Choice of token ids from logits: greedy, or by random sampling."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
 from funasr_cli.compute.backend import mx, on_accelerator
-from funasr_cli.options import TranscribeOptions
 
 # (batch, vocab) logits, and the number of tokens that each row has so far -> (batch,) ids
 Sampler = Callable[[mx.array, list[int]], mx.array]
+
+
+class Sampling(Protocol):
+    """What to sample from; see `TranscribeOptions`, whose fields these are."""
+
+    @property
+    def temperature(self) -> float: ...  # noqa: D102
+    @property
+    def top_p(self) -> float | None: ...  # noqa: D102
+    @property
+    def top_k(self) -> int | None: ...  # noqa: D102
+    @property
+    def seed(self) -> int | None: ...  # noqa: D102
 
 
 def greedy(logits: mx.array, steps: list[int]) -> mx.array:
@@ -16,7 +29,7 @@ def greedy(logits: mx.array, steps: list[int]) -> mx.array:
     return mx.argmax(logits, axis=-1)
 
 
-def make_sampler(options: TranscribeOptions) -> Sampler:
+def make_sampler(options: Sampling) -> Sampler:
     """Make a sampler: greedy at temperature 0, else temperature, then top-k, then top-p (as in transformers).
 
     All rows use the same random numbers for their n-th token. So a text depends neither on the other rows of the

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from funasr_cli.transcript import Score
 
 THINK = re.compile(r"<think>(.*?)(?:</think>|\Z)", re.DOTALL)
+FIRST_THINK = re.compile(r"\s*<think>.*?(?:</think>|\Z)", re.DOTALL)  # at the beginning
 SILENCE_MARK = "/sil"
 WHITE_SPACE = re.compile(r"\s+")
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # a character whose last bytes have not been decoded yet
@@ -37,6 +38,21 @@ def settled_text(raw: str, *, has_marks: bool = True) -> str:
     return clean_text(_without_unfinished_mark(THINK.sub("", raw), SILENCE_MARK))
 
 
+def written_text(raw: str) -> str:
+    """Convert a language model's complete raw output to its text, which keeps its lines.
+
+    Only a ``<think>`` block at the beginning is removed, up to the first ``</think>``.
+    """
+    block = FIRST_THINK.match(raw)
+    return raw[block.end() if block else 0 :].strip()
+
+
+def settled_written_text(raw: str) -> str:
+    """Return the part of `written_text` that no further token can change."""
+    raw = raw.rstrip(UNFINISHED)
+    return "" if "<think>".startswith(raw.lstrip()) else written_text(raw)
+
+
 def _without_unfinished_mark(text: str, mark: str) -> str:
     """Drop an ending that further tokens may complete to ``mark``."""
     for size in range(len(mark) - 1, 0, -1):
@@ -51,16 +67,18 @@ class TextStream:
     Args:
         spell: token ids -> raw text, without special tokens.
         earlier: text that precedes the first token and is part of the text.
-        has_marks: as for `clean_text`.
+        settle: returns the part of a raw text that is final.
     """
 
-    def __init__(self, spell: Callable[[list[int]], str], earlier: str = "", *, has_marks: bool = True):
+    def __init__(
+        self, spell: Callable[[list[int]], str], earlier: str = "", settle: Callable[[str], str] = settled_text
+    ):
         self.spell = (lambda token_ids: earlier + spell(token_ids)) if earlier else spell
         self._spell_alone = spell
-        self.earlier, self._has_marks = earlier, has_marks
+        self.earlier, self._settle = earlier, settle
         self.token_ids: list[int] = []
         self.raw = earlier  # everything decoded so far, as the tokenizer spells it
-        self.settled = settled_text(earlier, has_marks=has_marks)
+        self.settled = settle(earlier)
         # For each extension of `settled`: its new length, and the lowest log-probability of the tokens added.
         self._settled_by: list[tuple[int, float]] = [(len(self.settled), 0.0)]
         self._lowest = 0.0  # lowest log-probability since the last extension
@@ -69,7 +87,7 @@ class TextStream:
         """Add a token."""
         self.token_ids.append(token_id)
         self.raw = self.spell(self.token_ids)
-        before, self.settled = len(self.settled), settled_text(self.raw, has_marks=self._has_marks)
+        before, self.settled = len(self.settled), self._settle(self.raw)
         if logprob < self._lowest and self._spell_alone([token_id]):  # a time, for example, is not in the text
             self._lowest = logprob
         if len(self.settled) > before:

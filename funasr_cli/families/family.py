@@ -187,6 +187,11 @@ class Family:
     int8_clips: tuple[Path, ...] = ()
     half: str = "bfloat16"
 
+    @property
+    def compared(self) -> str:
+        """What int8 is compared with float32 on, for messages."""
+        return "prompts" if self.kind == TEXT else "clips"
+
 
 @dataclass(frozen=True)
 class LoadedModel:

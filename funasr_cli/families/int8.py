@@ -1,4 +1,4 @@
-"""Find out whether a model writes the same texts in int8 as in float32, on a few bundled recordings.
+"""Find out whether a model writes the same texts in int8 as in float32, on a few bundled recordings or prompts.
 
 "int8" is all that the native engine rounds: weights and inputs of the decoder's products to 8 bits, those of the
 other networks to bfloat16.
@@ -6,10 +6,10 @@ other networks to bfloat16.
 A decoder writes each clip token by token in int8. One pass in float32 over the same tokens then gives what float32
 would write after each of them. If that is always the next token, including the one that stops, float32 writes the
 same text, by induction: greedy decoding depends only on the tokens before. The texts of models without a decoder
-are compared themselves.
+are compared themselves. A model that writes text from text continues `PROMPTS` instead.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +19,18 @@ from funasr_cli.compute.backend import mx
 from funasr_cli.families.kept import Int8Proof
 from funasr_cli.options import DEFAULTS, INT8, MLX, NATIVE
 from funasr_cli.speech_model import SpeechModel, Trace
+from funasr_cli.text_model import TextModel
 
 MOST_CLIPS = 3
 SENTENCE = replace(DEFAULTS, max_tokens=24)  # long enough for most clips
 FORCED = replace(SENTENCE, max_tokens=1)  # the tokens are given: no others are decoded
-Load = Callable[[str, str], SpeechModel]  # takes a number type and an engine
+PROMPTS = {  # what a model of texts is asked, by name
+    "into English": "Translate to English: 开放时间：早上九点至下午五点。",
+    "into Chinese": "Translate to Chinese: The meeting starts at three sharp.",
+    "question": "Name the colours of the rainbow.",
+}
+PROMPT_TOKENS = 24  # that are written for each
+Load = Callable[[str, str], SpeechModel | TextModel]  # takes a number type and an engine
 
 
 def prove(load: Load, exact_engine: str = MLX, recordings: Sequence[Path] = ()) -> Int8Proof:
@@ -37,11 +44,11 @@ def prove(load: Load, exact_engine: str = MLX, recordings: Sequence[Path] = ()) 
     Raises:
         FunASRError: as `load` raises, if one of them cannot be loaded.
     """
-    clips, rounded = _traces(load(INT8, NATIVE), recordings)
+    cases, rounded = _traces(load(INT8, NATIVE), recordings)
     mx.clear_cache()
     exact = load("float32", exact_engine)
-    differing = [clip.name for clip, trace in zip(clips, rounded, strict=True) if _differs(exact, clip, trace)]
-    return Int8Proof(tuple(clip.name for clip in clips), tuple(differing))
+    pairs = zip(cases.items(), rounded, strict=True)
+    return Int8Proof(tuple(cases), tuple(name for (name, case), trace in pairs if _differs(exact, case, trace)))
 
 
 def clips_for(languages: Sequence[str]) -> list[Path]:
@@ -50,20 +57,26 @@ def clips_for(languages: Sequence[str]) -> list[Path]:
     return [clip.path for clip in [clip for clip in clips if clip.language in languages] or clips][:MOST_CLIPS]
 
 
-def _traces(model: SpeechModel, recordings: Sequence[Path]) -> tuple[Sequence[Path], list[Trace]]:
-    """Return the clips, and what a model writes for each of them."""
-    clips = recordings or clips_for(model.capabilities.languages)
-    return clips, [_trace(model, clip) for clip in clips]
+def _traces(
+    model: SpeechModel | TextModel, recordings: Sequence[Path]
+) -> tuple[Mapping[str, Path | str], list[Trace]]:
+    """Return the clips or prompts by name, and what a model writes for each of them."""
+    cases: Mapping[str, Path | str] = PROMPTS
+    if not isinstance(model, TextModel):
+        cases = {clip.name: clip for clip in recordings or clips_for(model.capabilities.languages)}
+    return cases, [_trace(model, case) for case in cases.values()]
 
 
-def _differs(exact: SpeechModel, clip: Path, rounded: Trace) -> bool:
+def _differs(exact: SpeechModel | TextModel, case: Path | str, rounded: Trace) -> bool:
     if rounded.blank_id is not None:
-        return _trace(exact, clip).text != rounded.text
-    trace = _trace(exact, clip, rounded.token_ids)
+        return _trace(exact, case).text != rounded.text
+    trace = _trace(exact, case, rounded.token_ids)
     likeliest = trace.likeliest_ids or tuple(trace.logits.argmax(-1).tolist())
     return likeliest != rounded.token_ids
 
 
-def _trace(model: SpeechModel, clip: Path, forced_ids: Sequence[int] | None = None) -> Trace:
-    samples = load_audio(clip, model.sample_rate_hz).samples
+def _trace(model: SpeechModel | TextModel, case: Path | str, forced_ids: Sequence[int] | None = None) -> Trace:
+    if isinstance(model, TextModel):
+        return model.trace(model.chat(str(case)), 1 if forced_ids else PROMPT_TOKENS, forced_ids)
+    samples = load_audio(case, model.sample_rate_hz).samples
     return model.trace(samples, FORCED if forced_ids else SENTENCE, forced_ids)

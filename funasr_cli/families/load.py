@@ -44,6 +44,7 @@ from funasr_cli.options import (
 from funasr_cli.punctuation_model import PunctuationModel
 from funasr_cli.speaker_model import SpeakerModel
 from funasr_cli.speech_model import SpeechModel
+from funasr_cli.text_model import TextModel
 
 # Hints for a model that does not fit into memory.
 LIGHTER_STORED = "or convert the model with --quantize {}"
@@ -85,6 +86,11 @@ def load_model(folder: Path, dtype: str | None = AUTO_DTYPE, engine: str = AUTO_
         log.warning("%s: %s", folder.name, chosen.exact)
     usual = INT8 if chosen.engine == NATIVE else default_dtype()
     return load_checkpoint(open_model(folder), folder, chosen.dtype or usual, chosen.engine)
+
+
+def load_text(folder: Path, dtype: str | None = AUTO_DTYPE, engine: str = AUTO_ENGINE) -> TextModel:
+    """Load a model that writes text, as `load_model` loads one that recognises speech."""
+    return cast(TextModel, load_model(folder, dtype, engine))
 
 
 def load_aligner(folder: Path, dtype: str | None = None) -> SpeechModel:
@@ -164,9 +170,10 @@ def choose_engine(
     proof = int8_proof(checkpoint, folder, say)
     if proof.holds:
         return Choice(None, NATIVE, ignored)
-    what = rounding(registry.of_config(checkpoint.config))
-    exact = f"{what} changes the text of {len(proof.differing)} of {len(proof.clips)} clips, {EXACT}"
-    exact_engine = registry.of_config(checkpoint.config).float32_engine
+    family = registry.of_config(checkpoint.config)
+    changed = f"changes the text of {len(proof.differing)} of {len(proof.clips)} {family.compared}"
+    exact = f"{rounding(family)} {changed}, {EXACT}"
+    exact_engine = family.float32_engine
     return Choice(FLOAT32 if exact_engine == NATIVE else None, exact_engine, ignored, exact)
 
 
@@ -262,8 +269,8 @@ def int8_proof(checkpoint: Checkpoint, folder: Path, say: Callable[[str], None] 
     kept = Kept.about(checkpoint, folder)
     if (proof := kept.proof() or _not_written.get(kept.fingerprint)) is None:
         family = registry.of_config(checkpoint.config)
-        what = rounding(family)
-        say(f"{folder.name}: comparing {what} with float32 on a few clips; no result of this version is kept yet")
+        on = f"with float32 on a few {family.compared}"
+        say(f"{folder.name}: comparing {rounding(family)} {on}; no result of this version is kept yet")
         load = partial(_load_to_compare, checkpoint, folder)
         proof = prove(load, family.float32_engine, family.int8_clips)
         if kept.keep_proof(proof) is None:
@@ -292,6 +299,11 @@ def load_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str, engine: st
     """Load an opened checkpoint of a speech model, of any layout; see `load_model`."""
     loaded = _loaded(checkpoint, folder, dtype, engine)
     return cast(SpeechModel, loaded.family.load(loaded))
+
+
+def load_text_checkpoint(checkpoint: Checkpoint, folder: Path, dtype: str, engine: str = MLX) -> TextModel:
+    """Load an opened checkpoint of a model that writes text, of any layout; see `load_text`."""
+    return cast(TextModel, load_checkpoint(checkpoint, folder, dtype, engine))
 
 
 def load_punctuation_checkpoint(checkpoint: Checkpoint, folder: Path) -> PunctuationModel:

@@ -11,10 +11,11 @@ from funasr_cli.families.ct_punc.family import FAMILY as CT_PUNC
 from funasr_cli.families.family import Download, Family
 from funasr_cli.families.fun_asr_nano.family import FAMILY as FUN_ASR_NANO
 from funasr_cli.families.paraformer.family import FAMILY as PARAFORMER
+from funasr_cli.families.qwen3.family import FAMILY as QWEN3
 from funasr_cli.families.sense_voice.family import FAMILY as SENSE_VOICE
 from funasr_cli.families.whisper.family import FAMILY as WHISPER
 
-FAMILIES = (FUN_ASR_NANO, SENSE_VOICE, PARAFORMER, WHISPER, CT_PUNC, CAMPPLUS)
+FAMILIES = (FUN_ASR_NANO, SENSE_VOICE, PARAFORMER, WHISPER, CT_PUNC, CAMPPLUS, QWEN3)
 DEFAULT_ALIAS = "nano"  # the default model
 
 

@@ -14,7 +14,7 @@ from funasr_cli.checkpoints.format import CONFIG_FILE
 from funasr_cli.checkpoints.untrusted import read_json, readable
 from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.families import registry
-from funasr_cli.families.family import PUNCTUATION, SPEAKERS, SPEECH, Download
+from funasr_cli.families.family import PUNCTUATION, SPEAKERS, SPEECH, TEXT, Download
 from funasr_cli.families.open import is_model
 from funasr_cli.hubs.repository import CheckpointFolder, is_complete
 from funasr_cli.options import AUTO_PUNCTUATION, AUTO_SPEAKER_MODEL, DEFAULT_HUB, NO_PUNCTUATION, Hub
@@ -223,15 +223,17 @@ def converted_for(kind: str) -> dict[str, Path]:
     return {name: folder for name, folder in converted_models().items() if kind_of(folder) == kind}
 
 
-def _other_kind(name: object, kind: str) -> ModelError:
-    """Return the error for a model that is not of the kind that is needed."""
+def _other_kind(name: object, found: str, kind: str) -> ModelError:
+    """Return the error for a model of a kind that is not the one that is needed."""
+    work = {PUNCTUATION: "inserts punctuation", SPEAKERS: "tells voices apart", TEXT: "writes text from text"}
     message, hint = {
         SPEECH: (
-            f"{name}: not a speech model, but one that helps them",
+            f"{name}: not a speech model, but one that {work.get(found)}",
             "name a speech model with --model, and a punctuation model with --punctuation",
         ),
         PUNCTUATION: (f"{name}: not a punctuation model", "use ct-punc"),
         SPEAKERS: (f"{name}: not a model of voices", "use campplus"),
+        TEXT: (f"{name}: not a model that writes text from text", "use qwen3-0.6b, or a larger one"),
     }[kind]
     return ModelError(message, hint, code="model-unsupported")
 
@@ -254,10 +256,10 @@ def find_model(name: str | None, kind: str | None = SPEECH) -> Path:
         return _default_model(converted_for(SPEECH))
     known = registry.of_hub_name(name)
     if kind and known and known.kind != kind:
-        raise _other_kind(name, kind)
+        raise _other_kind(name, known.kind, kind)
     folder = _named(name)
-    if kind and kind_of(folder) != kind:
-        raise _other_kind(name, kind)
+    if kind and (found := kind_of(folder)) != kind:
+        raise _other_kind(name, found, kind)
     return folder
 
 

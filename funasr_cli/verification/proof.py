@@ -18,8 +18,8 @@ from funasr_cli.compute.backend import mx
 from funasr_cli.conversion.convert import Proof, Verify
 from funasr_cli.errors import ModelError, SetupError, UsageError
 from funasr_cli.families import registry
-from funasr_cli.families.family import PUNCTUATION, SPEAKERS
-from funasr_cli.families.int8 import SENTENCE
+from funasr_cli.families.family import PUNCTUATION, SPEAKERS, TEXT
+from funasr_cli.families.int8 import PROMPT_TOKENS, PROMPTS, SENTENCE
 from funasr_cli.families.kept import Int8Proof
 from funasr_cli.families.load import (
     int8_proof,
@@ -27,6 +27,8 @@ from funasr_cli.families.load import (
     load_model,
     load_punctuation_checkpoint,
     load_speaker_checkpoint,
+    load_text,
+    load_text_checkpoint,
 )
 from funasr_cli.families.native import native_parts, rounding
 from funasr_cli.families.open import open_model
@@ -105,7 +107,8 @@ def _prove_int8(result: Path) -> tuple[Int8Proof | None, tuple[str, ...]]:
 def prove(source: Checkpoint, result: Path, *, exact: bool, with_pytorch: bool) -> Proof:
     """Run a bundled clip through the source, which is not quantized, and through the converted folder.
 
-    A punctuation model reads a sentence instead, and a model that describes voices has no text to compare.
+    A punctuation model reads a sentence instead, a model of texts continues a prompt, and a model that describes
+    voices has no text to compare.
 
     Args:
         source: the source checkpoint.
@@ -120,12 +123,22 @@ def prove(source: Checkpoint, result: Path, *, exact: bool, with_pytorch: bool) 
     converted = open_model(result)
     _refuse_other_values(source, converted)
     limit = LARGEST_IF_EXACT if exact else sys.float_info.max
-    if registry.of_config(source.config).kind == PUNCTUATION:
+    kind = registry.of_config(source.config).kind
+    if kind == PUNCTUATION:
         before = load_punctuation_checkpoint(source, source.weights[0].parent).trace()
         after = load_punctuation_checkpoint(converted, result).trace()
         return _proof("a sentence", before, after, _errors(after, before, limit, DIFFERS))
+    if kind == TEXT:
+        writer = load_text_checkpoint(source, source.weights[0].parent, DTYPE)
+        name, message = next(iter(PROMPTS.items()))
+        before = writer.trace(writer.chat(message), PROMPT_TOKENS)
+        del writer
+        mx.clear_cache()
+        writer = load_text(result, DTYPE if exact else None, MLX)
+        after = writer.trace(writer.chat(message), PROMPT_TOKENS, before.token_ids)
+        return _proof(f"the prompt {name}", before, after, _errors(after, before, limit, DIFFERS))
     clips = demo.clips()
-    if registry.of_config(source.config).kind == SPEAKERS:
+    if kind == SPEAKERS:
         before = load_speaker_checkpoint(source, source.weights[0].parent).trace()
         after = load_speaker_checkpoint(converted, result).trace()
         errors = _errors(after, before, LARGEST_IF_EXACT if exact else LARGEST_IN_16_BITS, DIFFERS)

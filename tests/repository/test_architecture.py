@@ -15,7 +15,8 @@ PACKAGE = ROOT / "funasr_cli"
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 NAMED = set(re.findall(r"`([\w/]+(?:\.py|/))`", PAGE))
 FOLDERS = tuple(  # documented as whole folders
-    f"families/{name}/" for name in ("campplus", "ct_punc", "fun_asr_nano", "paraformer", "sense_voice", "whisper")
+    f"families/{name}/"
+    for name in ("campplus", "ct_punc", "fun_asr_nano", "paraformer", "qwen3", "sense_voice", "whisper")
 )
 
 # From bottom to top: a module may import from its own package and from lower lines.
@@ -39,6 +40,7 @@ families
 hubs
 scheduling conversion
 diarization
+text_generator
 stages
 pipeline
 verification benchmarks alignment_picture server

@@ -3,8 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from funasr_cli.checkpoints.untrusted import quoted, readable
-from funasr_cli.families.components import encoder_misfits, frontend_misfits, heads_misfit, widths_misfit
+from funasr_cli.checkpoints.untrusted import readable
+from funasr_cli.families.components import (
+    encoder_misfits,
+    frontend_misfits,
+    heads_misfit,
+    stops_misfit,
+    widths_misfit,
+)
 from funasr_cli.features.fbank import FrontendConfig
 from funasr_cli.languages import MLT_LANGUAGES, NANO_LANGUAGES
 from funasr_cli.models.adaptor import AdaptorConfig
@@ -66,9 +72,7 @@ def misfits(config: FunASRNanoConfig) -> Iterator[str]:
         yield f"the adaptor stacks {config.adaptor.downsample} frames, but the limit is {LOW_FRAME_RATE}"
     yield from encoder_misfits(encoder, config.frontend)
     yield from frontend_misfits(config.frontend)
-    stops = config.stop_token_ids
-    if not stops or not all(0 <= token_id < llm.vocab_size for token_id in stops):
-        yield f"the stop tokens are {quoted(list(stops))}, which are not ids from 0 to {llm.vocab_size - 1}"
+    yield from stops_misfit(config.stop_token_ids, llm.vocab_size)
     if not config.prompt.languages:
         yield "there is no language"
     if unknown := [code for code in config.prompt.languages if code not in MLT_LANGUAGES]:

@@ -23,7 +23,6 @@ from funasr_cli.languages import MLT_LANGUAGES, NANO_LANGUAGES, resolve_language
 from funasr_cli.native.networks import NativeAdaptor, NativeCTCHead, NativeSANM
 from funasr_cli.native.qwen3 import NativeQwen3
 from funasr_cli.options import MAX_SEGMENT_S
-from funasr_cli.vocabulary import MARKS
 
 if TYPE_CHECKING:
     from funasr_cli.speech_model import SpeechModel
@@ -104,17 +103,13 @@ def _files(folder: Path, config: FunASRNanoConfig) -> dict[str, Path]:
 
 
 def _vocabulary_problems(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
-    """Check that the tokenizer has the prompt's control tokens and the stop tokens."""
-    from funasr_cli.checkpoints.vocabularies import read_ctc_vocabulary, read_tokenizer
+    from funasr_cli.checkpoints.vocabularies import read_ctc_vocabulary, tokenizer_problems
 
-    tokenizer = read_tokenizer(checkpoint.files[files.TOKENIZER_FILE], checkpoint.config.llm.vocab_size)
-    for mark in MARKS:
-        if tokenizer.token_to_id(mark) is None:
-            yield files.TOKENIZER_FILE, f"has no token {mark}"
-    for token_id in checkpoint.config.stop_token_ids:
-        if tokenizer.id_to_token(token_id) is None:
-            yield files.TOKENIZER_FILE, f"has no token {token_id}, which is the model's stop token"
-    if checkpoint.config.ctc:
+    config = checkpoint.config
+    yield from tokenizer_problems(
+        checkpoint.files[files.TOKENIZER_FILE], config.llm.vocab_size, config.stop_token_ids
+    )
+    if config.ctc:
         read_ctc_vocabulary(checkpoint.files[files.CTC_VOCABULARY_FILE])
 
 

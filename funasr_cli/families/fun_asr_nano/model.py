@@ -16,8 +16,11 @@ from funasr_cli.families.family import LoadedModel
 from funasr_cli.families.frontend import FilterBankModel
 from funasr_cli.families.fun_asr_nano.prompt import prompt_texts, prompt_token_ids
 from funasr_cli.families.fun_asr_nano.session import ROW_OPTIONS, NanoSession
+from funasr_cli.families.writing import QwenWriter
 from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, SEGMENT_S, TranscribeOptions
 from funasr_cli.speech_model import EncodedAudio, Prompt, Trace
+
+POSITIONS = 40960  # of Qwen3-0.6B
 
 
 class NanoModel(FilterBankModel):
@@ -108,6 +111,18 @@ class NanoModel(FilterBankModel):
             mx.concatenate([texts[is_first][0], audio, texts[is_first][1]])
             for audio, is_first in zip(embeddings, first, strict=True)
         ]
+
+    @property
+    def text_model(self) -> QwenWriter:
+        """The decoder as a model of texts; see `HasTextModel`. It was trained on little but transcription."""
+        return QwenWriter(
+            self.loaded,
+            self.network.llm,
+            self.tokenizer,
+            stop_token_ids=self.config.stop_token_ids,
+            positions=POSITIONS,
+            empty_think=self.config.prompt.empty_think,
+        )
 
     def _embedded(self, ids: Sequence[int]) -> mx.array:
         """Look up (tokens, hidden) embeddings of the decoder."""

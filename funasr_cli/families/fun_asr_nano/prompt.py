@@ -12,6 +12,7 @@ from funasr_cli.errors import UsageError
 from funasr_cli.families.fun_asr_nano.config import PromptConfig
 from funasr_cli.languages import LANGUAGES, resolve_language
 from funasr_cli.options import MAX_PROMPT_TOKENS, TranscribeOptions
+from funasr_cli.vocabulary import refuse_control_tokens
 
 SYSTEM_TURN = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 USER_TAG = "<|im_start|>user\n"
@@ -61,14 +62,6 @@ def check_hotwords(hotwords: tuple[str, ...], tokenizer: Tokenizer) -> None:
             hint = "remove the line breaks and control characters"
             message = f"hotword {word!r} contains a line break or a control character"
             raise UsageError(message, hint, code="prompt-text")
-
-
-def refuse_control_tokens(what: str, text: str, tokenizer: Tokenizer) -> None:
-    """Raise a `UsageError` if a text for the prompt contains a control token."""
-    for token in tokenizer.get_added_tokens_decoder().values():
-        if token.content in text:
-            message = f"{what} contains the control token {token.content}"
-            raise UsageError(message, "remove it", code="prompt-text")
 
 
 def prompt_token_ids(

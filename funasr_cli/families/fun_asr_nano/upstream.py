@@ -14,13 +14,14 @@ from funasr_cli.families.components import (
     encoder_config,
     fields_of,
     frontend_config,
+    qwen3_config,
     stated,
+    stop_token_ids,
 )
 from funasr_cli.families.fun_asr_nano.config import FunASRNanoConfig, PromptConfig, misfits
 from funasr_cli.features.fbank import FrontendConfig
 from funasr_cli.models.adaptor import AdaptorConfig
 from funasr_cli.models.ctc import CTCConfig
-from funasr_cli.models.qwen3 import Qwen3Config
 
 MODEL = "FunASRNano"  # upstream's class
 LLM_FOLDER = "Qwen3-0.6B"  # the decoder's folder in a release
@@ -34,11 +35,6 @@ ADAPTOR: Fields = (  # llm_asr.adaptor.Transformer
     ("ffn_dim", "ffn_dim", 2048), ("layers", "n_layer", 2), ("heads", "attention_heads", 8),
     ("downsample", "downsample_rate", 2),
 )  # fmt: skip
-# transformers.Qwen3Config, whose keys equal our fields. rope_theta and head_dim are handled separately.
-DECODER = dict.fromkeys(
-    ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size",
-     "vocab_size"), int,
-) | {"rms_norm_eps": 1e-6, "tie_word_embeddings": False, "attention_bias": False}  # fmt: skip
 
 
 def nano_config(
@@ -63,7 +59,7 @@ def nano_config(
         frontend = _frontend(section(yaml, "frontend_conf"))
         encoder = encoder_config(section(yaml, "audio_encoder_conf"), frontend.row_width)
     with stated_in(llm_where or where):
-        decoder, stop_token_ids = _decoder(llm), _stop_token_ids(llm)
+        decoder, stops = qwen3_config(llm), stop_token_ids(llm)
     with stated_in(where):
         dataset = section(yaml, "dataset_conf")
         config = FunASRNanoConfig(
@@ -77,7 +73,7 @@ def nano_config(
                 empty_think=not value(dataset, "do_think", True),
                 languages=languages,
             ),
-            stop_token_ids=stop_token_ids,
+            stop_token_ids=stops,
         )
     check_config(config, f"{where}, {llm_where}" if llm_where else where, misfits)
     return config
@@ -111,37 +107,6 @@ def _ctc(yaml: Options, encoder_width: int) -> CTCConfig:
     conf = conf | {"use_low_frame_rate": True}  # matters only for the prompt, which CTC frames never enter
     decoder = _adaptor(conf, encoder_width, value(conf, "llm_dim", 4096))
     return CTCConfig(decoder, vocab_size, value(section(yaml, "ctc_conf"), "blank_id", vocab_size - 1))
-
-
-def _decoder(conf: Options) -> Qwen3Config:
-    require(conf, "model_type", "qwen3")
-    require(conf, "hidden_act", "silu", default="silu")
-    rope = {**(conf.get("rope_scaling") or {}), **(conf.get("rope_parameters") or {})}
-    require(rope, "rope_type", "default", default=rope.get("type", "default"))  # "type": before transformers 4.45
-    sizes = {name: value(conf, name, default) for name, default in DECODER.items()}
-    _refuse_sliding(conf, sizes["num_hidden_layers"])
-    theta = rope.get("rope_theta") or conf.get("rope_theta") or 10_000.0
-    return Qwen3Config(
-        head_dim=value({"head_dim": conf.get("head_dim") or 128}, "head_dim", int),
-        rope_theta=value({"rope_theta": theta}, "rope_theta", float),
-        **sizes,
-    )
-
-
-def _refuse_sliding(conf: Options, layers: int) -> None:
-    """Reject sliding-window attention if any layer uses it, reading the keys as transformers does."""
-    if conf.get("layer_types") is None and conf.get("sliding_window", 4096) is not None:
-        if value(conf, "max_window_layers", 28) < layers:
-            require(conf, "use_sliding_window", False, default=False)
-    elif any(kind != "full_attention" for kind in conf.get("layer_types") or ()):
-        raise Misstated("layer_types other than full_attention are not supported", code="model-unsupported")
-
-
-def _stop_token_ids(llm: Options) -> tuple[int, ...]:
-    """Read ``eos_token_id``, one id or several, from the decoder's config."""
-    stop = llm["eos_token_id"]
-    ids = stop if isinstance(stop, list) else [stop]
-    return tuple(value({"eos_token_id": token_id}, "eos_token_id", int) for token_id in ids)
 
 
 def upstream_options(config: FunASRNanoConfig, llm_folder: str) -> tuple[Options, Options]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from funasr_cli.capabilities import BEST_EFFORT
@@ -10,7 +11,7 @@ from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.cross_attention import place_words
 from funasr_cli.decoding.row_text import RowText
 from funasr_cli.decoding.stopping import stopping_criteria
-from funasr_cli.decoding.text import TextStream, clean_text
+from funasr_cli.decoding.text import TextStream, clean_text, settled_text
 from funasr_cli.decoding.time_tokens import timed_pieces
 from funasr_cli.families.rows import DecoderSession, Row
 from funasr_cli.families.whisper import tokens
@@ -91,7 +92,7 @@ class WhisperSession(DecoderSession[WhisperRow]):
         for number, prompt, (index, _) in zip(numbers, prompts, texts, strict=True):
             most = min(model.most_tokens, model.config.decoder.positions - len(prompt))
             stopping = stopping_criteria(options, (model.vocabulary.end,), most, most)
-            stream = TextStream(model.vocabulary.decode, has_marks=False)
+            stream = TextStream(model.vocabulary.decode, settle=partial(settled_text, has_marks=False))
             rows[index].parts[number] = RowText(stream, stopping, MOST_COMPRESSION)
         return self._join(rows)
 

@@ -1,0 +1,1 @@
+"""Qwen3: chat models, which write text from text."""
