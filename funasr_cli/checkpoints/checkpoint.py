@@ -34,6 +34,7 @@ class Checkpoint:
     quantization: Quantization | None = None
     source: Mapping[str, str | None] = field(default_factory=dict)  # origin, as recorded in the checkpoint itself
     notes: tuple[str, ...] = ()  # notes for the user
+    is_assembled: bool = False  # made of several checkpoints: converted as it is even if a part is quantized
 
     @property
     def where(self) -> str:

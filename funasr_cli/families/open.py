@@ -13,7 +13,7 @@ from funasr_cli.checkpoints.values import Options, stated_in
 from funasr_cli.errors import ModelError
 from funasr_cli.families import registry
 from funasr_cli.families.converted import open_converted, read_config
-from funasr_cli.families.family import Family, Layout
+from funasr_cli.families.family import Family, Layout, Sources
 
 ADAPTER = "adapter_config.json"  # marks a folder written by PEFT
 LAYOUTS_HINT = "funasr convert --explain NAME shows the layouts of a model, such as whisper-base or nano"
@@ -21,15 +21,20 @@ SEVERAL_HINT = "it has several .pt files: move the one to convert alone into ano
 CTRANSLATE2 = "model.bin"  # weights of CTranslate2 (faster-whisper), whose config.json has no model_type
 
 
-def open_checkpoint(folder: Path, name: str) -> Checkpoint:
+def open_checkpoint(folder: Path, name: str, sources: Sources | None = None) -> Checkpoint:
     """Open a checkpoint in any layout.
 
-    `name` is its hub id or its folder's name, which may be the only indication of its languages.
+    `name` is its hub id or its folder's name, which may be the only indication of its languages. `sources` are
+    the parts of a model that is put together from several; None looks for them in the folder.
 
     Raises:
         ModelError: the layout or the model is unsupported, or the checkpoint is incomplete, damaged or malicious.
         SetupError: torch is needed, but not installed.
     """
+    sources = sources or Sources(folder)
+    assembled = registry.of_sources(sources)
+    if assembled and assembled.open_sources:
+        return assembled.open_sources(sources)
     has_config = (folder / CONFIG_FILE).exists()
     # Safetensors take precedence over a pickle, as in the choice of files to download.
     is_safe = has_config and any((folder / file).exists() for file in (WEIGHTS_FILE, INDEX_FILE))
