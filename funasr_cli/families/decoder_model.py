@@ -70,7 +70,7 @@ class DecoderModel(FilterBankModel):
             stages={
                 "features": features,
                 "encoder": np.array(encoded[0]),
-                "audio_embeddings": np.array(embeddings),
+                "audio_embeddings": np.array(embeddings.astype(mx.float32)),
             },
             logits=np.array(llm.logits_after(columns, len(forced))),  # (steps, vocab)
             token_ids=tuple(written),
