@@ -102,7 +102,7 @@ def find_or_fetch(
         console.note(f"using {download.hub_id} from the download cache, since {offline} is set")
     else:
         _get_consent(given, download, absent, packed_bytes)
-    folder = _fetch(download)
+    folder = find_model(str(_fetch(download)))  # only now is the kind of an unknown model known
     if not (given["align_with"] and options.word_times):
         _note_missing_word_times(folder)
     return folder

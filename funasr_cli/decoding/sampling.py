@@ -83,6 +83,8 @@ def keep_top_k(logits: mx.array, count: int) -> mx.array:
 
 def keep_top_p(logits: mx.array, share: float) -> mx.array:
     """Keep the smallest set of tokens whose probabilities sum to ``share``; set the others to minus infinity."""
+    if share >= 1:  # sums are rounded, so unlikely tokens would be lost
+        return logits
     order = mx.argsort(-logits, axis=-1)
     probabilities = mx.softmax(mx.take_along_axis(logits, order, axis=-1), axis=-1)
     before = mx.cumsum(probabilities, axis=-1) - probabilities  # probability of all likelier tokens together

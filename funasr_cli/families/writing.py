@@ -83,18 +83,18 @@ class QwenWriter:
         if not waiting:
             return []
         most_rows, begun = self._most_rows(waiting), 0
-        rows, owners, results = dict[int, RowText](), dict[int, int](), dict[int, TextResult]()
+        rows, results = dict[int, RowText](), dict[int, TextResult]()  # by number, from 0 in the prompts' order
         with closing(self._decoder(options)) as decoder:
             while len(results) < len(waiting):
                 joining = waiting[begun : begun + min(ROWS_AT_ONCE, most_rows - len(rows))]
                 if joining:
-                    for number, prompted in zip(self._add(decoder, joining, options), joining, strict=True):
-                        rows[number], owners[number] = self._row(prompted), begun
-                        begun += 1
+                    numbers = self._add(decoder, joining, options)
+                    rows |= zip(numbers, map(self._row, joining), strict=True)
+                    begun += len(joining)
                 for token in decoder.step():
                     if token.row in rows and rows[token.row].push(token):
                         decoder.end(token.row)
-                        results[owners[token.row]] = _result(rows.pop(token.row))
+                        results[token.row] = _result(rows.pop(token.row))
         return [results[index] for index in range(len(waiting))]
 
     def stream(self, prompt: str, options: TextOptions = GREEDY) -> Iterator[str]:

@@ -20,6 +20,7 @@ from support.hub_client import IMPATIENT, UNSET, surroundings
 from support.hub_server import LARGE, Hub, serving
 from support.layouts import write_mlx_audio, write_transformers
 from support.native import LIBRARY
+from support.qwen3 import write_qwen3
 from support.running import COMMAND, PYTHON, Result, environment, funasr, invoke
 from support.sense_voice import write_sense_voice
 from support.small import MakeCheckpoint
@@ -269,6 +270,16 @@ def test_what_mlx_can_use_is_not_converted(
     count = hub.requests
     assert run("--model", "owner/model", short_wav).stdout == result.stdout
     assert hub.requests == count
+
+
+def test_a_model_that_does_not_transcribe(run: Run, hub: Hub, short_wav: Path, tmp_path: Path) -> None:
+    """An unknown repository may have a model of another kind, which is seen only when it has been fetched."""
+    hub.files, hub.hub_id = Hub(write_qwen3(tmp_path / "chat", shards=2)).files, "owner/chat"
+    for _ in range(2):
+        result = run("--yes", "--model", "owner/chat", short_wav)
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert "writes text from text" in result.stderr
+    assert funasr_cli.load_text("owner/chat").model.name == "owner/chat"
 
 
 def test_the_question_names_all_that_is_written(

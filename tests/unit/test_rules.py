@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from funasr_cli.compute.backend import mx
-from funasr_cli.decoding.rules import Exclusion, TimeRules
+from funasr_cli.decoding.rules import Exclusion, PresencePenalty, TimeRules, ruled
 
 VOCABULARY, END, SPECIAL, FIRST = 20, 8, 9, 12  # text below END; times from FIRST on
 NEVER, NOT_FIRST, LATEST = (3, SPECIAL), (0, END), 2
@@ -50,6 +50,22 @@ def test_times(written: list[list[int]], seed: int) -> None:
             expected = {token for token in expected if token >= FIRST}
         assert set(np.flatnonzero(np.isfinite(row)).tolist()) == expected
         assert all(row[token] == values[token] for token in expected)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.lists(st.integers(0, VOCABULARY - 1), max_size=8), min_size=1, max_size=4),
+    st.floats(-2, 2, width=32),
+)
+def test_presence_penalty(written: list[list[int]], penalty: float) -> None:
+    """Once for each token that the row has written, however often; other rows and tokens stay as they are."""
+    logits = np.random.default_rng(len(written)).normal(0, 2, (len(written), VOCABULARY)).astype(np.float32)
+    rules = PresencePenalty(penalty)
+    assert rules.need_tokens
+    found = np.array(ruled(mx.array(logits), [rules] * len(written), [len(each) for each in written], written))
+    for row, values, tokens in zip(found, logits, written, strict=True):
+        for token in range(VOCABULARY):
+            assert row[token] == np.float32(values[token] - np.float32(penalty * (token in tokens)))
 
 
 def test_texts_without_times() -> None:

@@ -1,7 +1,7 @@
 """Final text, text during decoding, and the decoder's probability for each piece."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -15,11 +15,20 @@ from funasr_cli import demo
 from funasr_cli.audio.decode import load_audio
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.decoding.stopping import without_loop
-from funasr_cli.decoding.text import UNFINISHED, TextStream, clean_text, thinking
+from funasr_cli.decoding.text import (
+    UNFINISHED,
+    TextStream,
+    clean_text,
+    settled_text,
+    settled_written_text,
+    thinking,
+    written_text,
+)
 from funasr_cli.options import DEFAULTS
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.transcript import Score
 
+Settle = Callable[[str], str]
 FRAGMENTS = st.sampled_from(
     ["<think>", "</think>", "<thi", "nk>", "<", "/sil", "/s", "il", "/", " ", "  ", "\n", "\t", "\u3000", "a",
      "你", "😀", "\ufffd", "e\u0301", "<|im_end|>"]
@@ -42,6 +51,20 @@ def test_clean_text(raw: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ("", ""), (" a \n\n  b/sil ", "a \n\n  b/sil"), ("<think>x</think>\n\na", "a"),
+        (" \n<think>\n</think>a", "a"),
+        ("<think>never closed", ""), ("<think>a<think>b</think>c</think>d", "c</think>d"), ("<thin", "<thin"),
+        ("a <think>b</think> c", "a <think>b</think> c"), ("a</think>b", "a</think>b"),
+    ],
+)  # fmt: skip
+def test_text_of_a_language_model(raw: str, text: str) -> None:
+    """Its lines are kept, and only a block at the beginning is removed, up to the first end."""
+    assert written_text(raw) == text
+
+
+@pytest.mark.parametrize(
     ("raw", "blocks"),
     [("a", ""), ("<think> x </think>a<think>y", "x\ny"), ("<think>\n\n</think>\n\na", ""), ("</think>a", "")],
 )
@@ -60,9 +83,11 @@ def cut_anywhere(draw: st.DrawFn) -> list[bytes]:
     return chunks
 
 
-def byte_stream(chunks: Sequence[bytes], earlier: str = "") -> TextStream:
+def byte_stream(chunks: Sequence[bytes], earlier: str = "", settle: Settle = settled_text) -> TextStream:
     """Return a stream whose n-th token is the n-th of these chunks."""
-    return TextStream(lambda ids: b"".join(chunks[index] for index in ids).decode(errors="replace"), earlier)
+    return TextStream(
+        lambda ids: b"".join(chunks[index] for index in ids).decode(errors="replace"), earlier, settle
+    )
 
 
 def settled_by_step(stream: TextStream, tokens: int) -> list[str]:
@@ -74,14 +99,15 @@ def settled_by_step(stream: TextStream, tokens: int) -> list[str]:
     return steps
 
 
-@given(cut_anywhere())
-def test_settled_text_grows_to_the_final_text(chunks: list[bytes]) -> None:
+@pytest.mark.parametrize(("settle", "final"), [(settled_text, clean_text), (settled_written_text, written_text)])
+@given(chunks=cut_anywhere())
+def test_settled_text_grows_to_the_final_text(settle: Settle, final: Settle, chunks: list[bytes]) -> None:
     """Settled text is never changed, and is always a prefix of the final text."""
-    stream = byte_stream(chunks)
+    stream = byte_stream(chunks, settle=settle)
     steps = settled_by_step(stream, len(chunks))
     assert stream.raw == b"".join(chunks).decode(errors="replace")
     assert stream.token_ids == list(range(len(chunks)))
-    for earlier, later in pairwise(["", *steps, clean_text(stream.raw)]):
+    for earlier, later in pairwise(["", *steps, final(stream.raw)]):
         assert later.startswith(earlier)
 
 
