@@ -4,6 +4,7 @@ python -m tools.native_step --rows 1,4,8,16 --prompts 75,100
 """
 
 import argparse
+import ctypes
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,10 +13,24 @@ from statistics import median
 
 import numpy as np
 
+from funasr_cli.checkpoints.quantize import Groups
+from funasr_cli.compute.backend import mx
+from funasr_cli.families.native import Stored
 from funasr_cli.models.qwen3 import Qwen3Config
 from funasr_cli.native.decoder import NativeDecoder, Row
 from funasr_cli.native.encoder import NativeEncoder
-from funasr_cli.native.library import FLOAT32, INT8, PAIR, SLOWEST, Packed, instruction_sets, library, why_missing
+from funasr_cli.native.library import (
+    FLOAT32,
+    GROUP,
+    INT4,
+    INT8,
+    PAIR,
+    SLOWEST,
+    Packed,
+    instruction_sets,
+    library,
+    why_missing,
+)
 from funasr_cli.native.qwen3 import NativeQwen3
 from funasr_cli.native.threads import usual_threads
 
@@ -29,7 +44,7 @@ OUTPUTS = {
     "down_proj": 1024, "embed_tokens": CONFIG.vocab_size,
 }  # fmt: skip
 INPUTS = {"o_proj": 2048, "down_proj": 3072}  # others: hidden_size
-WEIGHTS = {"int8": INT8, "float32": FLOAT32}
+WEIGHTS = {"int8": INT8, "int4": INT4, "float32": FLOAT32}  # int4: weights; inputs of products are int8
 PIECE = 8 * PAIR  # rows that are packed once and repeated: random values differ enough, and packing takes long
 
 
@@ -37,7 +52,8 @@ class RandomWeights:
     """Random matrices, the same for all instruction sets, and norms of 1; see `native.encoder.Weights`."""
 
     def __init__(self, packed_type: int):
-        self.type, self._make = packed_type, random_matrices(packed_type)
+        self.type = INT8 if packed_type == INT4 else packed_type
+        self._make = random_matrices(packed_type)
         self._made = dict[tuple[str, ...], Packed]()
 
     def matrix(self, *names: str, interleave: bool = False) -> Packed:
@@ -62,12 +78,22 @@ def random_matrices(weights: int) -> Callable[..., Packed]:
         rows, columns = sum(OUTPUTS[part] for part in parts), INPUTS.get(parts[0], CONFIG.hidden_size)
         if columns not in pieces:
             values = rng.standard_normal((PIECE, columns), np.float32) / np.float32(columns**0.5)
-            pieces[columns] = Packed.of(loaded, values, weights)
-        packed = Packed(loaded, rows, columns, weights)
+            pieces[columns] = in_4_bits(loaded, values) if weights == INT4 else Packed.of(loaded, values, weights)
+        packed = Packed(loaded, rows, columns, weights, has_offset=weights == INT4)
         packed.bytes[:] = np.resize(pieces[columns].bytes, packed.bytes.size)
         return packed
 
     return matrix
+
+
+def in_4_bits(loaded: ctypes.CDLL, values: np.ndarray) -> Packed:
+    """Pack (rows, columns) float32, rounded to 4 bits by MLX."""
+    weights, scales, offsets = mx.quantize(mx.array(values).astype(mx.bfloat16), group_size=GROUP, bits=4)
+    rows, columns = values.shape
+    packed = Packed(loaded, rows, columns, INT4, has_offset=True)
+    stored = Stored(weights, scales, offsets, Groups(4, GROUP))
+    packed.put_4_bits(0, *stored.four_bits(slice(None)))
+    return packed
 
 
 def milliseconds(calls: Sequence[Callable[[], object]], trials: int) -> list[list[float]]:
@@ -130,30 +156,36 @@ def numbers(text: str) -> list[int]:
 
 
 def main() -> None:
-    """Print a table with a row for each instruction set: median and shortest time."""
+    """Print a table with a row for each instruction set and type: median and shortest time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=numbers, default=[1, 4, 8, 16], help="rows of a step")
     parser.add_argument("--prompts", type=numbers, default=[75, 100], help="positions of a prompt")
     parser.add_argument("--before", type=int, default=100, help="positions before a step")
     parser.add_argument("--sets", type=lambda text: text.split(","), help="instruction sets [all but scalar]")
-    parser.add_argument("--dtype", choices=WEIGHTS, default="int8")
+    parser.add_argument("--dtype", choices=WEIGHTS, nargs="+", default=["int8"], help="measured in turns")
     parser.add_argument("--threads", type=int, default=usual_threads())
     parser.add_argument("--trials", type=int, default=15)
     given = parser.parse_args()
     loaded = library()
     if loaded is None:
         sys.exit(why_missing())
-    weights = RandomWeights(WEIGHTS[given.dtype])
+    weights = {dtype: RandomWeights(WEIGHTS[dtype]) for dtype in given.dtype}
     titles = [f"{rows} rows" for rows in given.rows] + [f"prompt of {length}" for length in given.prompts]
-    print(f"{'ms':8}", *(f"{title:>14}" for title in [*titles, "read once"]))
+    print(f"{'ms':16}", *(f"{title:>14}" for title in [*titles, "read once"]))
     for name in given.sets or [name for name in instruction_sets(loaded) if name != SLOWEST]:
-        decoder = NativeQwen3(NativeEncoder(loaded, given.threads, name), weights, CONFIG)
-        steps = Steps(decoder, given.before, max(given.rows))
-        calls = [*map(steps.step, given.rows), *map(steps.prompt, given.prompts), reading(decoder, given.threads)]
+        calls, sizes_gb = list[Callable[[], object]](), dict[str, float]()
+        for dtype in given.dtype:
+            decoder = NativeQwen3(NativeEncoder(loaded, given.threads, name), weights[dtype], CONFIG)
+            steps, sizes_gb[dtype] = Steps(decoder, given.before, max(given.rows)), decoder.size_bytes / 1e9
+            calls += [*map(steps.step, given.rows), *map(steps.prompt, given.prompts)]
+            calls.append(reading(decoder, given.threads))
         times = milliseconds(calls, given.trials)
-        print(f"{name:8}", *(f"{f'{median(each):.1f} ({each[0]:.1f})':>14}" for each in times), flush=True)
-    size_gb = decoder.size_bytes / 1e9
-    print(f"{size_gb:.2f} GB of weights, {given.threads} threads, {given.before} positions before")
+        by_dtype = np.array(times).reshape(len(given.dtype), -1, given.trials)
+        for dtype, own in zip(given.dtype, by_dtype, strict=True):
+            shown = (f"{f'{median(each):.1f} ({each[0]:.1f})':>14}" for each in own)
+            print(f"{name:10} {dtype:5}", *shown, flush=True)
+    sizes = ", ".join(f"{size_gb:.2f} GB in {dtype}" for dtype, size_gb in sizes_gb.items())
+    print(f"weights: {sizes}; {given.threads} threads, {given.before} positions before")
 
 
 if __name__ == "__main__":

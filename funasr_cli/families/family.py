@@ -265,10 +265,15 @@ class LoadedModel:
 
     @property
     def _native_types(self) -> list[str]:
-        """Number type of the engine's products: that of the decoder, and that of the encoder if it is another."""
-        decoder = {part.type for part in self.native if isinstance(part, NativeDecoder)}
-        others = {part.type for part in self.native} - decoder
-        return [*decoder, *(f"encoder {each}" if decoder else each for each in others)]
+        """Number type of the engine's products: that of the decoder, and that of the encoder if it is another.
+
+        The decoder's weights are named if some of them have fewer bits than its products' inputs.
+        """
+        decoders = [part for part in self.native if isinstance(part, NativeDecoder)]
+        types, bits = {part.type for part in decoders}, sorted({bits for part in decoders for bits in part.bits})
+        weights = [f"{' and '.join(f'{each}-bit' for each in bits)} weights"] if bits[:1] == [4] else []
+        others = {part.type for part in self.native} - types
+        return [*types, *weights, *(f"encoder {each}" if types else each for each in others)]
 
     @property
     def engine(self) -> str:

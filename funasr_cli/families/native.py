@@ -1,12 +1,15 @@
 """Loading what the CPU engine computes of a model: its tensors, packed one matrix after the other, or as kept.
 
-With int8, a decoder's matrix that is stored in 8 or fewer bits is used with its scales and biases as stored; any
-other is rounded to 8 bits. Matrices that the engine computes together are packed into one; if one of them is
-quantized, all get a scale and an offset. The other networks are computed in bfloat16 where the CPU multiplies it
-fast, otherwise in float32.
+With int8, a decoder's matrix that is stored in 8 or fewer bits is used with its scales and biases as stored: in 4
+bits if it has no more and its scales have 16, else in 8. Any other is rounded to 8 bits. Matrices that the engine
+computes together are packed into one, which may have rows of 4 and of 8 bits; if one of those with 8 bits is
+quantized, all of them get a scale and an offset. The other networks are computed in bfloat16 where the CPU
+multiplies it fast, otherwise in float32.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +24,11 @@ from funasr_cli.native.decoder import NativeDecoder
 from funasr_cli.native.encoder import NativeEncoder, NativeNetwork
 from funasr_cli.native.library import (
     BFLOAT16,
+    BITS,
     FLOAT32,
     GROUP,
+    INT4,
+    INT4_HALF,
     INT8,
     PAIR,
     TINY,
@@ -38,6 +44,7 @@ from funasr_cli.native.qwen3 import interleaved
 from funasr_cli.options import INT8 as INT8_DTYPE
 
 OPTION = "--engine native"
+IN_4_BITS = {"bfloat16": INT4, "float16": INT4_HALF}  # by the type of scales and offsets
 ROWS_AT_ONCE = 8192  # of a matrix, while it is packed: the embeddings would take 0.6 GB in float32
 
 
@@ -45,7 +52,7 @@ class Affine(NamedTuple):
     """Rows of a matrix, w = scale * value + offset, with a scale and an offset for each group of inputs."""
 
     values: np.ndarray  # (rows, columns) uint8
-    scales: np.ndarray  # (rows, columns / GROUP) float32
+    scales: np.ndarray  # (rows, columns / GROUP) float32; or uint16, the bits of 16-bit numbers
     offsets: np.ndarray
 
 
@@ -159,8 +166,8 @@ def _packed_bytes(checkpoint: Checkpoint, parts: list[NativePart], dtype: str, *
         packed_type = types.get(name.partition(".")[0])
         if packed_type is not None and kind == "weight" and len(tensor.shape) == 2:
             columns = _columns(tensor.shape[1], quantized.get(module))
-            offset = has_offset and packed_type == INT8
-            total += packed_size(loaded, tensor.shape[0], columns, packed_type, offset)
+            own = _own_type(checkpoint, module, packed_type)
+            total += packed_size(loaded, tensor.shape[0], columns, own, has_offset and own == INT8)
     return total
 
 
@@ -216,6 +223,15 @@ def _columns(width: int, groups: Groups | None) -> int:
     return width * 32 // groups.bits if groups else width
 
 
+def _own_type(checkpoint: Checkpoint, module: str, packed_type: int) -> int:
+    """Return how a matrix is packed where `packed_type` is usual: with `INT8`, perhaps in 4 bits."""
+    groups = checkpoint.quantized().get(module)
+    if packed_type != INT8 or groups is None or groups.bits > BITS[INT4]:
+        return packed_type
+    types = {checkpoint.tensors[f"{module}.{part}"].dtype for part in (SCALES, BIASES)}
+    return IN_4_BITS.get(types.pop(), INT8) if len(types) == 1 else INT8
+
+
 class Stored:
     """A matrix of the checkpoint, dense or quantized, whose rows are read piece by piece."""
 
@@ -233,17 +249,24 @@ class Stored:
         return self._dequantized(rows, self._scales[rows], self._biases[rows])
 
     def affine(self, rows: slice) -> Affine:
-        """Read rows with scales and offsets: as stored, or rounded to 8 bits if they are dense."""
+        """Read rows with scales and offsets in float32: as stored, or rounded to 8 bits if they are dense."""
         if self.groups is None:
             return rounded(self.dense(rows))
+        return self._as_stored(rows, lambda each: each.astype(mx.float32))
+
+    def four_bits(self, rows: slice) -> Affine:
+        """Read rows of 4 bits or fewer, with the bits of their scales and offsets of 16 bits."""
+        return self._as_stored(rows, lambda each: each.view(mx.uint16))
+
+    def _as_stored(self, rows: slice, read: Callable[[mx.array], mx.array]) -> Affine:
+        assert self.groups is not None
         assert self._scales is not None
         assert self._biases is not None
         shape = self._scales[rows].shape
         values = self._dequantized(rows, mx.ones(shape), mx.zeros(shape)).astype(np.uint8)
         repeats = self.groups.group_size // GROUP
         scales, offsets = (
-            np.repeat(np.array(each[rows].astype(mx.float32)), repeats, axis=1)
-            for each in (self._scales, self._biases)
+            np.repeat(np.array(read(each[rows])), repeats, axis=1) for each in (self._scales, self._biases)
         )
         return Affine(values, scales, offsets)
 
@@ -258,20 +281,39 @@ class PartWeights:
     """Reads and packs a part's tensors by their names within it."""
 
     def __init__(self, checkpoint: Checkpoint, prefix: str, packed_type: int, matrices: Matrices):
-        self._tensors, self._quantized, self._prefix = checkpoint.tensors, checkpoint.quantized(), prefix
+        self._checkpoint, self._prefix = checkpoint, prefix
+        self._tensors, self._quantized = checkpoint.tensors, checkpoint.quantized()
         self.type, self._matrices = packed_type, matrices
 
     def matrix(self, *names: str, interleave: bool = False) -> Packed:
-        """Pack the matrices of these names, one below the other; with `interleave`, 16 rows of each in turns."""
+        """Pack the matrices of these names, one below the other; with `interleave`, 16 rows of each in turns.
+
+        Each is packed in its own number of bits, unless rows of several lie in one pair of tiles.
+        """
+        types = [_own_type(self._checkpoint, f"{self._prefix}.{name}", self.type) for name in names]
+        if len(set(types)) == 1:
+            return self._in_one_way(names, types[0], interleave=interleave)
+        if interleave or any(self._shape(name)[0] % PAIR for name in names[:-1]):
+            return self._in_one_way(names, self.type, interleave=interleave)
+        runs = groupby(zip(types, names, strict=True), key=itemgetter(0))
+        return Packed.stacked([self._in_one_way([name for _, name in run], own) for own, run in runs])
+
+    def _in_one_way(self, names: Sequence[str], packed_type: int, *, interleave: bool = False) -> Packed:
+        """Pack matrices into one whose rows are all stored in the same way."""
         shapes = [self._shape(name) for name in names]
-        affine = self.type == INT8 and any(map(self._groups, names))
+        has_offset = packed_type != self.type or (self.type == INT8 and any(map(self._groups, names)))
+
+        def read(stored: Stored, rows: slice) -> Sequence[np.ndarray]:
+            if packed_type in IN_4_BITS.values():
+                return stored.four_bits(rows)
+            return stored.affine(rows) if has_offset else (stored.dense(rows),)
 
         def pack(packed: Packed) -> None:
             parts, start, waiting = [self._stored(name) for name in names], 0, list[np.ndarray]()
             for side_by_side in [parts] if interleave else [[each] for each in parts]:
                 for row in range(0, side_by_side[0].rows, ROWS_AT_ONCE):
                     rows = slice(row, row + ROWS_AT_ONCE)
-                    pieces = [each.affine(rows) if affine else (each.dense(rows),) for each in side_by_side]
+                    pieces = [read(each, rows) for each in side_by_side]
                     columns = zip(*pieces, strict=True)
                     fused = [interleaved(*arrays) if interleave else arrays[0] for arrays in columns]
                     if waiting:
@@ -284,11 +326,13 @@ class PartWeights:
                 put(packed, start, waiting)
 
         def put(packed: Packed, start: int, arrays: list[np.ndarray]) -> None:
-            function: Callable[..., None] = packed.put_affine if affine else packed.put
+            in_4_bits = packed_type in IN_4_BITS.values()
+            affine: Callable[..., None] = packed.put_4_bits if in_4_bits else packed.put_affine
+            function: Callable[..., None] = affine if has_offset else packed.put
             function(start, *arrays)
 
         name, rows = f"{self._prefix}.{'+'.join(names)}", sum(rows for rows, _ in shapes)
-        return self._matrices.get(name, (rows, shapes[0][1]), self.type, affine, pack)
+        return self._matrices.get(name, (rows, shapes[0][1]), packed_type, has_offset, pack)
 
     def _groups(self, name: str) -> Groups | None:
         """Return how a matrix is quantized; None if it is dense."""

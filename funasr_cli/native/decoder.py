@@ -34,7 +34,7 @@ class NativeDecoder(NativeNetwork, ABC):
     """Computes steps of a decoder on a CPU; a subclass for each kind reads its weights."""
 
     def __init__(self, encoder: NativeEncoder, weights: Weights, config: Any):
-        """Make a decoder, whose matrices are `FLOAT32` or `INT8`.
+        """Make a decoder, whose matrices are `FLOAT32`, or in 8 or 4 bits.
 
         Args:
             encoder: computes what is not a step; a decoder has the same number of threads itself.

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from funasr_cli.native.library import TYPES, Block, Linear, Norm, Packed, check
+from funasr_cli.native.library import BITS, TYPES, Block, Linear, Norm, Packed, check
 from funasr_cli.native.threads import usual_threads
 
 IDENTITY, RELU, GELU, SWIGLU = range(4)  # activations
@@ -148,12 +148,21 @@ class NativeNetwork:
     @property
     def size_bytes(self) -> int:
         """Bytes of its packed weights."""
-        return sum(kept.bytes.nbytes for kept in self._kept if isinstance(kept, Packed))
+        return sum(part.bytes.nbytes for part in self._packed)
 
     @property
     def type(self) -> str:
-        """Number type of its products."""
+        """Number type of its products' inputs."""
         return TYPES[self._weights.type]
+
+    @property
+    def bits(self) -> set[int]:
+        """Bits of its packed weights."""
+        return {BITS[part.matrix.weights] for part in self._packed}
+
+    @property
+    def _packed(self) -> list[Packed]:
+        return [part for kept in self._kept if isinstance(kept, Packed) for part in kept.parts]
 
     @property
     def instruction_set(self) -> str:

@@ -14,12 +14,14 @@ import numpy as np
 
 from funasr_cli.native.build import LIBRARY, LOG, SWITCH, is_wanted, sources_hash
 
-ABI = 6
+ABI = 7
 # Increase it when results may change, however little, or when other clips are compared: what was proven about int8
 # is then proven again.
-ARITHMETIC = 2
-FLOAT32, INT8, BFLOAT16 = 0, 1, 2  # how weights are stored
-TYPES = {FLOAT32: "float32", INT8: "int8", BFLOAT16: "bfloat16"}
+ARITHMETIC = 3
+# How weights are stored. INT4 and INT4_HALF differ in the type of scales and offsets: bfloat16, or float16.
+FLOAT32, INT8, BFLOAT16, INT4, INT4_HALF = range(5)
+TYPES = {FLOAT32: "float32", INT8: "int8", BFLOAT16: "bfloat16"}  # of the inputs of a product
+BITS = {FLOAT32: 32, INT8: 8, BFLOAT16: 16, INT4: 4, INT4_HALF: 4}  # of a weight
 GROUP = 64  # inputs that share a scale
 TILE, PAIR = 16, 32  # outputs of a tile; outputs that are computed together
 TINY = 2e-36  # a group of smaller values counts as zeros
@@ -31,7 +33,8 @@ STALE = "compiled from other sources; install this package again, or run python 
 floats = np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS")
 integers = np.ctypeslib.ndpointer(np.int32, flags="C_CONTIGUOUS")
 bytes_ = np.ctypeslib.ndpointer(np.uint8, flags="C_CONTIGUOUS")
-ARRAYS = (floats, integers, bytes_)
+halves = np.ctypeslib.ndpointer(np.uint16, flags="C_CONTIGUOUS")
+ARRAYS = (floats, integers, bytes_, halves)
 
 
 class Matrix(Structure):
@@ -40,6 +43,7 @@ class Matrix(Structure):
     _fields_ = (
         ("data", c_void_p),
         *((name, c_int32) for name in ("rows", "columns", "weights", "has_offset")),
+        ("below", c_void_p),
     )
 
 
@@ -128,6 +132,7 @@ def _declare(library: ctypes.CDLL, path: Path) -> None:
         "fn_packed_size": (c_size_t, [c_int32, c_int32, c_int32, c_int32]),
         "fn_pack": (c_int, [c_void_p, floats, c_int32, c_int32, c_int32]),
         "fn_pack_affine": (c_int, [c_void_p, bytes_, floats, floats, c_int32, c_int32, c_int32]),
+        "fn_pack_4_bits": (c_int, [c_void_p, bytes_, halves, halves, c_int32, c_int32, c_int32, c_int32]),
         "fn_unpack": (c_int, [POINTER(Matrix), integers, c_int32, floats]),
         "fn_product": (c_int, [POINTER(Matrix), floats, c_int32, floats, c_int32, c_char_p]),
         "fn_decoder_new": (c_int, [POINTER(c_void_p), *matrices, c_int32, c_int32, c_char_p]),
@@ -241,7 +246,9 @@ def packed_size(loaded: ctypes.CDLL, rows: int, columns: int, weights: int, has_
 
 
 class Packed:
-    """A packed matrix and the memory that holds it."""
+    """A packed matrix and the memory that holds it; see `stacked` for one that is stored in several ways."""
+
+    below: "Packed | None" = None  # the last rows, if they are stored in another way
 
     def __init__(self, loaded: ctypes.CDLL, rows: int, columns: int, weights: int, *, has_offset: bool = False):
         self._library = loaded
@@ -286,6 +293,26 @@ class Packed:
         packed.put_affine(0, values, scales, offsets, group)
         return packed
 
+    @classmethod
+    def stacked(cls, parts: Sequence["Packed"]) -> "Packed":
+        """Make one matrix of several, each below the last and stored in its own way, in 8 or 4 bits.
+
+        All but the last one have a multiple of `PAIR` rows.
+        """
+        *above, stacked = parts
+        for part in reversed(above):
+            own, both = part.matrix, cls.__new__(cls)
+            both._library, both.bytes, both.below = part._library, part.bytes, stacked
+            rows, below = own.rows + stacked.matrix.rows, ctypes.addressof(stacked.matrix)
+            both.matrix = Matrix(own.data, rows, own.columns, own.weights, own.has_offset, below)
+            stacked = both
+        return stacked
+
+    @property
+    def parts(self) -> tuple["Packed", ...]:
+        """The matrix, and what is below it, each stored in one way."""
+        return (self, *(self.below.parts if self.below else ()))
+
     def put(self, start: int, values: np.ndarray) -> None:
         """Pack some of the rows, as `of` does: whole pairs of tiles, `PAIR` rows, or the last rows.
 
@@ -305,6 +332,21 @@ class Packed:
         if not (scales.shape == offsets.shape == groups and self.matrix.has_offset):
             raise ValueError(f"{scales.shape} scales and {offsets.shape} offsets do not fit {groups} groups")
         check(self._library.fn_pack_affine(place, values, scales, offsets, *values.shape, group))
+
+    def put_4_bits(
+        self, start: int, values: np.ndarray, scales: np.ndarray, offsets: np.ndarray, group: int = GROUP
+    ) -> None:
+        """Pack some of the rows of an `INT4` or `INT4_HALF` matrix; see `put`.
+
+        Values are (rows, columns) uint8 below 16. Scales and offsets, (rows, columns / group) each, are the bits
+        of bfloat16 or float16, as uint16.
+        """
+        values, scales, offsets = (np.ascontiguousarray(each) for each in (values, scales, offsets))
+        place, groups = self._place(start, values), (len(values), values.shape[1] // group)
+        if not scales.shape == offsets.shape == groups:
+            raise ValueError(f"{scales.shape} scales and {offsets.shape} offsets do not fit {groups} groups")
+        shape, weights = values.shape, self.matrix.weights
+        check(self._library.fn_pack_4_bits(place, values, scales, offsets, *shape, group, weights))
 
     def _place(self, row: int, values: np.ndarray) -> int:
         """Return the address of rows that begin a pair of tiles and are all within the matrix."""

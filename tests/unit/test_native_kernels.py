@@ -20,9 +20,9 @@ from funasr_cli.native.library import GROUP
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
 HALVES = np.arange(1 << 16, dtype=np.uint16)
 KERNELS = (
-    "round_group", "product_u8", "product_f32", "scores", "add_weighted", "to_half", "maximum", "exponentials",
-    "sum_of_squares", "scale_by", "swiglu", "product_bf16", "to_bfloat", "layer_norm", "add", "add_products",
-    "relu", "gelu",
+    "round_group", "product_u8", "product_u4", "product_f32", "scores", "add_weighted", "to_half", "maximum",
+    "exponentials", "sum_of_squares", "scale_by", "swiglu", "product_bf16", "to_bfloat", "layer_norm", "add",
+    "add_products", "relu", "gelu",
 )  # fmt: skip
 each_set = pytest.mark.parametrize("name", SETS)
 

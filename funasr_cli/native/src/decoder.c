@@ -1,81 +1,22 @@
-/* A decoder of the kind of Qwen3 or Whisper. The first has grouped-query attention with normed queries and keys,
- * rotary positions and SwiGLU; the second has biases, cross-attention and GELU, and its inputs hold their
- * positions.
+/* A decoder of the kind of Qwen3 or Whisper: its memory, its slots, and its steps, whose layers are in layer.c.
+ * The first has grouped-query attention with normed queries and keys, rotary positions and SwiGLU; the second has
+ * biases, cross-attention and GELU, and its inputs hold their positions.
  *
  * Source: transformers models/qwen3/modeling_qwen3.py; openai-whisper whisper/model.py. What differs: keys and
- * values are kept in float16, and with FN_U8 weights the inputs of every product are rounded to 8 bits in groups
- * of 64.
- *
- * A step goes through each layer in eight phases, each of which is a job of the thread pool: norm and round,
- * queries and keys and values, their norms and positions, attention, output, norm and round, feed-forward up,
- * down; cross-attention has five more. Each pair (slot, position) is a row; what a row gives does not depend on
- * the others.
+ * values are kept in float16, and with weights of 8 or 4 bits the inputs of every product are rounded to 8 bits in
+ * groups of 64.
  */
 
-#include "internal.h"
+#include "decoder.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Keys and values of PAGE positions in all layers:
- * for each layer keys, then values, (kv_heads, PAGE, head_dim). */
-typedef uint16_t *page;
-
-struct slot {
-    page *pages;
-    int count;
-};
-
-struct fn_decoder {
-    struct fn_shape shape;
-    struct fn_layer *layers;
-    struct fn_norm final_norm;
-    struct fn_matrix head, embeddings;
-    const struct kernels *kernels;
-    struct pool *pool;
-    struct slot *slots;
-    int slot_count;
-    double *frequencies; /* (head_dim / 2,) of the rotary positions */
-    /* Working memory for `capacity` rows. */
-    int capacity;
-    float *x;                 /* (n, hidden_size), the residual stream */
-    float *qkv;               /* (n, (heads + 2 kv_heads) * head_dim) */
-    float *turns;             /* (n, head_dim): cosines, then sines */
-    float *scratch;           /* scores, (n * heads, scratch_width) */
-    size_t scratch_width;     /* the longest row of this step, in whole pages */
-    size_t scratch_capacity;  /* allocated floats */
-    struct operand normed;    /* (n, hidden_size) */
-    struct operand attended;  /* (n, heads * head_dim) */
-    struct operand activated; /* (n, intermediate_size) */
-    float *logits;            /* (logits_capacity, vocab_size) */
-    int logits_capacity;
-};
-
-/* What the phases of a step share. */
-struct step {
-    fn_decoder *decoder;
-    int n, layer;
-    const int32_t *slots, *positions;
-    const struct fn_sources *sources;
-    const struct fn_norm *norm;        /* of the current norm phase */
-    const struct fn_linear *linear;    /* the current product */
-    const struct operand *input;
-};
-
 /* --- sizes --- */
 
-static int query_width(const struct fn_shape *s) { return s->num_attention_heads * s->head_dim; }
-static int key_width(const struct fn_shape *s) { return s->num_key_value_heads * s->head_dim; }
-static int qkv_width(const struct fn_shape *s) { return query_width(s) + 2 * key_width(s); }
 static size_t page_values(const struct fn_shape *s) {
     return (size_t)s->num_hidden_layers * 2 * PAGE * (size_t)key_width(s);
-}
-
-/* Where a page keeps the keys (which = 0) or values (1) of a head in a layer: (PAGE, head_dim). */
-static uint16_t *in_page(const struct fn_shape *s, page p, int layer, int which, int head) {
-    size_t heads = (size_t)s->num_key_value_heads;
-    return p + (((size_t)layer * 2 + (size_t)which) * heads + (size_t)head) * PAGE * (size_t)s->head_dim;
 }
 
 static int is_supported(const struct fn_shape *s) {
@@ -89,8 +30,7 @@ static int is_supported(const struct fn_shape *s) {
 }
 
 static int fits(const struct fn_matrix *m, int rows, int columns, int weights) {
-    return m->data && m->rows == rows && m->columns == columns && m->weights == weights &&
-           (!m->has_offset || weights == FN_U8);
+    return m->rows == rows && can_multiply(m, columns, weights);
 }
 
 static int layer_fits(const struct fn_layer *layer, const struct fn_shape *s) {
@@ -104,8 +44,6 @@ static int layer_fits(const struct fn_layer *layer, const struct fn_shape *s) {
            has_norms == (layer->key_norm.weights != NULL) &&
            (!has_norms || (layer->query_norm.width == s->head_dim && layer->key_norm.width == s->head_dim));
 }
-
-static int has_cross(const struct fn_layer *layer) { return layer->cross_query.matrix.data != NULL; }
 
 static int cross_fits(const struct fn_layer *layer, const struct fn_shape *s) {
     return layer->cross_norm.width == s->hidden_size && s->num_key_value_heads == s->num_attention_heads &&
@@ -180,7 +118,7 @@ void fn_decoder_free(fn_decoder *d) {
 
 const char *fn_decoder_instruction_set(const fn_decoder *d) { return d->kernels->name; }
 
-static int reserve(fn_decoder *d, int n) {
+int reserve_rows(fn_decoder *d, int n) {
     const struct fn_shape *s = &d->shape;
     if (n <= d->capacity) return FN_OK;
     free_working_memory(d);
@@ -240,221 +178,7 @@ void fn_clear_slot(fn_decoder *d, int32_t slot) {
     s->pages = NULL;
 }
 
-/* --- the phases of a step --- */
-
-static void norm_rows(void *argument, int row) {
-    const struct step *step = argument;
-    const fn_decoder *d = step->decoder;
-    size_t width = (size_t)d->shape.hidden_size;
-    norm_row(d->kernels, step->norm, d->x + (size_t)row * width, row_of(&d->normed, row));
-    round_row(d->kernels, d->shape.weights, &d->normed, row);
-}
-
-/* A pair of tiles of the current product, with its bias. */
-static void multiply(const struct step *step, int pair, int first, int n, float *part) {
-    const struct kernels *k = step->decoder->kernels;
-    const float *bias = step->linear->bias;
-    multiply_pair(k, &step->linear->matrix, pair, step->input, first, n, part);
-    for (int row = 0; bias && row < n; row++)
-        k->add(part + row * PAIR, bias + pair * PAIR, PAIR, part + row * PAIR);
-}
-
-/* Queries, keys and values: normed -> qkv. */
-static void project(void *argument, int pair) {
-    const struct step *step = argument;
-    const fn_decoder *d = step->decoder;
-    float part[BLOCK_ROWS * PAIR];
-    for (int first = 0; first < step->n; first += BLOCK_ROWS) {
-        int n = block_rows(first, step->n);
-        multiply(step, pair, first, n, part);
-        for (int row = 0; row < n; row++)
-            memcpy(d->qkv + (size_t)(first + row) * (size_t)qkv_width(&d->shape) + (size_t)(pair * PAIR),
-                   part + row * PAIR, PAIR * sizeof(float));
-    }
-}
-
-/* The same, added to the residual stream. */
-static void project_and_add(void *argument, int pair) {
-    const struct step *step = argument;
-    const fn_decoder *d = step->decoder;
-    float part[BLOCK_ROWS * PAIR];
-    for (int first = 0; first < step->n; first += BLOCK_ROWS) {
-        int n = block_rows(first, step->n);
-        multiply(step, pair, first, n, part);
-        for (int row = 0; row < n; row++) {
-            float *x = d->x + (size_t)(first + row) * (size_t)d->shape.hidden_size + (size_t)pair * PAIR;
-            for (int i = 0; i < PAIR; i++) x[i] += part[row * PAIR + i];
-        }
-    }
-}
-
-/* Feed-forward up, GROUP outputs in each chunk: silu(gate) * up or gelu(up), rounded for the next product. */
-static void project_up(void *argument, int chunk) {
-    const struct step *step = argument;
-    const fn_decoder *d = step->decoder;
-    const struct operand *out = &d->activated;
-    int gated = d->shape.activation == FN_SWIGLU, width = gated ? TILE : PAIR; /* outputs of a pair of tiles */
-    float part[BLOCK_ROWS * PAIR]; /* if gated, of each row TILE outputs of the gate, then of up */
-    for (int first = 0; first < step->n; first += BLOCK_ROWS) {
-        int n = block_rows(first, step->n);
-        for (int place = 0; place < GROUP; place += width) {
-            multiply(step, (chunk * GROUP + place) / width, first, n, part);
-            for (int row = 0; row < n; row++) {
-                float *to = row_of(out, first + row) + chunk * GROUP + place;
-                if (gated) d->kernels->swiglu(part + row * PAIR, part + row * PAIR + TILE, TILE, to);
-                else d->kernels->gelu(part + row * PAIR, PAIR, to);
-            }
-        }
-        for (int row = first; row < first + n; row++)
-            put(d->kernels, d->shape.weights, out, row, chunk * GROUP, row_of(out, row) + chunk * GROUP, GROUP);
-    }
-}
-
-/* Turn a head by its position: the halves of the head are the parts of complex numbers. */
-static void turn(float *x, const float *turns, int half) {
-    for (int i = 0; i < half; i++) {
-        float real = x[i], imaginary = x[half + i], cosine = turns[i], sine = turns[half + i];
-        x[i] = real * cosine - imaginary * sine;
-        x[half + i] = imaginary * cosine + real * sine;
-    }
-}
-
-/* Norm and turn queries and keys of a row; keep its keys and values. */
-static void keep_row(void *argument, int row) {
-    const struct step *step = argument;
-    const fn_decoder *d = step->decoder;
-    const struct fn_shape *s = &d->shape;
-    const struct fn_layer *layer = &d->layers[step->layer];
-    float *qkv = d->qkv + (size_t)row * (size_t)qkv_width(s);
-    const float *turns = d->turns + (size_t)row * (size_t)s->head_dim;
-    int queries = s->num_attention_heads, heads = queries + s->num_key_value_heads;
-    int position = step->positions[row];
-    for (int head = 0; head < heads; head++) {
-        float *x = qkv + head * s->head_dim;
-        if (layer->query_norm.weights)
-            norm_row(d->kernels, head < queries ? &layer->query_norm : &layer->key_norm, x, x);
-        if (s->rope_theta != 0.0f) turn(x, turns, s->head_dim / 2);
-    }
-    page here = d->slots[step->slots[row]].pages[position / PAGE];
-    for (int which = 0; which < 2; which++)
-        for (int head = 0; head < s->num_key_value_heads; head++) {
-            const float *from = qkv + query_width(s) + which * key_width(s) + head * s->head_dim;
-            uint16_t *to =
-                in_page(s, here, step->layer, which, head) + (size_t)(position % PAGE) * (size_t)s->head_dim;
-            d->kernels->to_half(from, s->head_dim, to);
-        }
-}
-
-/* Ask for the first keys or values of a head, which are read soon: each beginning would wait for memory. */
-static void ask_for(const uint16_t *values, int positions, int head_dim) {
-    for (int i = 0; i < (positions < AHEAD ? positions : AHEAD) * head_dim; i += 32)
-        __builtin_prefetch(values + i);
-}
-
-/* Attention of one row and one key/value head, for the queries that share it. */
-static void attend(void *argument, int chunk) {
-    const struct step *step = argument;
-    const fn_decoder *d = step->decoder;
-    const struct fn_shape *s = &d->shape;
-    int row = chunk / s->num_key_value_heads, kv_head = chunk % s->num_key_value_heads;
-    int shared = s->num_attention_heads / s->num_key_value_heads, length = step->positions[row] + 1;
-    int pages = (length + PAGE - 1) / PAGE;
-    const struct slot *slot = &d->slots[step->slots[row]];
-    size_t width = d->scratch_width, first_query = (size_t)kv_head * (size_t)shared * (size_t)s->head_dim;
-    float *scores = d->scratch + (size_t)chunk * (size_t)shared * width, factor = 1.0f / sqrtf((float)s->head_dim);
-    float *queries = d->qkv + (size_t)row * (size_t)qkv_width(s) + first_query;
-    float *out = row_of(&d->attended, row) + first_query;
-    for (int i = 0; i < shared * s->head_dim; i++) queries[i] *= factor;
-    for (int which = 0; which < 2; which++) { /* keys, then values */
-        for (int p = 0; p < pages; p++) {
-            int first = p * PAGE, n = length - first < PAGE ? length - first : PAGE;
-            const uint16_t *here = in_page(s, slot->pages[p], step->layer, which, kv_head);
-            if (p + 1 < pages)
-                ask_for(in_page(s, slot->pages[p + 1], step->layer, which, kv_head), length - first - PAGE,
-                        s->head_dim);
-            else if (!which) ask_for(in_page(s, slot->pages[0], step->layer, 1, kv_head), length, s->head_dim);
-            if (!which) d->kernels->scores(queries, shared, here, n, s->head_dim, scores + first, width);
-            else d->kernels->add_weighted(scores + first, width, shared, here, n, s->head_dim, out);
-        }
-        if (which) break;
-        memset(out, 0, (size_t)(shared * s->head_dim) * sizeof(float));
-        for (int query = 0; query < shared; query++) {
-            float *mine = scores + (size_t)query * width;
-            float sum = d->kernels->exponentials(mine, length, d->kernels->maximum(mine, length), mine);
-            for (int i = 0; i < length; i++) mine[i] /= sum;
-        }
-    }
-}
-
-/* Cross-attention of one row and one head. The rows of a head follow each other: they may share a source. */
-static void attend_to_source(void *argument, int chunk) {
-    const struct step *step = argument;
-    const fn_decoder *d = step->decoder;
-    const struct fn_sources *from = step->sources;
-    int heads = d->shape.num_attention_heads, head_dim = d->shape.head_dim;
-    int head = chunk / step->n, row = chunk % step->n, rows = from->rows, number = step->layer * heads + head;
-    size_t size = (size_t)rows * (size_t)head_dim; /* of a head */
-    const uint16_t *keys =
-        from->keys_and_values[row] + ((size_t)step->layer * 2 * (size_t)heads + (size_t)head) * size;
-    float *query = d->qkv + (size_t)row * (size_t)qkv_width(&d->shape) + (size_t)(head * head_dim);
-    float *scores = d->scratch + (size_t)chunk * (size_t)rows, *out = row_of(&d->attended, row) + head * head_dim;
-    for (int i = 0; i < head_dim; i++) query[i] /= sqrtf((float)head_dim);
-    d->kernels->scores(query, 1, keys, rows, head_dim, scores, (size_t)rows);
-    for (int i = 0; i < from->watched_count; i++)
-        if (from->watched[i] == number)
-            memcpy(from->scores + ((size_t)i * (size_t)step->n + (size_t)row) * (size_t)rows, scores,
-                   (size_t)rows * sizeof(float));
-    float sum = d->kernels->exponentials(scores, rows, d->kernels->maximum(scores, rows), scores);
-    memset(out, 0, (size_t)head_dim * sizeof(float));
-    d->kernels->add_weighted(scores, (size_t)rows, 1, keys + (size_t)heads * size, rows, head_dim, out);
-    for (int i = 0; i < head_dim; i++) out[i] /= sum;
-}
-
-static void round_attended(void *argument, int row) {
-    const struct step *step = argument;
-    round_row(step->decoder->kernels, step->decoder->shape.weights, &step->decoder->attended, row);
-}
-
-static void run(struct step *step, pool_task task, int chunks) {
-    pool_run(step->decoder->pool, task, step, chunks);
-}
-
-static void run_norm(struct step *step, const struct fn_norm *norm) {
-    step->norm = norm;
-    run(step, norm_rows, step->n);
-}
-
-static void run_product(struct step *step, pool_task task, const struct fn_linear *linear,
-                        const struct operand *input) {
-    step->linear = linear;
-    step->input = input;
-    run(step, task, pairs(&linear->matrix));
-}
-
-static void run_layer(struct step *step, int index) {
-    fn_decoder *d = step->decoder;
-    const struct fn_shape *s = &d->shape;
-    const struct fn_layer *layer = &d->layers[index];
-    step->layer = index;
-    run_norm(step, &layer->attention_norm);
-    run_product(step, project, &layer->qkv, &d->normed);
-    run(step, keep_row, step->n);
-    run(step, attend, step->n * s->num_key_value_heads);
-    run(step, round_attended, step->n);
-    run_product(step, project_and_add, &layer->output, &d->attended);
-    if (has_cross(layer)) {
-        run_norm(step, &layer->cross_norm);
-        run_product(step, project, &layer->cross_query, &d->normed);
-        run(step, attend_to_source, step->n * s->num_attention_heads);
-        run(step, round_attended, step->n);
-        run_product(step, project_and_add, &layer->cross_output, &d->attended);
-    }
-    run_norm(step, &layer->feed_forward_norm);
-    step->linear = &layer->up;
-    step->input = &d->normed;
-    run(step, project_up, s->intermediate_size / GROUP);
-    run_product(step, project_and_add, &layer->down, &d->activated);
-}
+/* --- a step --- */
 
 /* Reserve what a step needs, before anything is written. */
 static int prepare(fn_decoder *d, int n, const int32_t *slots, const int32_t *positions,
@@ -471,7 +195,7 @@ static int prepare(fn_decoder *d, int n, const int32_t *slots, const int32_t *po
     d->scratch_width = longest;
     if (sources && (size_t)sources->rows > longest) longest = (size_t)sources->rows;
     size_t scores = (size_t)n * (size_t)s->num_attention_heads * longest;
-    return reserve_scratch(d, scores) || reserve(d, n) ? FN_NO_MEMORY : FN_OK;
+    return reserve_scratch(d, scores) || reserve_rows(d, n) ? FN_NO_MEMORY : FN_OK;
 }
 
 int fn_step(fn_decoder *d, int32_t n, const int32_t *slots, const int32_t *positions, const float *x,
@@ -494,77 +218,4 @@ int fn_step(fn_decoder *d, int32_t n, const int32_t *slots, const int32_t *posit
         norm_row(d->kernels, &d->final_norm, d->x + at, hidden + at);
     }
     return FN_OK;
-}
-
-/* --- the output head --- */
-
-struct head_job {
-    fn_decoder *decoder;
-    int n;
-    float *logits, *logprobs;
-    int32_t *ids;
-    const uint8_t *excluded;
-    const int32_t *first_of_group;
-};
-
-static void head_pair(void *argument, int pair) {
-    const struct head_job *job = argument;
-    const fn_decoder *d = job->decoder;
-    int vocab = d->head.rows, width = vocab - pair * PAIR < PAIR ? vocab - pair * PAIR : PAIR;
-    float part[BLOCK_ROWS * PAIR];
-    for (int first = 0; first < job->n; first += BLOCK_ROWS) {
-        int n = block_rows(first, job->n);
-        multiply_pair(d->kernels, &d->head, pair, &d->normed, first, n, part);
-        for (int row = 0; row < n; row++)
-            memcpy(job->logits + (size_t)(first + row) * (size_t)vocab + (size_t)(pair * PAIR), part + row * PAIR,
-                   (size_t)width * sizeof(float));
-    }
-}
-
-/* Exclude tokens of a row: those given, and all before a group if they are less likely than the group together. */
-static void exclude(const struct kernels *k, float *logits, int vocab, const uint8_t *excluded, int first) {
-    for (int i = 0; i < vocab; i++) logits[i] = excluded[i] ? -INFINITY : logits[i];
-    if (first < 1 || first >= vocab) return;
-    float peak = k->maximum(logits + first, vocab - first);
-    if (peak == -INFINITY) return;
-    float total = peak + logf(k->exponentials(logits + first, vocab - first, peak, NULL));
-    if (total > k->maximum(logits, first))
-        for (int i = 0; i < first; i++) logits[i] = -INFINITY;
-}
-
-/* The likeliest token of a row, the first of several, and its log-probability: -log(sum(exp(logits - peak))). */
-static void choose(void *argument, int row) {
-    const struct head_job *job = argument;
-    const fn_decoder *d = job->decoder;
-    int vocab = d->shape.vocab_size, id = 0;
-    float *logits = job->logits + (size_t)row * (size_t)vocab;
-    if (job->excluded)
-        exclude(d->kernels, logits, vocab, job->excluded + (size_t)row * (size_t)vocab, job->first_of_group[row]);
-    float peak = d->kernels->maximum(logits, vocab);
-    while (id < vocab - 1 && logits[id] != peak) id++;
-    job->ids[row] = id;
-    job->logprobs[row] = -logf(d->kernels->exponentials(logits, vocab, peak, NULL));
-}
-
-int fn_logits(fn_decoder *d, int32_t n, const float *hidden, const uint8_t *excluded,
-              const int32_t *first_of_group, float *logits, int32_t *ids, float *logprobs) {
-    size_t width = (size_t)d->shape.hidden_size, vocab = (size_t)d->shape.vocab_size;
-    if (n < 1) return FN_BAD_ARGUMENT;
-    if (reserve(d, n)) return FN_NO_MEMORY;
-    if (!logits && n > d->logits_capacity) {
-        free(d->logits);
-        d->logits = malloc((size_t)n * vocab * sizeof(float));
-        d->logits_capacity = d->logits ? n : 0;
-        if (!d->logits) return FN_NO_MEMORY;
-    }
-    for (int row = 0; row < n; row++)
-        put(d->kernels, d->head.weights, &d->normed, row, 0, hidden + (size_t)row * width, (int)width);
-    struct head_job job = {d, n, logits ? logits : d->logits, logprobs, ids, excluded, first_of_group};
-    pool_run(d->pool, head_pair, &job, pairs(&d->head));
-    pool_run(d->pool, choose, &job, n);
-    return FN_OK;
-}
-
-int fn_embed(const fn_decoder *d, const int32_t *ids, int32_t n, float *out) {
-    return fn_unpack(&d->embeddings, ids, n, out);
 }

@@ -73,8 +73,8 @@ static int grow(float **values, size_t *count, size_t wanted) {
 
 /* The operands keep to one type of weights. */
 static void use_weights(fn_encoder *e, int weights) {
-    if (weights != e->weights) free_operands(e);
-    e->weights = weights;
+    if (inputs_for(weights) != e->weights) free_operands(e);
+    e->weights = inputs_for(weights);
 }
 
 /* --- norms --- */
@@ -183,11 +183,8 @@ static void run_product(const fn_encoder *e, struct product p) {
 
 /* Whether a matrix has this number of inputs and can be multiplied, in the way of the other matrices. */
 static int fits(const struct fn_linear *l, int columns, int activation, int weights) {
-    const struct fn_matrix *m = &l->matrix;
-    if (!m->data || m->rows < 1 || m->columns != columns || columns < 1 || m->weights != weights) return 0;
-    if (m->weights == FN_U8) return columns % GROUP == 0 && (activation != FN_SWIGLU || m->rows % (2 * TILE) == 0);
-    return (m->weights == FN_F32 || m->weights == FN_BF16) && !m->has_offset &&
-           (activation != FN_SWIGLU || m->rows % (2 * TILE) == 0);
+    return can_multiply(&l->matrix, columns, weights) &&
+           (activation != FN_SWIGLU || l->matrix.rows % (2 * TILE) == 0);
 }
 
 int fn_run_linear(fn_encoder *e, const struct fn_linear *l, int32_t activation, int32_t n, const float *x,

@@ -21,13 +21,24 @@
  *   float offsets[PAIR];                 only where the matrix has offsets
  * The blocks of one pair of tiles follow each other, so that a product reads memory in order.
  *
+ * A block of an FN_U4 or FN_U4_HALF matrix holds as many in half of the bytes:
+ *   uint8_t values[GROUP / 4][TILE][4];  of the pair's first tile in the lower 4 bits, of its second in the upper
+ *   uint16_t scales[PAIR], offsets[PAIR];  w = scale * value + offset
+ *
  * A pair of an FN_F32 matrix is float[columns][PAIR], of an FN_BF16 matrix uint16_t[columns / 2][PAIR][2], in
  * which columns are padded to a multiple of DEPTH: 16 pairs of inputs are what one tile register of AMX holds. */
 #define BLOCK_VALUES (PAIR * GROUP)
 #define BLOCK_SCALES (PAIR * (int)sizeof(float))
+#define WIDE_BLOCK (BLOCK_VALUES + 2 * BLOCK_SCALES) /* bytes with offsets */
+#define FOUR_BIT_BLOCK (WIDE_BLOCK / 2)
 
 /* Place of one value within the values of its block. */
 static inline int place(int output, int input) { return (input / 4 * PAIR + output) * 4 + input % 4; }
+
+/* One value of a block of 4 bits. */
+static inline int four_bits(const uint8_t *block, int output, int input) {
+    return block[(input / 4 * TILE + output % TILE) * 4 + input % 4] >> (output < TILE ? 0 : 4) & 15;
+}
 
 /* Ask for the weights some blocks after these: a processor's own prefetcher stops at each page of 4 kB. */
 static inline void prefetch(const uint8_t *weights) {
@@ -38,6 +49,11 @@ static inline size_t block_size(int has_offset) {
     return BLOCK_VALUES + (size_t)BLOCK_SCALES * (has_offset ? 2 : 1);
 }
 
+static inline int has_4_bits(int weights) { return weights == FN_U4 || weights == FN_U4_HALF; }
+
+/* How the inputs of a product with such weights are rounded: as FN_F32, FN_BF16 or FN_U8. */
+static inline int inputs_for(int weights) { return has_4_bits(weights) ? FN_U8 : weights; }
+
 /* Inputs of a bfloat16 product, with its padding. */
 static inline int whole_depth(int columns) { return (columns + DEPTH - 1) / DEPTH * DEPTH; }
 
@@ -45,7 +61,15 @@ static inline int whole_depth(int columns) { return (columns + DEPTH - 1) / DEPT
 static inline size_t pair_size(const struct fn_matrix *m) {
     if (m->weights == FN_F32) return (size_t)m->columns * PAIR * sizeof(float);
     if (m->weights == FN_BF16) return (size_t)whole_depth(m->columns) * PAIR * sizeof(uint16_t);
-    return (size_t)(m->columns / GROUP) * block_size(m->has_offset);
+    size_t groups = (size_t)(m->columns / GROUP);
+    return groups * (has_4_bits(m->weights) ? FOUR_BIT_BLOCK : block_size(m->has_offset));
+}
+
+/* The part of a matrix that holds a pair, whose number becomes that within the part. */
+static inline const struct fn_matrix *holding(const struct fn_matrix *m, int *pair) {
+    for (; m->below && *pair >= (m->rows - m->below->rows) / PAIR; m = m->below)
+        *pair -= (m->rows - m->below->rows) / PAIR;
+    return m;
 }
 
 /* Number of pairs, whose missing rows are zero: a product is shared out in pairs of tiles. */
@@ -66,9 +90,19 @@ static inline float from_bfloat(uint16_t half) {
     return value;
 }
 
+/* float16 by hand, since compilers before gcc 12 and clang 15 have no such type on x86. */
+static inline float from_half(uint16_t half) {
+    uint32_t sign = (uint32_t)(half & 0x8000) << 16, exponent = half >> 10 & 31, fraction = half & 1023;
+    if (exponent == 0) return (sign ? -1.0f : 1.0f) * (float)fraction * 0x1p-24f; /* zero and subnormal */
+    uint32_t bits = sign | (exponent == 31 ? 255 : exponent - 15 + 127) << 23 | fraction << 13;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 /* The inputs of a product: n rows of `columns`, in float32 and, for other weights, rounded as those need it. Rows
- * are `stride` apart, which is no multiple of 4 kB except for FN_U8: the lines of 16 such rows would share a place
- * in the cache. */
+ * are `stride` apart, which is no multiple of 4 kB except for 8 bits: the lines of 16 such rows would share a
+ * place in the cache. */
 struct operand {
     int columns;
     size_t stride, capacity; /* in values; capacity: of all rows */
@@ -87,6 +121,7 @@ struct kernels {
     void (*round_group)(const float *x, int8_t *rounded, float *scale, int32_t *sum);
     /* A pair of tiles times n rows from `first` on, at most BLOCK_ROWS: out (n, PAIR). */
     void (*product_u8)(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n, float *out);
+    void (*product_u4)(const uint8_t *pair, int is_half, const struct operand *x, int first, int n, float *out);
     void (*product_f32)(const float *pair, const struct operand *x, int first, int n, float *out);
     /* Multiply queries (count, d) with n keys (n, d) in float16: out[query * stride + key]. */
     void (*scores)(const float *queries, int count, const uint16_t *keys, int n, int d, float *out, size_t stride);
@@ -147,9 +182,12 @@ static inline float *row_of(const struct operand *x, int row) { return x->values
 /* Round a row of an operand, if the weights need it. */
 void round_row(const struct kernels *k, int weights, const struct operand *x, int row);
 
-/* Store n inputs of a row, from `column` on, in the type that the weights need. FN_U8 needs whole groups. */
+/* Store n inputs of a row, from `column` on, in the type that the weights need. 8 bits need whole groups. */
 void put(const struct kernels *k, int weights, const struct operand *x, int row, int column, const float *from,
          int n);
+
+/* Whether a matrix has this number of inputs and can be multiplied with what is rounded for such weights. */
+int can_multiply(const struct fn_matrix *m, int columns, int weights);
 
 /* Multiply `n` rows of x, at most BLOCK_ROWS, `first` the first of them, by a pair of tiles: (n, PAIR). */
 void multiply_pair(const struct kernels *k, const struct fn_matrix *m, int pair, const struct operand *x,

@@ -39,24 +39,43 @@ INLINE void add_scaled(const int32_t *sums, const int has_offset, const uint8_t 
     }
 }
 
-static void product_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n,
-                       float *out) {
+INLINE void read_halves(const uint16_t *halves, int n, float *out) {
+    for (int i = 0; i < n; i += 16)
+        _mm512_storeu_ps(out + i, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(halves + i))));
+}
+
+/* One group of up to BLOCK_ROWS rows, with configured tiles. */
+INLINE void rows_u8(const int has_offset, const int from_memory, const uint8_t *block, const struct operand *x,
+                    int first, int n, size_t group, float *out) {
+    int32_t sums[BLOCK_ROWS * PAIR] __attribute__((aligned(64)));
+    size_t columns = (size_t)x->columns, start = (size_t)first;
+    for (int i = 0; from_memory && i < BLOCK_VALUES; i += 64) prefetch(block + i);
+    tiles_read_inputs(x->rounded + start * columns + group * GROUP, columns);
+    tiles_multiply(block, sums);
+    add_scaled(sums, has_offset, block, x, start, n, group, out);
+}
+
+#include "group_products.h"
+
+static void with_tiles_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n,
+                          float *out) {
     if (n < FEWEST_ROWS) {
         kernels_avx512.product_u8(pair, has_offset, x, first, n, out);
         return;
     }
-    int32_t sums[BLOCK_ROWS * PAIR] __attribute__((aligned(64)));
-    size_t columns = (size_t)x->columns, start = (size_t)first;
-    const int8_t *inputs = x->rounded + start * columns;
-    memset(out, 0, (size_t)(n * PAIR) * sizeof(float));
     tiles_begin(n);
-    for (size_t group = 0; group < columns / GROUP; group++, pair += block_size(has_offset)) {
-        for (int i = 0; i < BLOCK_VALUES; i += 64) prefetch(pair + i);
-        tiles_read_inputs(inputs + group * GROUP, columns);
-        tiles_multiply(pair, sums);
-        if (has_offset) add_scaled(sums, 1, pair, x, start, n, group, out);
-        else add_scaled(sums, 0, pair, x, start, n, group, out);
+    product_u8(pair, has_offset, x, first, n, out);
+    tiles_end();
+}
+
+static void with_tiles_u4(const uint8_t *pair, int is_half, const struct operand *x, int first, int n,
+                          float *out) {
+    if (n < FEWEST_ROWS) {
+        kernels_avx512.product_u4(pair, is_half, x, first, n, out);
+        return;
     }
+    tiles_begin(n);
+    product_u4(pair, is_half, x, first, n, out);
     tiles_end();
 }
 
@@ -78,7 +97,7 @@ static int is_right(void) {
             sums[row] += rounded[row * GROUP + i];
         }
     }
-    product_u8(pair, 0, &x, 0, BLOCK_ROWS, out);
+    with_tiles_u8(pair, 0, &x, 0, BLOCK_ROWS, out);
     kernels_scalar.product_u8(pair, 0, &x, 0, BLOCK_ROWS, expected);
     return !memcmp(out, expected, sizeof out);
 }
@@ -88,7 +107,8 @@ const struct kernels *kernels_amx(const struct kernels *avx512) {
     if (!tiles_allowed() || !is_right()) return NULL;
     made = *avx512;
     made.name = "amx";
-    made.product_u8 = product_u8;
+    made.product_u8 = with_tiles_u8;
+    made.product_u4 = with_tiles_u4;
     return &made;
 }
 

@@ -22,6 +22,9 @@
 
 INLINE __m256 load(const float *x) { return _mm256_loadu_ps(x); }
 INLINE __m256 load_half(const uint16_t *x) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x)); }
+INLINE void read_halves(const uint16_t *halves, int n, float *out) {
+    for (int i = 0; i < n; i += 8) _mm256_storeu_ps(out + i, load_half(halves + i));
+}
 
 INLINE float reduce_add(__m256 x) {
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
@@ -125,9 +128,10 @@ static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *
     default: call(4); break;                                                                                   \
     }
 
-/* Add the products of one group with n rows to totals (n, PAIR): one tile of the pair, from output `tile` on. */
-INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, int tile, const struct operand *x,
-                     size_t row, size_t group, float *totals) {
+/* Add the products of one group with n rows to totals (n, PAIR): one tile of the pair, from output `tile` on. The
+ * block is read from memory, or was just turned. */
+INLINE void group_u8(const int n, const int has_offset, const int from_memory, const uint8_t *block, int tile,
+                     const struct operand *x, size_t row, size_t group, float *totals) {
     size_t columns = (size_t)x->columns, groups = columns / GROUP, at = row * groups + group;
     const int8_t *rounded = x->rounded + at * GROUP;
     const float *scales = (const float *)(block + BLOCK_VALUES) + tile, *offsets = scales + PAIR;
@@ -137,7 +141,7 @@ INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, in
     block += 4 * tile;
 #pragma GCC unroll 4
     for (int four = 0; four < GROUP / 4; four++, block += 4 * PAIR) {
-        prefetch(block);
+        if (from_memory) prefetch(block);
         struct weights left = load_weights(block), right = load_weights(block + 32);
         for (int i = 0; i < n; i++) {
             __m256i inputs = broadcast(rounded + (size_t)i * columns + 4 * four);
@@ -159,24 +163,18 @@ INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, in
     }
 }
 
-/* One pass over the weights, group by group: a few rows at a time, which find them in the first-level cache. */
-INLINE void rows_u8(const int has_offset, const uint8_t *pair, const struct operand *x, int first, int n,
-                    float *out) {
-    size_t groups = (size_t)x->columns / GROUP;
-    memset(out, 0, (size_t)(n * PAIR) * sizeof(float));
-    for (size_t group = 0; group < groups; group++, pair += block_size(has_offset))
-        for (int tile = 0; tile < PAIR; tile += TILE)
-            for (int row = 0; row < n; row += ROWS) {
-#define GROUP_OF(count) group_u8(count, has_offset, pair, tile, x, (size_t)(first + row), group, out + row * PAIR)
-                FOR_ROWS(n - row, GROUP_OF)
-            }
+/* The same for up to BLOCK_ROWS rows: a few at a time, which find the weights in the first-level cache. */
+INLINE void rows_u8(const int has_offset, const int from_memory, const uint8_t *block, const struct operand *x,
+                    int first, int n, size_t group, float *out) {
+    for (int tile = 0; tile < PAIR; tile += TILE)
+        for (int start = 0; start < n; start += ROWS) {
+            size_t row = (size_t)(first + start);
+#define GROUP_OF(count) group_u8(count, has_offset, from_memory, block, tile, x, row, group, out + start * PAIR)
+            FOR_ROWS(n - start, GROUP_OF)
+        }
 }
 
-static void product_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n,
-                       float *out) {
-    if (has_offset) rows_u8(1, pair, x, first, n, out);
-    else rows_u8(0, pair, x, first, n, out);
-}
+#include "group_products.h"
 
 /* One tile of a pair. */
 INLINE void rows_f32(const int n, const float *tile, const struct operand *x, int first, float *out) {
@@ -395,7 +393,7 @@ static const struct kernels kernels_with_vnni = {
 const struct kernels kernels_avx2 = {
     "avx2",
 #endif
-    round_group, product_u8, product_f32, scores, add_weighted, to_half,
+    round_group, product_u8, product_u4, product_f32, scores, add_weighted, to_half,
     maximum, exponentials, sum_of_squares, scale_by, swiglu,
     product_bf16_plain, to_bfloat_plain, layer_norm, add, add_products, relu, gelu,
 };

@@ -15,6 +15,9 @@
 
 INLINE __m512 load(const float *x) { return _mm512_loadu_ps(x); }
 INLINE __m512 load_half(const uint16_t *x) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)x)); }
+INLINE void read_halves(const uint16_t *halves, int n, float *out) {
+    for (int i = 0; i < n; i += 16) _mm512_storeu_ps(out + i, load_half(halves + i));
+}
 INLINE __mmask16 first_lanes(int n) { return n >= 16 ? 0xFFFF : (__mmask16)((1u << n) - 1); }
 
 /* 4 inputs, 16 times. */
@@ -77,9 +80,10 @@ static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *
     *sum = bad ? 0 : _mm512_reduce_add_epi32(sums);
 }
 
-/* Add the products of one group with n rows to totals (n, PAIR). */
-INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, const struct operand *x, size_t row,
-                     size_t group, float *totals) {
+/* Add the products of one group with n rows to totals (n, PAIR). The block is read from memory, or was just
+ * turned. */
+INLINE void group_u8(const int n, const int has_offset, const int from_memory, const uint8_t *block,
+                     const struct operand *x, size_t row, size_t group, float *totals) {
     size_t columns = (size_t)x->columns, groups = columns / GROUP, at = row * groups + group;
     const int8_t *rounded = x->rounded + at * GROUP;
     const float *scales = (const float *)(block + BLOCK_VALUES), *offsets = scales + PAIR;
@@ -88,8 +92,7 @@ INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, co
         dots[i][0] = dots[i][1] = _mm512_set1_epi32(-128 * x->sums[at + (size_t)i * groups]);
 #pragma GCC unroll 4
     for (int four = 0; four < GROUP / 4; four++, block += 4 * PAIR) {
-        prefetch(block);
-        prefetch(block + 64);
+        if (from_memory) prefetch(block), prefetch(block + 64);
         __m512i left = _mm512_loadu_si512(block), right = _mm512_loadu_si512(block + 64);
         for (int i = 0; i < n; i++) {
             __m512i inputs = broadcast(rounded + (size_t)i * columns + 4 * four);
@@ -110,25 +113,19 @@ INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, co
     }
 }
 
-/* One pass over the weights, group by group: first half of the rows, then the other half, which finds the group's
- * weights in the first-level cache. */
-INLINE void rows_u8(const int has_offset, const uint8_t *pair, const struct operand *x, int first, int n,
-                    float *out) {
-    size_t groups = (size_t)x->columns / GROUP;
+/* The same for up to BLOCK_ROWS rows: first half of them, then the other half, which finds the group's weights in
+ * the first-level cache. */
+INLINE void rows_u8(const int has_offset, const int from_memory, const uint8_t *block, const struct operand *x,
+                    int first, int n, size_t group, float *out) {
     int half = n > ROWS ? (n + 1) / 2 : n;
-    memset(out, 0, (size_t)(n * PAIR) * sizeof(float));
-    for (size_t group = 0; group < groups; group++, pair += block_size(has_offset))
-        for (int start = 0; start < n; start += half) {
-#define GROUP_OF(count) group_u8(count, has_offset, pair, x, (size_t)(first + start), group, out + start * PAIR)
-            FOR_ROWS(n - start < half ? n - start : half, GROUP_OF)
-        }
+    for (int start = 0; start < n; start += half) {
+        size_t row = (size_t)(first + start);
+#define GROUP_OF(count) group_u8(count, has_offset, from_memory, block, x, row, group, out + start * PAIR)
+        FOR_ROWS(n - start < half ? n - start : half, GROUP_OF)
+    }
 }
 
-static void product_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n,
-                       float *out) {
-    if (has_offset) rows_u8(1, pair, x, first, n, out);
-    else rows_u8(0, pair, x, first, n, out);
-}
+#include "group_products.h"
 
 INLINE void rows_f32(const int n, const float *pair, const struct operand *x, int first, float *out) {
     const float *values = row_of(x, first);
@@ -350,7 +347,7 @@ static void gelu(const float *x, int n, float *out) {
 }
 
 const struct kernels kernels_avx512 = {
-    "avx512", round_group, product_u8, product_f32, scores, add_weighted, to_half,
+    "avx512", round_group, product_u8, product_u4, product_f32, scores, add_weighted, to_half,
     maximum, exponentials, sum_of_squares, scale_by, swiglu,
     product_bf16_plain, to_bfloat_plain, layer_norm, add, add_products, relu, gelu,
 };

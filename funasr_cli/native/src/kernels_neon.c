@@ -19,6 +19,9 @@
 /* --- names for what the loops do --- */
 
 INLINE float32x4_t load_half(const uint16_t *x) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x))); }
+INLINE void read_halves(const uint16_t *halves, int n, float *out) {
+    for (int i = 0; i < n; i += 4) vst1q_f32(out + i, load_half(halves + i));
+}
 INLINE float32x4_t zero(void) { return vdupq_n_f32(0.0f); }
 
 INLINE float reduce_add(const float32x4_t *x) {
@@ -83,9 +86,10 @@ static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *
     default: call(4); break;                                                                                   \
     }
 
-/* Add the products of one group with n rows to totals (n, PAIR): one tile of the pair, from output `tile` on. */
-INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, int tile, const struct operand *x,
-                     size_t row, size_t group, float *totals) {
+/* Add the products of one group with n rows to totals (n, PAIR): one tile of the pair, from output `tile` on. The
+ * block is read from memory, or was just turned. */
+INLINE void group_u8(const int n, const int has_offset, const int from_memory, const uint8_t *block, int tile,
+                     const struct operand *x, size_t row, size_t group, float *totals) {
     size_t columns = (size_t)x->columns, groups = columns / GROUP, at = row * groups + group;
     const int8_t *rounded = x->rounded + at * GROUP;
     const float *scales = (const float *)(block + BLOCK_VALUES) + tile, *offsets = scales + PAIR;
@@ -94,7 +98,7 @@ INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, in
         for (int q = 0; q < QUARTERS; q++) dots[i][q] = vdupq_n_s32(0);
     block += 4 * tile;
     for (int four = 0; four < GROUP / 4; four++, block += 4 * PAIR) {
-        prefetch(block);
+        if (from_memory) prefetch(block);
         for (int q = 0; q < QUARTERS; q++) {
             uint8x16_t stored = vld1q_u8(block + 16 * q);
             int8x16_t weights = vreinterpretq_s8_u8(veorq_u8(stored, vdupq_n_u8(0x80))); /* value - 128 */
@@ -115,24 +119,18 @@ INLINE void group_u8(const int n, const int has_offset, const uint8_t *block, in
     }
 }
 
-/* One pass over the weights, group by group: a few rows at a time, which find them in the first-level cache. */
-INLINE void rows_u8(const int has_offset, const uint8_t *pair, const struct operand *x, int first, int n,
-                    float *out) {
-    size_t groups = (size_t)x->columns / GROUP;
-    memset(out, 0, (size_t)(n * PAIR) * sizeof(float));
-    for (size_t group = 0; group < groups; group++, pair += block_size(has_offset))
-        for (int tile = 0; tile < PAIR; tile += TILE)
-            for (int row = 0; row < n; row += ROWS) {
-#define GROUP_OF(count) group_u8(count, has_offset, pair, tile, x, (size_t)(first + row), group, out + row * PAIR)
-                FOR_ROWS(n - row, GROUP_OF)
-            }
+/* The same for up to BLOCK_ROWS rows: a few at a time, which find the weights in the first-level cache. */
+INLINE void rows_u8(const int has_offset, const int from_memory, const uint8_t *block, const struct operand *x,
+                    int first, int n, size_t group, float *out) {
+    for (int tile = 0; tile < PAIR; tile += TILE)
+        for (int start = 0; start < n; start += ROWS) {
+            size_t row = (size_t)(first + start);
+#define GROUP_OF(count) group_u8(count, has_offset, from_memory, block, tile, x, row, group, out + start * PAIR)
+            FOR_ROWS(n - start, GROUP_OF)
+        }
 }
 
-static void product_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n,
-                       float *out) {
-    if (has_offset) rows_u8(1, pair, x, first, n, out);
-    else rows_u8(0, pair, x, first, n, out);
-}
+#include "group_products.h"
 
 /* One tile of a pair. */
 INLINE void rows_f32(const int n, const float *tile, const struct operand *x, int first, float *out) {
@@ -381,7 +379,7 @@ static void gelu(const float *x, int n, float *out) {
 }
 
 const struct kernels kernels_neon = {
-    "neon", round_group, product_u8, product_f32, scores, add_weighted, to_half,
+    "neon", round_group, product_u8, product_u4, product_f32, scores, add_weighted, to_half,
     maximum, exponentials, sum_of_squares, scale_by, swiglu,
     product_bf16, to_bfloat, layer_norm, add, add_products, relu, gelu,
 };

@@ -5,16 +5,6 @@
 #include <math.h>
 #include <string.h>
 
-/* float16 by hand, since compilers before gcc 12 and clang 15 have no such type on x86. */
-static float from_half(uint16_t half) {
-    uint32_t sign = (uint32_t)(half & 0x8000) << 16, exponent = half >> 10 & 31, fraction = half & 1023;
-    if (exponent == 0) return (sign ? -1.0f : 1.0f) * (float)fraction * 0x1p-24f; /* zero and subnormal */
-    uint32_t bits = sign | (exponent == 31 ? 255 : exponent - 15 + 127) << 23 | fraction << 13;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 /* Round to the nearest float16, to an even one in the middle of two. */
 static uint16_t half_of(float value) {
     uint32_t bits, sign, magnitude;
@@ -60,6 +50,28 @@ static void product_u8(const uint8_t *pair, int has_offset, const struct operand
                 for (int i = 0; i < GROUP; i++) dot += block[place(output, i)] * values[i];
                 out[output] += (float)dot * x->scales[at] * scales[output];
                 if (has_offset) out[output] += (float)x->sums[at] * x->scales[at] * offsets[output];
+            }
+        }
+    }
+}
+
+/* From the definition; the others turn blocks of 4 bits into blocks of 8 bits first, see group_products.h. */
+static void product_u4(const uint8_t *pair, int is_half, const struct operand *x, int first, int n, float *out) {
+    int groups = x->columns / GROUP;
+    memset(out, 0, (size_t)(n * PAIR) * sizeof(float));
+    for (int row = 0; row < n; row++, out += PAIR) {
+        const uint8_t *block = pair;
+        for (int group = 0; group < groups; group++, block += FOUR_BIT_BLOCK) {
+            size_t at = (size_t)(first + row) * (size_t)groups + (size_t)group;
+            const int8_t *values = x->rounded + at * GROUP;
+            const uint16_t *scales = (const uint16_t *)(const void *)(block + BLOCK_VALUES / 2);
+            for (int output = 0; output < PAIR; output++) {
+                uint16_t scale = scales[output], offset = scales[PAIR + output];
+                int32_t dot = 0;
+                for (int i = 0; i < GROUP; i++) dot += four_bits(block, output, i) * values[i];
+                out[output] += (float)dot * x->scales[at] * (is_half ? from_half(scale) : from_bfloat(scale));
+                out[output] +=
+                    (float)x->sums[at] * x->scales[at] * (is_half ? from_half(offset) : from_bfloat(offset));
             }
         }
     }
@@ -172,7 +184,7 @@ static void gelu(const float *x, int n, float *out) {
 }
 
 const struct kernels kernels_scalar = {
-    "scalar", round_group, product_u8, product_f32, scores, add_weighted, to_half,
+    "scalar", round_group, product_u8, product_u4, product_f32, scores, add_weighted, to_half,
     maximum, exponentials, sum_of_squares, scale_by, swiglu,
     product_bf16_plain, to_bfloat_plain, layer_norm, add, add_products, relu, gelu,
 };

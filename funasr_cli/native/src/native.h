@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FN_ABI 6
+#define FN_ABI 7
 #define FN_EXPORT __attribute__((visibility("default")))
 
 enum {
@@ -23,15 +23,20 @@ enum {
     FN_NO_INSTRUCTION_SET = -3, /* this CPU does not have it */
 };
 
-/* How the weights of a matrix are stored; FN_U8 adds an offset for each group where `has_offset` is 1. Inputs of a
- * product are rounded to the same type: bfloat16, or 8 bits in groups. Sums are float32. */
-enum { FN_F32 = 0, FN_U8 = 1, FN_BF16 = 2 };
+/* How the weights of a matrix are stored. FN_U8: 8 bits in groups of 64 with a scale in float32, and an offset
+ * where `has_offset` is 1. FN_U4 and FN_U4_HALF: 4 bits in such groups, scales and offsets in bfloat16 or float16.
+ * Inputs of a product are rounded, too: to bfloat16, or to 8 bits in groups for weights of 8 or 4. Sums are
+ * float32. */
+enum { FN_F32 = 0, FN_U8 = 1, FN_BF16 = 2, FN_U4 = 3, FN_U4_HALF = 4 };
 
-/* A packed matrix; see pack.c for the layout. */
+/* A packed matrix; see internal.h for the layout. */
 struct fn_matrix {
     const void *data;
-    int32_t rows, columns; /* outputs, inputs */
+    int32_t rows, columns; /* outputs, those of `below` included; inputs */
     int32_t weights, has_offset;
+    /* The last rows, if they are stored in 4 bits and the others in 8, or the other way round; else NULL. What is
+     * above them is whole pairs of tiles, a multiple of 32 rows. It may go on in the same way. */
+    const struct fn_matrix *below;
 };
 
 /* A product with a bias, which may be NULL. */
@@ -71,6 +76,11 @@ FN_EXPORT int fn_pack(void *packed, const float *values, int32_t rows, int32_t c
 FN_EXPORT int fn_pack_affine(void *packed, const uint8_t *values, const float *scales, const float *offsets,
                              int32_t rows, int32_t columns, int32_t group);
 
+/* Pack values (rows, columns) of 4 bits or fewer in the same way as FN_U4 or FN_U4_HALF, with (rows, columns /
+ * group) scales and offsets in bfloat16 or float16. */
+FN_EXPORT int fn_pack_4_bits(void *packed, const uint8_t *values, const uint16_t *scales, const uint16_t *offsets,
+                             int32_t rows, int32_t columns, int32_t group, int32_t weights);
+
 /* Read rows of a packed matrix: numbers (n,) -> out (n, columns) float32. */
 FN_EXPORT int fn_unpack(const struct fn_matrix *matrix, const int32_t *numbers, int32_t n, float *out);
 
@@ -84,7 +94,8 @@ FN_EXPORT int fn_product(const struct fn_matrix *matrix, const float *x, int32_t
 struct fn_shape {
     int32_t hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads;
     int32_t head_dim, intermediate_size, vocab_size;
-    int32_t weights, activation; /* FN_F32 or FN_U8; FN_SWIGLU without biases, or FN_GELU */
+    int32_t weights;    /* FN_F32; or FN_U8, then each matrix has 8 or 4 bits */
+    int32_t activation; /* FN_SWIGLU without biases, or FN_GELU */
     float rope_theta;            /* of rotary positions; 0: none */
 };
 
@@ -152,7 +163,7 @@ FN_EXPORT void fn_clear_slot(fn_decoder *decoder, int32_t slot);
  * or, with norm_after, which excludes cross-attention and other widths:
  *   x = norm(x + output(attention(x)) + memory)
  *   x = norm(x + down(activation(up(x))))
- * All matrices store their weights in the same way. */
+ * All matrices store their weights in the same way, or in 8 or 4 bits. */
 struct fn_block {
     struct fn_norm attention_norm, cross_norm, feed_forward_norm;
     struct fn_linear qkv, output; /* qkv: queries, keys, values below each other, a third of the outputs each */

@@ -38,7 +38,8 @@ static float scale_of(const float *values) {
 }
 
 int fn_pack(void *packed, const float *values, int32_t rows, int32_t columns, int32_t weights) {
-    if (rows < 1 || columns < 1 || (weights == FN_U8 && columns % GROUP)) return FN_BAD_ARGUMENT;
+    if (rows < 1 || columns < 1 || has_4_bits(weights) || (weights == FN_U8 && columns % GROUP))
+        return FN_BAD_ARGUMENT;
     if (weights != FN_U8) {
         if (weights == FN_F32) pack_f32(packed, values, rows, columns);
         else pack_bf16(packed, values, rows, columns);
@@ -81,11 +82,40 @@ int fn_pack_affine(void *packed, const uint8_t *values, const float *scales, con
     return FN_OK;
 }
 
+int fn_pack_4_bits(void *packed, const uint8_t *values, const uint16_t *scales, const uint16_t *offsets,
+                   int32_t rows, int32_t columns, int32_t group, int32_t weights) {
+    if (rows < 1 || columns < 1 || columns % GROUP || group < GROUP || group % GROUP || columns % group ||
+        !has_4_bits(weights))
+        return FN_BAD_ARGUMENT;
+    uint8_t *block = packed;
+    for (int first = 0; first < rows; first += PAIR)
+        for (int start = 0; start < columns; start += GROUP, block += FOUR_BIT_BLOCK) {
+            uint16_t *of_outputs = (uint16_t *)(void *)(block + BLOCK_VALUES / 2);
+            memset(block, 0, FOUR_BIT_BLOCK);
+            for (int row = first; row < rows && row < first + PAIR; row++) {
+                const uint8_t *from = values + (size_t)row * columns + start;
+                size_t stated = (size_t)row * (size_t)(columns / group) + (size_t)(start / group);
+                int output = row - first, shift = output < TILE ? 0 : 4;
+                of_outputs[output] = scales[stated], of_outputs[PAIR + output] = offsets[stated];
+                for (int i = 0; i < GROUP; i++)
+                    block[(i / 4 * TILE + output % TILE) * 4 + i % 4] |= (uint8_t)((from[i] & 15) << shift);
+            }
+        }
+    return FN_OK;
+}
+
 /* One value of a packed matrix, of an output of a pair of tiles. */
 static float unpacked(const struct fn_matrix *m, const uint8_t *pair, int output, int input) {
     if (m->weights == FN_F32) return ((const float *)(const void *)pair)[input * PAIR + output];
     if (m->weights == FN_BF16)
         return from_bfloat(((const uint16_t *)(const void *)pair)[(input / 2 * PAIR + output) * 2 + input % 2]);
+    if (has_4_bits(m->weights)) {
+        const uint8_t *block = pair + input / GROUP * FOUR_BIT_BLOCK;
+        const uint16_t *scale = (const uint16_t *)(const void *)(block + BLOCK_VALUES / 2) + output;
+        float value = (float)four_bits(block, output, input % GROUP);
+        return m->weights == FN_U4_HALF ? value * from_half(scale[0]) + from_half(scale[PAIR])
+                                        : value * from_bfloat(scale[0]) + from_bfloat(scale[PAIR]);
+    }
     const uint8_t *block = pair + (size_t)(input / GROUP) * block_size(m->has_offset);
     const float *scales = (const float *)(const void *)(block + BLOCK_VALUES);
     int value = block[place(output, input % GROUP)] - 128;
@@ -95,8 +125,10 @@ static float unpacked(const struct fn_matrix *m, const uint8_t *pair, int output
 int fn_unpack(const struct fn_matrix *m, const int32_t *numbers, int32_t n, float *out) {
     for (int i = 0; i < n; i++) {
         if (numbers[i] < 0 || numbers[i] >= m->rows) return FN_BAD_ARGUMENT;
-        const uint8_t *pair = (const uint8_t *)m->data + (size_t)(numbers[i] / PAIR) * pair_size(m);
-        for (int input = 0; input < m->columns; input++) *out++ = unpacked(m, pair, numbers[i] % PAIR, input);
+        int number = numbers[i] / PAIR;
+        const struct fn_matrix *own = holding(m, &number);
+        const uint8_t *pair = (const uint8_t *)own->data + (size_t)number * pair_size(own);
+        for (int input = 0; input < m->columns; input++) *out++ = unpacked(own, pair, numbers[i] % PAIR, input);
     }
     return FN_OK;
 }

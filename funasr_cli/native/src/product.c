@@ -16,7 +16,8 @@ void norm_row(const struct kernels *k, const struct fn_norm *norm, const float *
 }
 
 int operand_reserve(struct operand *x, int n, int columns, int weights) {
-    size_t stride = (size_t)(weights == FN_U8 ? columns : whole_depth(columns) + DEPTH);
+    int has_8_bits = inputs_for(weights) == FN_U8;
+    size_t stride = (size_t)(has_8_bits ? columns : whole_depth(columns) + DEPTH);
     size_t count = (size_t)n * stride, groups = count / GROUP;
     if (count > x->capacity) operand_free(x);
     x->columns = columns;
@@ -25,7 +26,7 @@ int operand_reserve(struct operand *x, int n, int columns, int weights) {
     x->values = aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64);
     if (weights == FN_BF16 && !(x->bfloats = aligned_alloc(64, (count * sizeof(uint16_t) + 63) / 64 * 64)))
         return FN_NO_MEMORY;
-    if (weights == FN_U8) {
+    if (has_8_bits) {
         x->rounded = aligned_alloc(64, (count + 63) / 64 * 64);
         x->scales = malloc(groups * sizeof(float));
         x->sums = malloc(groups * sizeof(int32_t));
@@ -51,7 +52,7 @@ void put(const struct kernels *k, int weights, const struct operand *x, int row,
         int end = column + n, depth = whole_depth(x->columns);
         k->to_bfloat(from, n, x->bfloats + at);
         if (end == x->columns) memset(x->bfloats + at + n, 0, (size_t)(depth - end) * sizeof(uint16_t));
-    } else if (weights == FN_U8) {
+    } else if (inputs_for(weights) == FN_U8) {
         for (int i = 0; i < n; i += GROUP)
             k->round_group(from + i, x->rounded + at + i, x->scales + at / GROUP + i / GROUP,
                            x->sums + at / GROUP + i / GROUP);
@@ -63,10 +64,22 @@ void round_row(const struct kernels *k, int weights, const struct operand *x, in
     put(k, weights, x, row, 0, row_of(x, row), x->columns);
 }
 
+int can_multiply(const struct fn_matrix *m, int columns, int weights) {
+    if (!m->data || m->rows < 1 || columns < 1 || m->columns != columns) return 0;
+    if (m->weights < FN_F32 || m->weights > FN_U4_HALF) return 0;
+    if (inputs_for(m->weights) != inputs_for(weights)) return 0;
+    if (inputs_for(weights) == FN_U8 ? columns % GROUP : m->has_offset) return 0;
+    if (!m->below) return 1;
+    int own = m->rows - m->below->rows;
+    return own > 0 && own % PAIR == 0 && can_multiply(m->below, columns, weights);
+}
+
 void multiply_pair(const struct kernels *k, const struct fn_matrix *m, int pair, const struct operand *x,
                    int first, int n, float *out) {
+    m = holding(m, &pair);
     const void *data = (const uint8_t *)m->data + (size_t)pair * pair_size(m);
     if (m->weights == FN_U8) k->product_u8(data, m->has_offset, x, first, n, out);
+    else if (has_4_bits(m->weights)) k->product_u4(data, m->weights == FN_U4_HALF, x, first, n, out);
     else if (m->weights == FN_BF16) k->product_bf16(data, x, first, n, out);
     else k->product_f32(data, x, first, n, out);
 }
@@ -98,7 +111,7 @@ int fn_product(const struct fn_matrix *matrix, const float *x, int32_t n, float 
     struct pool *pool = pool_new(threads);
     struct operand operand = {0};
     int status = pool ? FN_OK : FN_NO_MEMORY;
-    if (n < 1 || (matrix->weights == FN_U8 && matrix->columns % GROUP)) status = FN_BAD_ARGUMENT;
+    if (n < 1 || !can_multiply(matrix, matrix->columns, matrix->weights)) status = FN_BAD_ARGUMENT;
     if (!kernels) status = FN_NO_INSTRUCTION_SET;
     if (!status) status = operand_reserve(&operand, n, matrix->columns, matrix->weights);
     if (!status) {
