@@ -150,7 +150,7 @@ class Family:
         layouts: third-party layouts that have a ``config.json``, in order of precedence.
         open_pickle: reads a pickle in a folder without a configuration, given its path and the folder's name; None
             if the family has no such layout. `registry.of_pickle` chooses the family.
-        open_sources: puts a model together from parts that lie in several files and folders; None if the family's
+        open_sources: puts a model together from parts in several files and folders; None if the family's
             checkpoints are whole.
         has_sources: tells whether a folder has such parts.
         rules: how tensors are renamed and converted, by the layout's name, for ``convert --explain``.

@@ -174,7 +174,7 @@ PROBLEMS: dict[str, tuple[str, Change, str]] = {
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_tensors_that_are_missing_or_unknown(source: Path, tmp_path: Path, problem: str) -> None:
-    """The message names the file. Upstream goes on with random values, or ignores them."""
+    """The message names the file. Upstream continues with random values, or ignores them."""
     file, change, named = PROBLEMS[problem]
     edit(source / file, change)
     with refused("model-misfit", file, named):

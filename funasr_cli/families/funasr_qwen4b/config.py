@@ -1,7 +1,7 @@
 """Configuration of FunASR-Qwen4B, and checks that its values are consistent.
 
 Source: OminiX-MLX ``funasr-qwen4b-mlx``. Its history, its plan and its adaptor's README disagree about what goes
-into the encoder, and about the prompt. No weights are published, so nobody else can find out which one is right
+into the encoder, and about the prompt. No weights are published, so which one is right is unknown
 (docs/qwen4b.md). Both are fields of the converted model's configuration.
 """
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 THINK = "<think>\n\n</think>\n\n"  # keeps Qwen3 from thinking
 TRANSCRIBE, TRANSLATE = "transcribe", "translate"  # tasks
-# Most tokens: so many for each second, and limits. Upstream tells the tasks apart by the prompt.
+# Most tokens for each second, and limits of their number. Upstream tells the tasks apart by the prompt.
 TOKENS_PER_S = {TRANSCRIBE: 5, TRANSLATE: 8}
 FEWEST_TOKENS, MOST_TOKENS = 30, 400
 

@@ -1,4 +1,4 @@
-"""A run of FunASR-Qwen4B: batched decoding of segments, each perhaps with a translation of its own.
+"""A run of FunASR-Qwen4B: batched decoding of segments, each perhaps with a translation.
 
 Source: OminiX-MLX ``funasr-qwen4b-mlx/src/model.rs``. What differs: no text is cut by lists of phrases or for
 repeated blocks. A loop ends a text as in every model here, and a text that repeats its instruction is decoded
