@@ -73,7 +73,7 @@ def test_a_translation_stands_beside_the_text(qwen4b: Qwen4BModel, monkeypatch: 
     writes(qwen4b, monkeypatch, "今天", "明天", "Today.", "Tomorrow.")
     segments = decode(qwen4b, TranscribeOptions(translate=True), *CLIPS[:2])
     assert [(each.text, each.translation.text) for each in segments] == [("今天", "Today."), ("明天", "Tomorrow.")]
-    assert {each.translation.language for each in segments} == {"en"}
+    assert {(each.translation.language, each.translation.stop_reason) for each in segments} == {("en", "eos")}
     transcript = Recognizer(qwen4b).transcribe(CLIPS[0], translate=True, sample_rate_hz=16000, vad=False)
     assert all(text in WRITERS["json"](transcript) for text in ("今天", "明天"))  # the first two: one clip alone
 
@@ -98,6 +98,15 @@ def test_only_a_think_block_at_the_beginning_is_removed(
     [segment] = decode(qwen4b, TranscribeOptions(confidence=True, max_tokens=ENOUGH), CLIPS[2])
     assert (segment.text, segment.thinking) == (text, thinking)
     assert "".join(score.text for score in segment.scores) == text
+
+
+def test_a_translation_that_is_missing(qwen4b: Qwen4BModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes(qwen4b, monkeypatch, "今天", "")
+    [segment] = decode(qwen4b, TranscribeOptions(translate=True), CLIPS[0])
+    assert (segment.text, segment.complete, segment.untranslated) == ("今天", True, True)
+    writes(qwen4b, monkeypatch, "", "")
+    [segment] = decode(qwen4b, TranscribeOptions(translate=True), CLIPS[0])
+    assert (segment.text, segment.untranslated) == ("", False)
 
 
 def test_what_is_shown_is_final(qwen4b: Qwen4BModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,8 @@ class Qwen4BSession(DecoderSession[Row]):
         translation = None
         if others:
             english = in_a_line(written_text(others[0].raw))
-            translation = Translation(english, ENGLISH, mean_logprob=others[0].mean_logprob)
+            stop_reason = "empty" if text and not english else str(others[0].reason)
+            translation = Translation(english, ENGLISH, (), others[0].mean_logprob, stop_reason)
         segment = row.segment(
             text,
             thinking=thinking(block[0]) if block else "",
