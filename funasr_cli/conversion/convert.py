@@ -216,11 +216,12 @@ def _convert(
     verify = verifier(checkpoint, options)
     with new_folder(out, replace=replace) as folder:
         origin = _origin(checkpoint, found)
-        kept = kept_bytes(checkpoint, family, quantized=bool(chosen)) if options.verify != OFF else 0
         dtype = family.half if options.dtype == CONVERT_DEFAULTS.dtype else options.dtype
-        stored = quantize.arrays(checkpoint.quantized())
+        groups = checkpoint.quantized() | dict(chosen)
+        kept = kept_bytes(checkpoint, family, groups, dtype) if options.verify != OFF else 0
+        packed = quantize.arrays(checkpoint.quantized())
         types = {
-            name: tensor.dtype if name in stored else _type(name, family, dtype)
+            name: tensor.dtype if name in packed else _type(name, family, dtype)
             for name, tensor in checkpoint.tensors.items()
         }
         sha256 = _write_weights(folder, checkpoint, types, chosen, origin, progress, room=kept)

@@ -7,7 +7,8 @@ quantized, all of them get a scale and an offset. The other networks are compute
 multiplies it fast, otherwise in float32.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
@@ -130,18 +131,28 @@ def needed_bytes(checkpoint: Checkpoint, parts: list[NativePart], dtype: str) ->
     """Return the memory that the parts take, with the largest tensor while it is being packed."""
     has_offset = bool(checkpoint.quantized())
     own = (tensor for name, tensor in checkpoint.tensors.items() if any(belongs(name, part) for part in parts))
-    return max(tensor.size_bytes for tensor in own) + _packed_bytes(
-        checkpoint, parts, dtype, has_offset=has_offset
-    )
+    packed_bytes = _packed_bytes(checkpoint, parts, dtype, partial(_own_type, checkpoint), has_offset=has_offset)
+    return packed_bytes + max(tensor.size_bytes for tensor in own)
 
 
-def kept_bytes(source: Checkpoint, family: Family, *, quantized: bool) -> int:
-    """Return the size of the packed matrices that a conversion of this source keeps; 0 without the engine."""
+def kept_bytes(source: Checkpoint, family: Family, chosen: Mapping[str, Groups], dtype: str) -> int:
+    """Return the size of the packed matrices that a conversion of this source keeps; 0 without the engine.
+
+    Args:
+        source: the dense checkpoint.
+        family: its family.
+        chosen: the matrices that the conversion quantizes, and how.
+        dtype: the type in which it stores their scales, and all else.
+    """
     try:
         parts = native_parts(source, family, INT8_DTYPE)
     except (UsageError, SetupError):
         return 0
-    size_bytes = _packed_bytes(source, parts, INT8_DTYPE, has_offset=quantized)
+
+    def own_type(module: str, usual: int) -> int:
+        return _in_own_bits(chosen.get(module), {dtype}, usual)
+
+    size_bytes = _packed_bytes(source, parts, INT8_DTYPE, own_type, has_offset=bool(chosen))
     return size_bytes if size_bytes >= LEAST_PACKED_BYTES else 0
 
 
@@ -156,8 +167,23 @@ def stated_kept_bytes(download: Download) -> int:
     return size_bytes if size_bytes >= LEAST_PACKED_BYTES else 0
 
 
-def _packed_bytes(checkpoint: Checkpoint, parts: list[NativePart], dtype: str, *, has_offset: bool) -> int:
-    """Return the size of the packed matrices of these parts; `has_offset` is about those in int8."""
+def _packed_bytes(
+    checkpoint: Checkpoint,
+    parts: list[NativePart],
+    dtype: str,
+    own_type: Callable[[str, int], int],
+    *,
+    has_offset: bool,
+) -> int:
+    """Return the size of the packed matrices of these parts.
+
+    Args:
+        checkpoint: the checkpoint.
+        parts: its parts.
+        dtype: what is computed in.
+        own_type: returns how a matrix is packed, given its name and how it usually is; see `_in_own_bits`.
+        has_offset: whether those in 8 bits have offsets.
+    """
     loaded, quantized, total = library(), checkpoint.quantized(), 0
     assert loaded is not None
     types = {part.prefix: _packed_type(part, dtype) for part in parts}
@@ -166,7 +192,7 @@ def _packed_bytes(checkpoint: Checkpoint, parts: list[NativePart], dtype: str, *
         packed_type = types.get(name.partition(".")[0])
         if packed_type is not None and kind == "weight" and len(tensor.shape) == 2:
             columns = _columns(tensor.shape[1], quantized.get(module))
-            own = _own_type(checkpoint, module, packed_type)
+            own = own_type(module, packed_type)
             total += packed_size(loaded, tensor.shape[0], columns, own, has_offset and own == INT8)
     return total
 
@@ -223,13 +249,26 @@ def _columns(width: int, groups: Groups | None) -> int:
     return width * 32 // groups.bits if groups else width
 
 
-def _own_type(checkpoint: Checkpoint, module: str, packed_type: int) -> int:
-    """Return how a matrix is packed where `packed_type` is usual: with `INT8`, perhaps in 4 bits."""
+def _own_type(checkpoint: Checkpoint, module: str, usual: int) -> int:
+    """Return how a matrix of a checkpoint is packed; see `_in_own_bits`."""
     groups = checkpoint.quantized().get(module)
-    if packed_type != INT8 or groups is None or groups.bits > BITS[INT4]:
-        return packed_type
+    if groups is None:
+        return usual
     types = {checkpoint.tensors[f"{module}.{part}"].dtype for part in (SCALES, BIASES)}
-    return IN_4_BITS.get(types.pop(), INT8) if len(types) == 1 else INT8
+    return _in_own_bits(groups, types, usual)
+
+
+def _in_own_bits(groups: Groups | None, types: Collection[str], usual: int) -> int:
+    """Return how a matrix is packed that is usually packed in one way: instead of `INT8`, perhaps in 4 bits.
+
+    Args:
+        groups: how it is quantized.
+        types: of its scales and biases.
+        usual: the usual way.
+    """
+    if usual != INT8 or groups is None or groups.bits > BITS[INT4] or len(types) > 1:
+        return usual
+    return IN_4_BITS.get(next(iter(types)), INT8)
 
 
 class Stored:
@@ -288,7 +327,7 @@ class PartWeights:
     def matrix(self, *names: str, interleave: bool = False) -> Packed:
         """Pack the matrices of these names, one below the other; with `interleave`, 16 rows of each in turns.
 
-        Each is packed in its own number of bits, unless rows of several lie in one pair of tiles.
+        Each is packed in its own number of bits, unless rows of several are in one pair of tiles.
         """
         types = [_own_type(self._checkpoint, f"{self._prefix}.{name}", self.type) for name in names]
         if len(set(types)) == 1:

@@ -81,23 +81,40 @@ static void round_groups(void) {
 
 /* --- products --- */
 
-/* A pair of tiles and inputs. With all scales 1, sums are whole numbers below 2^24: float32 holds them exactly. */
-static void product_of_bytes(int groups, int has_offset, int is_exact, int extremes) {
-    int columns = groups * GROUP;
-    size_t bytes = (size_t)groups * block_size(has_offset);
-    uint8_t *pair = aligned_alloc(64, bytes), *block = pair;
+/* A number as a block of 4 bits stores its scales. */
+static uint16_t in_16_bits(float x, int weights) {
+    uint16_t half[16];
+    float sixteen[16] = {x};
+    plain->to_half(sixteen, 16, half);
+    return weights == FN_U4_HALF ? half[0] : bfloat_of(x);
+}
+
+/* A pair of tiles and inputs, in 8 or 4 bits. With all scales 1, sums are whole numbers below 2^24: float32 holds
+ * them exactly. */
+static void product_of_bytes(int groups, int weights, int has_offset, int is_exact, int extremes) {
+    int columns = groups * GROUP, is_small = has_4_bits(weights), is_half = weights == FN_U4_HALF;
+    size_t block_bytes = is_small ? FOUR_BIT_BLOCK : block_size(has_offset);
+    uint8_t *pair = aligned_alloc(64, (size_t)groups * block_bytes), *block = pair;
     struct operand x = {.columns = columns, .stride = (size_t)columns};
     x.rounded = reserve((size_t)(ROWS * columns), 1);
     x.scales = numbers(ROWS * groups, 0.001f, 1.0f);
     x.sums = reserve((size_t)(ROWS * groups), sizeof(int32_t));
     if (!pair) exit(2);
-    for (int group = 0; group < groups; group++, block += block_size(has_offset)) {
-        for (int i = 0; i < BLOCK_VALUES; i++)
+    for (int group = 0; group < groups; group++, block += block_bytes) {
+        for (int i = 0; i < BLOCK_VALUES / (is_small ? 2 : 1); i++)
             block[i] = (uint8_t)(extremes ? (random_bits() & 1 ? 255 : 0) : random_bits() & 255);
         float *scales = (float *)(block + BLOCK_VALUES);
+        uint16_t *small_scales = (uint16_t *)(block + BLOCK_VALUES / 2);
         for (int i = 0; i < PAIR; i++) {
-            scales[i] = is_exact ? 1.0f : between(-0.1f, 0.1f);
-            if (has_offset) scales[PAIR + i] = is_exact ? -128.0f : between(-1.0f, 1.0f);
+            float scale = is_exact ? 1.0f : between(-0.1f, 0.1f);
+            float offset = is_exact ? -128.0f : between(-1.0f, 1.0f);
+            if (is_small) {
+                small_scales[i] = in_16_bits(scale, weights);
+                small_scales[PAIR + i] = in_16_bits(offset, weights);
+                continue;
+            }
+            scales[i] = scale;
+            if (has_offset) scales[PAIR + i] = offset;
         }
     }
     for (int at = 0; at < ROWS * groups; at++) {
@@ -111,18 +128,23 @@ static void product_of_bytes(int groups, int has_offset, int is_exact, int extre
     }
     float tolerance[PAIR], *alone = reserve(ROWS * PAIR, sizeof *alone);
     for (int i = 0; i < PAIR; i++) tolerance[i] = is_exact ? 0.0f : 1e-6f * 127.0f * 26.0f * (float)columns;
+#define MULTIPLY(k, first, n, out)                                                                             \
+    if (is_small) k->product_u4(pair, is_half, &x, first, n, out);                                              \
+    else k->product_u8(pair, has_offset, &x, first, n, out)
     for (int row = 0; row < ROWS; row++) {
         float wanted[PAIR];
-        plain->product_u8(pair, has_offset, &x, row, 1, wanted);
-        fast->product_u8(pair, has_offset, &x, row, 1, alone + row * PAIR);
-        compare("product_u8", alone + row * PAIR, wanted, PAIR, groups * 2 + has_offset, tolerance);
+        MULTIPLY(plain, row, 1, wanted);
+        MULTIPLY(fast, row, 1, alone + row * PAIR);
+        compare(is_small ? "product_u4" : "product_u8", alone + row * PAIR, wanted, PAIR, groups * 2 + has_offset,
+                tolerance);
     }
     for (int n = 1; n <= BLOCK_ROWS; n++) { /* a row is what it is alone */
         float *out = reserve((size_t)(n * PAIR), sizeof *out);
-        fast->product_u8(pair, has_offset, &x, 1, n, out);
-        compare("product_u8, rows", out, alone + PAIR, n * PAIR, n, NULL);
+        MULTIPLY(fast, 1, n, out);
+        compare("product of bytes, rows", out, alone + PAIR, n * PAIR, n, NULL);
         free(out);
     }
+#undef MULTIPLY
     free(pair), free(x.rounded), free(x.scales), free(x.sums), free(alone);
 }
 
@@ -277,8 +299,10 @@ int main(void) {
         fast = find_kernels(*name);
         round_groups();
         for (int kind = 0; kind < 8; kind++)
-            for (int groups = 1; groups <= 5; groups += 2)
-                product_of_bytes(groups, kind & 1, kind >> 1 & 1, kind >> 2);
+            for (int groups = 1; groups <= 5; groups += 2) {
+                product_of_bytes(groups, FN_U8, kind & 1, kind >> 1 & 1, kind >> 2);
+                product_of_bytes(groups, kind & 1 ? FN_U4 : FN_U4_HALF, 1, kind >> 1 & 1, kind >> 2);
+            }
         for (int columns = 8; columns <= 5 * GROUP; columns += 24)
             for (int is_bfloat = 0; is_bfloat < 2; is_bfloat++) product_of_floats(columns, is_bfloat);
         for (int d = 16; d <= 160; d += 16)

@@ -42,13 +42,23 @@ static float x[LONGEST * WIDTH], norm[WIDTH], scores[LONGEST * SOURCE_ROWS];
 static uint16_t source[SOURCE_VALUES];
 static const uint16_t *sources[LONGEST];
 
+static int pack_4_bits(void *data, int rows, int columns) {
+    enum { COUNT = sizeof numbers / sizeof *numbers };
+    static uint8_t values[COUNT];
+    static uint16_t scales[COUNT / 64], offsets[COUNT / 64];
+    for (int i = 0; i < COUNT; i++) values[i] = (uint8_t)(i * i % 16);
+    for (int i = 0; i < COUNT / 64; i++) scales[i] = 0x3E00, offsets[i] = 0xBF70; /* 1/8 and -15/16 in bfloat16 */
+    return fn_pack_4_bits(data, values, scales, offsets, rows, columns, 64, FN_U4);
+}
+
 static struct fn_matrix packed(int rows, int columns, int weights) {
     struct fn_matrix m = {.rows = rows, .columns = columns, .weights = weights};
     long before = until_failure; /* not one of the library's allocations */
     until_failure = -1;
     void *data = malloc(fn_packed_size(rows, columns, weights, 0));
+    check(data && !(weights == FN_U4 ? pack_4_bits(data, rows, columns)
+                                     : fn_pack(data, numbers, rows, columns, weights)), "packing");
     until_failure = before;
-    check(data && !fn_pack(data, numbers, rows, columns, weights), "packing");
     m.data = data;
     return m;
 }
@@ -143,8 +153,9 @@ static void try_encoder(int weights) {
 
 static void try_all(int weights, const struct fn_sources *from) {
     int kv_heads = from ? HEADS : KV_HEADS, width = (HEADS + 2 * kv_heads) * HEAD_DIM;
+    int inputs = weights == FN_U4 ? FN_U8 : weights;
     struct fn_shape shape = {WIDTH,        LAYERS, HEADS,   kv_heads,  HEAD_DIM,
-                             FEED_FORWARD, VOCAB,  weights, FN_SWIGLU, 1e4f};
+                             FEED_FORWARD, VOCAB,  inputs, FN_SWIGLU, 1e4f};
     struct fn_norm wide = {norm, NULL, 1e-6f, FN_RMS_NORM, WIDTH}, narrow = wide;
     narrow.width = HEAD_DIM;
     struct fn_layer layers[LAYERS];
@@ -196,6 +207,7 @@ int main(void) {
         try_all(weights, NULL);
         try_all(weights, &from);
     }
+    try_all(FN_U4, NULL);
     for (int weights = FN_F32; weights <= FN_BF16; weights++) try_encoder(weights);
     return 0;
 }

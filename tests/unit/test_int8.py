@@ -253,7 +253,7 @@ def test_room_for_packed_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         "funasr_cli.conversion.convert.require_space", lambda folder, needed, *_: sizes.append(needed)
     )
-    for quantize in (None, "8"):
+    for quantize in (None, "mixed"):
         folder = funasr_cli.convert(demo.MODEL, tmp_path / str(quantize), quantize=quantize).folder
         convert(demo.MODEL, tmp_path / f"{quantize}, unverified", quantize=quantize)
         kept = (folder / "native/int8.safetensors").stat().st_size

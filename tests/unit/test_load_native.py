@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import shutil
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,7 +37,8 @@ from funasr_cli.models.whisper_decoder import WhisperDecoderConfig
 from funasr_cli.models.whisper_encoder import WhisperEncoderConfig
 from funasr_cli.native import library as native_library
 from funasr_cli.native.decoder import SLOTS, NativeDecoder
-from funasr_cli.native.library import BFLOAT16, FLOAT32, INT8, Packed
+from funasr_cli.native.library import BFLOAT16, FLOAT32, INT8, Packed, check
+from funasr_cli.native.qwen3 import interleaved
 from funasr_cli.options import DEFAULTS
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.verification.proof import trace
@@ -116,6 +119,30 @@ def test_quantized_models_are_used_as_stored(quantize: str, group_size: int, dty
     theirs = load_model(folder, "float32")
     expected = [each.text for each in Recognizer(theirs).transcribe_batch(PATHS[:4])]
     assert [each.text for each in Recognizer(model).transcribe_batch(PATHS[:4])] == expected
+    bits = {"8": {8}, "4": {4}, "mixed": {4, 8}}[quantize] if dtype == "int8" else {32}
+    weights = {"4": "4-bit weights", "mixed": "4-bit and 8-bit weights"}.get(quantize)
+    assert decoder.bits == bits
+    assert weights is None or (f"native int8, {weights}," in model.engine) == (dtype == "int8")
+
+
+@needs_library
+@pytest.mark.parametrize(("dtype", "bits"), [("float16", 4), ("float32", 8)])
+def test_scales_of_other_types(dtype: str, bits: int, tmp_path: Path) -> None:
+    """Those in float16 are kept as they are; those in float32 do not fit, and the values take 8 bits."""
+    folder = convert(demo.MODEL, tmp_path / "m", quantize="4").folder
+    tensors = dict(mx.load(str(folder / "model.safetensors")))
+    for name, tensor in tensors.items():
+        if name.startswith("llm.") and name.endswith(("scales", "biases")):
+            tensors[name] = tensor.astype(getattr(mx, dtype))
+    mx.eval(list(tensors.values()))
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors)
+    decoder, checkpoint = load_model(folder, "int8", "native").network.llm, open_model(folder)
+    assert decoder.bits == {bits}
+    parts = [
+        checkpoint.tensors[f"llm.model.embed_tokens.{name}"].read() for name in ("weight", "scales", "biases")
+    ]
+    table = mx.dequantize(parts[0], *(each.astype(mx.float32) for each in parts[1:]), group_size=64, bits=4)
+    np.testing.assert_allclose(decoder.embed([0, 5, len(table) - 1]), np.array(table)[[0, 5, -1]], atol=1e-5)
 
 
 def test_rows_of_a_quantized_matrix() -> None:
@@ -356,7 +383,9 @@ def test_matrices_of_any_height_are_packed_one_below_the_other(
             parts = dict(zip(("weight", "scales", "biases"), mx.quantize(parts["weight"], 64, 8), strict=True))
             groups["p.0"] = native.Groups(8, 64)
         for name, part in parts.items():
-            tensors[f"p.{number}.{name}"] = SimpleNamespace(shape=part.shape, read=lambda part=part: part)
+            tensors[f"p.{number}.{name}"] = SimpleNamespace(
+                shape=part.shape, dtype="float32", read=lambda part=part: part
+            )
     checkpoint: Any = SimpleNamespace(tensors=tensors, quantized=lambda: groups)
     weights = native.PartWeights(checkpoint, "p", packed_type, native.Matrices())
     names = [str(number) for number in range(len(rows))]
@@ -371,6 +400,50 @@ def test_matrices_of_any_height_are_packed_one_below_the_other(
     else:
         whole = Packed.of(LIBRARY, np.concatenate([each.dense(slice(None)) for each in stored]), packed_type)
     np.testing.assert_array_equal(packed.bytes, whole.bytes)
+
+
+@needs_library
+@given(
+    rows=st.lists(st.sampled_from([16, 32, 64, 80, 96]), min_size=1, max_size=4),
+    bits=st.lists(st.sampled_from([None, 8, 4, 2]), min_size=4, max_size=4),
+    dtype=st.sampled_from([mx.bfloat16, mx.float16]),
+    interleave=st.booleans(),
+)
+def test_matrices_of_different_bits(
+    rows: list[int], bits: list[int | None], dtype: mx.Dtype, interleave: bool
+) -> None:
+    """Each row is what is stored; it has its own number of bits, unless a pair of tiles would have two kinds."""
+    assert LIBRARY
+    if interleave:
+        rows = rows[:1] * 2
+    rng, tensors, groups, dense = np.random.default_rng(rows), dict[str, Any](), dict[str, native.Groups](), []
+    for number, (count, own) in enumerate(zip(rows, bits, strict=False)):
+        parts = {"weight": mx.array(rng.standard_normal((count, 128)).astype(np.float32)).astype(dtype)}
+        dense.append(np.array(parts["weight"].astype(mx.float32)))
+        if own:
+            parts = dict(zip(("weight", "scales", "biases"), mx.quantize(parts["weight"], 64, own), strict=True))
+            groups[f"p.{number}"] = native.Groups(own, 64)
+            scales, biases = (parts[name].astype(mx.float32) for name in ("scales", "biases"))
+            dense[-1] = np.array(mx.dequantize(parts["weight"], scales, biases, group_size=64, bits=own))
+        for name, part in parts.items():
+            tensors[f"p.{number}.{name}"] = SimpleNamespace(
+                shape=part.shape, dtype=str(part.dtype).removeprefix("mlx.core."), read=lambda part=part: part
+            )
+    checkpoint: Any = SimpleNamespace(tensors=tensors, quantized=lambda: groups)
+    weights = native.PartWeights(checkpoint, "p", INT8, native.Matrices())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "ROWS_AT_ONCE", 48)
+        packed = weights.matrix(*map(str, range(len(rows))), interleave=interleave)
+    expected = interleaved(*dense) if interleave else np.concatenate(dense)
+    read = np.empty(expected.shape, np.float32)
+    check(LIBRARY.fn_unpack(packed.matrix, np.arange(len(read), dtype=np.int32), len(read), read))
+    np.testing.assert_allclose(read, expected, atol=np.abs(expected).max() / 250)
+    own_bits = [8 if each in (None, 8) else 4 for each in bits[: len(rows)]]
+    is_mixed = len(set(own_bits)) > 1
+    if is_mixed and (interleave or any(count % 32 for count in rows[:-1])):
+        own_bits = [8] * len(rows)
+    expected_parts = [next(run) for run in map(itemgetter(1), groupby(own_bits))]
+    assert [native_library.BITS[part.matrix.weights] for part in packed.parts] == expected_parts
 
 
 @needs_library
@@ -454,5 +527,5 @@ def test_the_stated_size_of_packed_matrices(encoder: int, monkeypatch: pytest.Mo
             tensors={name: SimpleNamespace(shape=shape) for name, shape in shapes},
             quantized=dict,
         )
-        exact = native.kept_bytes(source, family, quantized=False)
+        exact = native.kept_bytes(source, family, {}, "bfloat16")
         assert native.stated_kept_bytes(registry.downloads()[alias]) == pytest.approx(exact, rel=0.01)

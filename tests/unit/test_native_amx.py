@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.native import EMULATING, LIBRARY, SETS, WITHOUT
+from support.native_arrays import four_bits
 
 from funasr_cli.native import build
-from funasr_cli.native.library import GROUP, INT8, Packed, check, instruction_sets, load
+from funasr_cli.native.library import GROUP, INT4, INT4_HALF, INT8, Packed, check, instruction_sets, load
 
 pytestmark = [
     pytest.mark.skipif(LIBRARY is None, reason=WITHOUT),
@@ -30,14 +31,17 @@ def product(packed: Packed, x: np.ndarray, instruction_set: str) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize("offset", [False, True])
-def test_products_equal_those_of_avx512(offset: bool, emulating: Path) -> None:
+@pytest.mark.parametrize("kind", ["8 bits", "8 bits with offsets", "4 bits", "4 bits, float16"])
+def test_products_equal_those_of_avx512(kind: str, emulating: Path) -> None:
     """Bit by bit; with one group of inputs also the scalar ones, whose sums are the same integers."""
     loaded, rng = load(emulating), np.random.default_rng(3)
     assert instruction_sets(loaded)[0] == "amx"
     for groups in (1, 5):
         shape = (70, groups * GROUP)
-        if offset:
+        if kind.startswith("4"):
+            packed, _ = four_bits(rng, *shape, INT4_HALF if kind.endswith("float16") else INT4)
+            packed._library = loaded
+        elif kind == "8 bits with offsets":
             scales, offsets = rng.standard_normal((2, 70, groups)).astype(np.float32)
             values = rng.integers(0, 256, shape).astype(np.uint8)
             packed = Packed.of_affine(loaded, values, scales, offsets, GROUP)
@@ -47,7 +51,7 @@ def test_products_equal_those_of_avx512(offset: bool, emulating: Path) -> None:
         for n in (1, 8, 9, 15, 16, 17, 37):
             ours = product(packed, x[:n], "amx")
             np.testing.assert_array_equal(ours, product(packed, x[:n], "avx512"))
-            if groups == 1 and not offset:
+            if groups == 1 and kind == "8 bits":
                 np.testing.assert_array_equal(ours, product(packed, x[:n], "scalar"))
 
 

@@ -11,15 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 from support.native import LIBRARY, NAMED, SETS, WITHOUT
+from support.native_arrays import dequantized, quantized
 from support.native_decoder import CONFIG, VOCAB, WIDTH, make, prompt, reference, run
 
 from funasr_cli.compute.backend import mx
+from funasr_cli.models.qwen3 import Qwen3
 from funasr_cli.native import library as native_library
 from funasr_cli.native import threads as native_threads
 from funasr_cli.native.build import LIBRARY as BUILT
 from funasr_cli.native.decoder import POSITIONS_AT_ONCE, NativeDecoder
-from funasr_cli.native.library import FLOAT32, INT8, check, load
+from funasr_cli.native.library import FLOAT32, INT4, INT8, check, load
 from funasr_cli.native.qwen3 import why_unsupported
 from funasr_cli.native.threads import usual_threads
 
@@ -67,7 +70,30 @@ def test_8_bits_are_near(length: int, name: str) -> None:
     assert cosine(hidden, expected(length)) > 0.9995
 
 
-@pytest.mark.parametrize("weights", [FLOAT32, INT8])
+@cache
+def in_4_bits() -> Qwen3:
+    """The reference with the weights that 4 bits hold."""
+    llm = Qwen3(CONFIG)
+    tensors = {name: np.array(value) for name, value in tree_flatten(reference().parameters())}
+    dense = {name: dequantized(*quantized(each, INT4)) for name, each in tensors.items() if each.ndim == 2}
+    llm.load_weights([(name, mx.array((tensors | dense)[name].astype(np.float32))) for name in tensors])
+    return llm
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_4_bits_are_used_as_stored(name: str) -> None:
+    """They are as near to MLX in float32 with the same weights as 8 bits are, and embeddings are equal."""
+    native, llm = decoder(INT4, name), in_4_bits()
+    [hidden] = native.run([native.new_row()], [prompt(65)])
+    exact = np.array(llm(mx.array(prompt(65))[None], llm.make_cache(1))[0])
+    assert cosine(hidden, exact) > 0.9995
+    assert cosine(native.logits(hidden), np.array(llm.logits(mx.array(hidden)))) > 0.9995
+    np.testing.assert_allclose(native.embed([0, 7, VOCAB - 1]), llm.model.embed_tokens.weight[[0, 7, VOCAB - 1]])
+    assert native.bits == {4}
+    assert native.size_bytes < 0.57 * decoder(INT8, name).size_bytes
+
+
+@pytest.mark.parametrize("weights", [FLOAT32, INT8, INT4])
 @pytest.mark.parametrize("name", SETS)
 def test_a_row_is_what_it_is_alone(weights: int, name: str) -> None:
     """In a batch, in pieces, after a copy, and with positions taken back: bit by bit."""
@@ -90,7 +116,7 @@ def test_a_row_is_what_it_is_alone(weights: int, name: str) -> None:
         np.testing.assert_array_equal(native.run([each], [prompt(131)[70:]])[0], whole[70:])
 
 
-@pytest.mark.parametrize("weights", [FLOAT32, INT8])
+@pytest.mark.parametrize("weights", [FLOAT32, INT8, INT4])
 def test_instruction_sets_agree(weights: int) -> None:
     """Where integers are summed exactly; the rest differs in the last bits."""
     hidden = [

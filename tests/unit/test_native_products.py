@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.native import LIBRARY, SETS, WITHOUT
+from support.native_arrays import dequantized, four_bits, in_four_bits
 
 from funasr_cli.families.native import rounded as affine
-from funasr_cli.native.library import FLOAT32, GROUP, INT8, Packed, check
+from funasr_cli.native.library import FLOAT32, GROUP, INT4, INT4_HALF, INT8, Packed, check
 
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason=WITHOUT)
 
@@ -78,6 +79,67 @@ def test_stored_values_are_used_as_they_are(shape: tuple[int, int, int], bits: i
         assert (np.abs(product(packed, x, name) - rounded(x) @ stated.T) / scale).max() < 1e-5, name
 
 
+@given(shapes, st.sampled_from([INT4, INT4_HALF]), st.sampled_from([64, 128]), st.integers(0, 2**32 - 1))
+def test_4_bits(shape: tuple[int, int, int], weights: int, group: int, seed: int) -> None:
+    """Every instruction set gives the product of the rounded inputs with the stored weights, and reads these."""
+    rows, columns, n = shape
+    columns *= group // GROUP
+    rng = np.random.default_rng(seed)
+    packed, exact = four_bits(rng, rows, columns, weights, group)
+    x = rng.standard_normal((n, columns)).astype(np.float32) * rng.choice([0, 1e-3, 1, 1e3], (n, 1))
+    x = x.astype(np.float32)
+    scale = np.abs(rounded(x)) @ np.abs(exact).T + 16 * np.abs(rounded(x)).sum(1, keepdims=True) + 1e-30
+    for name in SETS:
+        assert (np.abs(product(packed, x, name) - rounded(x) @ exact.T) / scale).max() < 1e-5, name
+    read = np.empty((rows, columns), np.float32)
+    check(LIBRARY.fn_unpack(packed.matrix, np.arange(rows, dtype=np.int32), rows, read))
+    np.testing.assert_allclose(read, exact, rtol=1e-6, atol=1e-6)
+
+
+@given(st.integers(1, 70), st.integers(1, 37), st.integers(1, 3), st.integers(0, 2**32 - 1))
+def test_4_bits_are_exact(rows: int, n: int, groups: int, seed: int) -> None:
+    """Where float32 holds every sum: scales are powers of two, and inputs are rounded to themselves."""
+    rng = np.random.default_rng(seed)
+    columns = groups * GROUP
+    values = rng.integers(0, 16, (rows, columns)).astype(np.uint8)
+    scales = np.float32(2) ** rng.integers(-1, 2, (rows, groups)).astype(np.float32)
+    offsets = rng.integers(-8, 8, (rows, groups)).astype(np.float32)
+    x = rng.integers(-127, 128, (n, columns)).astype(np.float32)
+    x[:, ::GROUP] = 127
+    stated = dequantized(values, scales, offsets)
+    for weights in (INT4, INT4_HALF):
+        packed = in_four_bits(values, scales, offsets, weights)
+        for name in SETS:
+            np.testing.assert_array_equal(product(packed, x, name), x @ stated.T, err_msg=name)
+
+
+@given(st.lists(st.sampled_from([INT8, INT4, INT4_HALF]), min_size=2, max_size=4), st.integers(0, 2**32 - 1))
+def test_rows_that_are_stored_in_different_ways(kinds: list[int], seed: int) -> None:
+    """One below the other they are what they are alone; the last ones need not be whole tiles."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for number, weights in enumerate(kinds):
+        rows = 32 * int(rng.integers(1, 4)) + (7 if number == len(kinds) - 1 else 0)
+        dense = rng.standard_normal((rows, 128)).astype(np.float32)
+        parts.append(Packed.of(LIBRARY, dense, INT8) if weights == INT8 else four_bits(rng, rows, 128, weights)[0])
+    stacked, x = Packed.stacked(parts), rng.standard_normal((5, 128)).astype(np.float32)
+    assert stacked.matrix.rows == sum(part.matrix.rows for part in parts)
+    for name in SETS:
+        alone = np.concatenate([product(part, x, name) for part in parts], axis=1)
+        for threads in (1, 3):
+            np.testing.assert_array_equal(product(stacked, x, name, threads), alone)
+    read, numbers = (
+        np.empty((stacked.matrix.rows, 128), np.float32),
+        np.arange(stacked.matrix.rows, dtype=np.int32),
+    )
+    check(LIBRARY.fn_unpack(stacked.matrix, numbers, len(numbers), read))
+    for part in parts:
+        own = np.empty((part.matrix.rows, 128), np.float32)
+        check(LIBRARY.fn_unpack(part.matrix, numbers[: len(own)], len(own), own))
+        np.testing.assert_array_equal(read[: len(own)], own)
+        read = read[len(own) :]
+
+
 @given(shapes, st.integers(0, 2**32 - 1))
 def test_float32(shape: tuple[int, int, int], seed: int) -> None:
     rows, columns, n = shape
@@ -88,12 +150,15 @@ def test_float32(shape: tuple[int, int, int], seed: int) -> None:
         np.testing.assert_allclose(product(packed, x, name), x @ weights.T, atol=1e-5 * columns)
 
 
-@pytest.mark.parametrize("weights", [FLOAT32, INT8])
+@pytest.mark.parametrize("weights", [FLOAT32, INT8, INT4, INT4_HALF])
 @pytest.mark.parametrize("name", SETS)
 def test_a_row_is_what_it_is_alone(weights: int, name: str) -> None:
     """Bit by bit, in a batch of any size and with any number of threads."""
     rng = np.random.default_rng(5)
-    packed = Packed.of(LIBRARY, rng.standard_normal((500, 192)).astype(np.float32), weights)
+    if weights in (INT4, INT4_HALF):
+        packed, _ = four_bits(rng, 500, 192, weights)
+    else:
+        packed = Packed.of(LIBRARY, rng.standard_normal((500, 192)).astype(np.float32), weights)
     x = rng.standard_normal((37, 192)).astype(np.float32)
     alone = np.concatenate([product(packed, row[None], name) for row in x])
     for n in (2, 3, 5, 8, 9, 37):
@@ -113,6 +178,16 @@ def test_extremes_of_8_bits(name: str) -> None:
     x[1] = -1
     expected = np.outer([GROUP, -GROUP], [-128] * 8 + [127] * 8)
     np.testing.assert_allclose(product(packed, x, name), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_extremes_of_4_bits(name: str) -> None:
+    """Sums of 16 bits hold the products of 32 inputs, no more."""
+    values = np.repeat([[0], [15]], [20, 20], axis=0).repeat(2 * GROUP, 1).astype(np.uint8)
+    ones, zeros = np.ones((40, 2), np.float32), np.zeros((40, 2), np.float32)
+    x = np.repeat([[127], [-127]], 2 * GROUP, axis=1).astype(np.float32)
+    expected = np.outer([127 * 2 * GROUP, -127 * 2 * GROUP], [0] * 20 + [15] * 20)
+    np.testing.assert_array_equal(product(in_four_bits(values, ones, zeros, INT4), x, name), expected)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -143,7 +218,24 @@ def test_tiny_values_count_as_zeros(name: str) -> None:
         assert not product(Packed.of(LIBRARY, weights, INT8), x, name).any()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("name", SETS)
+def test_a_scale_of_4_bits_that_is_not_finite_stays_so(bad: float, name: str) -> None:
+    """In its output and in no other."""
+    scales, offsets = np.ones((2, 40, 2), np.float32)
+    scales[3, 0] = offsets[37, 1] = bad
+    for weights in (INT4, INT4_HALF):
+        packed = in_four_bits(np.ones((40, 2 * GROUP), np.uint8), scales, offsets, weights)
+        finite = np.isfinite(product(packed, np.ones((1, 2 * GROUP), np.float32), name)[0])
+        assert np.flatnonzero(~finite).tolist() == [3, 37]
+
+
 def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match="refuses"):
+        Packed.of(LIBRARY, np.ones((4, GROUP), np.float32), INT4)  # it is not known how to round
+    above, below = (Packed.of(LIBRARY, np.ones((rows, GROUP), np.float32), INT8) for rows in (40, 32))
+    with pytest.raises(ValueError, match="refuses"):  # 40 rows are no whole tiles
+        product(Packed.stacked([above, below]), np.ones((1, GROUP), np.float32), SETS[0])
     with pytest.raises(ValueError, match="refuses"):
         Packed.of(LIBRARY, np.ones((4, GROUP + 1), np.float32), INT8)
     packed = Packed.of(LIBRARY, np.ones((4, GROUP), np.float32), INT8)

@@ -13,7 +13,7 @@ from typing import Any
 from funasr_cli.benchmarks.report import describe_machine
 from funasr_cli.benchmarks.request import Size
 from funasr_cli.errors import FunASRError
-from tools.peers.checkpoint import CRISPASR, write_checkpoint, write_clips
+from tools.peers.checkpoint import CRISPASR, OURS_IN_4_BITS, write_checkpoint, write_clips, write_in_4_bits
 from tools.peers.crispasr import write_crispasr
 from tools.peers.engines import ENGINES, Engine, Worker
 from tools.peers.measure import Plan, run
@@ -68,6 +68,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any] | None:
     keep = (options.engines or options.append) and path.is_file()
     saved = json.loads(path.read_text(encoding="utf-8")) if keep else None
     engines = wanted_engines(options, saved)
+    if any(engine.layout == OURS_IN_4_BITS for engine in engines):
+        write_in_4_bits(checkpoint)
     if any(engine.environment == CRISPASR for engine in engines):
         write_crispasr(checkpoint, options.state / CRISPASR / "bin/python", options.state / CONVERTER)
     if options.prepare:

@@ -8,6 +8,7 @@ import numpy as np
 import soundfile
 import yaml
 
+import funasr_cli
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.benchmarks.subjects import generated_clip
 from funasr_cli.benchmarks.synthetic import write_synthetic
@@ -17,6 +18,7 @@ from funasr_cli.families.fun_asr_nano.upstream import LLM_FOLDER
 from tools.export import export
 
 OURS, FUNASR, MLX_AUDIO, CRISPASR = "ours", "funasr", "mlx-audio", "crispasr"
+OURS_IN_4_BITS = "ours-4-bits"
 
 
 def write_checkpoint(state: Path, size: str) -> Path:
@@ -42,6 +44,12 @@ def write_checkpoint(state: Path, size: str) -> Path:
     _write_mlx_audio(unfinished)
     unfinished.rename(folder)
     return folder
+
+
+def write_in_4_bits(checkpoint: Path) -> None:
+    """Convert our model to one with 4 bits; reuse it if it exists."""
+    if not (checkpoint / OURS_IN_4_BITS).is_dir():
+        funasr_cli.convert(checkpoint / OURS, checkpoint / OURS_IN_4_BITS, quantize="4", verify="off")
 
 
 def _write_tokenizer_config(llm: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from funasr_cli.errors import FunASRError, SetupError
 from tools import counting
-from tools.peers.checkpoint import CRISPASR, FUNASR, MLX_AUDIO, OURS
+from tools.peers.checkpoint import CRISPASR, FUNASR, MLX_AUDIO, OURS, OURS_IN_4_BITS
 
 WORKERS = Path(__file__).with_name("workers")
 REPOSITORY = Path(__file__).parents[2]
@@ -50,9 +50,14 @@ ENGINES = (
         "activity detection, which no other program here does",
     ),
     Engine(
+        "funasr-cli, native 4 bits", "ours", "run_ours.py", OURS_IN_4_BITS, arguments=("native", "int8"),
+        batches=True,
+        asked="the same with what `funasr convert --quantize 4` makes of the model: its decoder has 4-bit weights",
+    ),
+    Engine(
         "funasr-cli, MLX float32", "ours", "run_ours.py", OURS, arguments=("mlx", "float32"), batches=True,
         counts=True,
-        asked="the same with `--engine mlx --dtype float32`, and MKL for its matrix products",
+        asked="the model as it is with `--engine mlx --dtype float32`, and MKL for its matrix products",
     ),
     Engine(
         "funasr, float32", "torch", "run_funasr.py", FUNASR, arguments=("fp32",), batches=True,

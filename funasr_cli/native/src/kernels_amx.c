@@ -39,43 +39,58 @@ INLINE void add_scaled(const int32_t *sums, const int has_offset, const uint8_t 
     }
 }
 
-INLINE void read_halves(const uint16_t *halves, int n, float *out) {
-    for (int i = 0; i < n; i += 16)
-        _mm512_storeu_ps(out + i, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(halves + i))));
-}
-
-/* One group of up to BLOCK_ROWS rows, with configured tiles. */
-INLINE void rows_u8(const int has_offset, const int from_memory, const uint8_t *block, const struct operand *x,
-                    int first, int n, size_t group, float *out) {
+/* One group of up to BLOCK_ROWS rows in 8 bits, with tiles that have begun. */
+INLINE void multiply_group(const int has_offset, const uint8_t *block, const struct operand *x, int first, int n,
+                           size_t group, float *out) {
     int32_t sums[BLOCK_ROWS * PAIR] __attribute__((aligned(64)));
     size_t columns = (size_t)x->columns, start = (size_t)first;
-    for (int i = 0; from_memory && i < BLOCK_VALUES; i += 64) prefetch(block + i);
     tiles_read_inputs(x->rounded + start * columns + group * GROUP, columns);
     tiles_multiply(block, sums);
     add_scaled(sums, has_offset, block, x, start, n, group, out);
 }
 
-#include "group_products.h"
-
-static void with_tiles_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n,
-                          float *out) {
+static void product_u8(const uint8_t *pair, int has_offset, const struct operand *x, int first, int n,
+                       float *out) {
     if (n < FEWEST_ROWS) {
         kernels_avx512.product_u8(pair, has_offset, x, first, n, out);
         return;
     }
+    memset(out, 0, (size_t)(n * PAIR) * sizeof(float));
     tiles_begin(n);
-    product_u8(pair, has_offset, x, first, n, out);
+    for (size_t group = 0; group < (size_t)x->columns / GROUP; group++, pair += block_size(has_offset)) {
+        for (int i = 0; i < BLOCK_VALUES; i += 64) prefetch(pair + i);
+        if (has_offset) multiply_group(1, pair, x, first, n, group, out);
+        else multiply_group(0, pair, x, first, n, group, out);
+    }
     tiles_end();
 }
 
-static void with_tiles_u4(const uint8_t *pair, int is_half, const struct operand *x, int first, int n,
-                          float *out) {
+/* A block of 4 bits as one of 8: tiles multiply whole bytes. */
+INLINE void widen(const uint8_t *block, int is_half, uint8_t *out) {
+    const uint16_t *halves = (const uint16_t *)(const void *)(block + BLOCK_VALUES / 2);
+    float *scales = (float *)(void *)(out + BLOCK_VALUES); /* and offsets */
+    for (int four = 0; four < GROUP / 4; four++, block += 4 * TILE, out += 4 * PAIR) {
+        prefetch(block);
+        for (int i = 0; i < 4 * TILE; i++) {
+            out[i] = (block[i] & 15) | 128; /* 8 bits are stored 128 too large */
+            out[4 * TILE + i] = block[i] >> 4 | 128;
+        }
+    }
+    for (int i = 0; i < 2 * PAIR; i++) scales[i] = is_half ? from_half(halves[i]) : from_bfloat(halves[i]);
+}
+
+static void product_u4(const uint8_t *pair, int is_half, const struct operand *x, int first, int n, float *out) {
     if (n < FEWEST_ROWS) {
         kernels_avx512.product_u4(pair, is_half, x, first, n, out);
         return;
     }
+    _Alignas(64) uint8_t block[WIDE_BLOCK];
+    memset(out, 0, (size_t)(n * PAIR) * sizeof(float));
     tiles_begin(n);
-    product_u4(pair, is_half, x, first, n, out);
+    for (size_t group = 0; group < (size_t)x->columns / GROUP; group++, pair += FOUR_BIT_BLOCK) {
+        widen(pair, is_half, block);
+        multiply_group(1, block, x, first, n, group, out);
+    }
     tiles_end();
 }
 
@@ -97,7 +112,7 @@ static int is_right(void) {
             sums[row] += rounded[row * GROUP + i];
         }
     }
-    with_tiles_u8(pair, 0, &x, 0, BLOCK_ROWS, out);
+    product_u8(pair, 0, &x, 0, BLOCK_ROWS, out);
     kernels_scalar.product_u8(pair, 0, &x, 0, BLOCK_ROWS, expected);
     return !memcmp(out, expected, sizeof out);
 }
@@ -107,8 +122,8 @@ const struct kernels *kernels_amx(const struct kernels *avx512) {
     if (!tiles_allowed() || !is_right()) return NULL;
     made = *avx512;
     made.name = "amx";
-    made.product_u8 = with_tiles_u8;
-    made.product_u4 = with_tiles_u4;
+    made.product_u8 = product_u8;
+    made.product_u4 = product_u4;
     return &made;
 }
 

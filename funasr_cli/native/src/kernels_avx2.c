@@ -1,9 +1,5 @@
 /* The inner loops with AVX2, FMA and F16C; see kernels_scalar.c for what each computes. kernels_avxvnni.c compiles
  * them again for CPUs that have AVX-VNNI, too.
- *
- * AVX2 multiplies unsigned with signed bytes and adds pairs in 16 bits, which saturate at 32,767. So the weights
- * are taken as magnitudes of at most 128 and their signs are moved to the inputs, of at most 127:
- * 2 * 128 * 127 = 32,512.
  */
 
 #include "internal.h"
@@ -22,9 +18,6 @@
 
 INLINE __m256 load(const float *x) { return _mm256_loadu_ps(x); }
 INLINE __m256 load_half(const uint16_t *x) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x)); }
-INLINE void read_halves(const uint16_t *halves, int n, float *out) {
-    for (int i = 0; i < n; i += 8) _mm256_storeu_ps(out + i, load_half(halves + i));
-}
 
 INLINE float reduce_add(__m256 x) {
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
@@ -44,32 +37,6 @@ INLINE __m256i broadcast(const int8_t *inputs) {
     memcpy(&four, inputs, sizeof four);
     return _mm256_set1_epi32(four);
 }
-
-/* Weights as `add_bytes` takes them: 4 of each of 8 outputs. */
-struct weights {
-    __m256i values, magnitudes;
-};
-
-#if defined(__AVXVNNI__)
-#define FIRST_SUM(inputs_sum) (-128 * (inputs_sum)) /* the weights are taken as stored, 128 too large */
-INLINE struct weights load_weights(const uint8_t *stored) {
-    return (struct weights){.values = _mm256_loadu_si256((const __m256i *)stored)};
-}
-INLINE __m256i add_bytes(__m256i sums, struct weights w, __m256i inputs) {
-    return _mm256_dpbusd_avx_epi32(sums, w.values, inputs);
-}
-#else
-#define FIRST_SUM(inputs_sum) 0
-INLINE struct weights load_weights(const uint8_t *stored) {
-    __m256i values = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)stored), _mm256_set1_epi8((char)0x80));
-    return (struct weights){values, _mm256_abs_epi8(values)}; /* value - 128 */
-}
-/* Add the products of 4 weights and 4 inputs to each of 8 sums. */
-INLINE __m256i add_bytes(__m256i sums, struct weights w, __m256i inputs) {
-    __m256i pairs = _mm256_maddubs_epi16(w.magnitudes, _mm256_sign_epi8(inputs, w.values));
-    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-}
-#endif
 
 /* e^x as in kernels_avx512.c */
 INLINE __m256 exponential(__m256 x) {
@@ -128,53 +95,7 @@ static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *
     default: call(4); break;                                                                                   \
     }
 
-/* Add the products of one group with n rows to totals (n, PAIR): one tile of the pair, from output `tile` on. The
- * block is read from memory, or was just turned. */
-INLINE void group_u8(const int n, const int has_offset, const int from_memory, const uint8_t *block, int tile,
-                     const struct operand *x, size_t row, size_t group, float *totals) {
-    size_t columns = (size_t)x->columns, groups = columns / GROUP, at = row * groups + group;
-    const int8_t *rounded = x->rounded + at * GROUP;
-    const float *scales = (const float *)(block + BLOCK_VALUES) + tile, *offsets = scales + PAIR;
-    __m256i dots[ROWS][2];
-    for (int i = 0; i < n; i++)
-        dots[i][0] = dots[i][1] = _mm256_set1_epi32(FIRST_SUM(x->sums[at + (size_t)i * groups]));
-    block += 4 * tile;
-#pragma GCC unroll 4
-    for (int four = 0; four < GROUP / 4; four++, block += 4 * PAIR) {
-        if (from_memory) prefetch(block);
-        struct weights left = load_weights(block), right = load_weights(block + 32);
-        for (int i = 0; i < n; i++) {
-            __m256i inputs = broadcast(rounded + (size_t)i * columns + 4 * four);
-            dots[i][0] = add_bytes(dots[i][0], left, inputs);
-            dots[i][1] = add_bytes(dots[i][1], right, inputs);
-        }
-    }
-    totals += tile;
-    for (int i = 0; i < n; i++, totals += PAIR) {
-        size_t here = at + (size_t)i * groups;
-        __m256 scale = _mm256_set1_ps(x->scales[here]),
-               sum = _mm256_set1_ps((float)x->sums[here] * x->scales[here]);
-        for (int half = 0; half < 2; half++) {
-            __m256 dot = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[i][half]), scale);
-            __m256 total = _mm256_fmadd_ps(dot, load(scales + 8 * half), load(totals + 8 * half));
-            if (has_offset) total = _mm256_fmadd_ps(sum, load(offsets + 8 * half), total);
-            _mm256_storeu_ps(totals + 8 * half, total);
-        }
-    }
-}
-
-/* The same for up to BLOCK_ROWS rows: a few at a time, which find the weights in the first-level cache. */
-INLINE void rows_u8(const int has_offset, const int from_memory, const uint8_t *block, const struct operand *x,
-                    int first, int n, size_t group, float *out) {
-    for (int tile = 0; tile < PAIR; tile += TILE)
-        for (int start = 0; start < n; start += ROWS) {
-            size_t row = (size_t)(first + start);
-#define GROUP_OF(count) group_u8(count, has_offset, from_memory, block, tile, x, row, group, out + start * PAIR)
-            FOR_ROWS(n - start, GROUP_OF)
-        }
-}
-
-#include "group_products.h"
+#include "products_avx2.h"
 
 /* One tile of a pair. */
 INLINE void rows_f32(const int n, const float *tile, const struct operand *x, int first, float *out) {

@@ -15,9 +15,6 @@
 
 INLINE __m512 load(const float *x) { return _mm512_loadu_ps(x); }
 INLINE __m512 load_half(const uint16_t *x) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)x)); }
-INLINE void read_halves(const uint16_t *halves, int n, float *out) {
-    for (int i = 0; i < n; i += 16) _mm512_storeu_ps(out + i, load_half(halves + i));
-}
 INLINE __mmask16 first_lanes(int n) { return n >= 16 ? 0xFFFF : (__mmask16)((1u << n) - 1); }
 
 /* 4 inputs, 16 times. */
@@ -80,52 +77,7 @@ static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *
     *sum = bad ? 0 : _mm512_reduce_add_epi32(sums);
 }
 
-/* Add the products of one group with n rows to totals (n, PAIR). The block is read from memory, or was just
- * turned. */
-INLINE void group_u8(const int n, const int has_offset, const int from_memory, const uint8_t *block,
-                     const struct operand *x, size_t row, size_t group, float *totals) {
-    size_t columns = (size_t)x->columns, groups = columns / GROUP, at = row * groups + group;
-    const int8_t *rounded = x->rounded + at * GROUP;
-    const float *scales = (const float *)(block + BLOCK_VALUES), *offsets = scales + PAIR;
-    __m512i dots[ROWS][2];
-    for (int i = 0; i < n; i++)
-        dots[i][0] = dots[i][1] = _mm512_set1_epi32(-128 * x->sums[at + (size_t)i * groups]);
-#pragma GCC unroll 4
-    for (int four = 0; four < GROUP / 4; four++, block += 4 * PAIR) {
-        if (from_memory) prefetch(block), prefetch(block + 64);
-        __m512i left = _mm512_loadu_si512(block), right = _mm512_loadu_si512(block + 64);
-        for (int i = 0; i < n; i++) {
-            __m512i inputs = broadcast(rounded + (size_t)i * columns + 4 * four);
-            dots[i][0] = _mm512_dpbusd_epi32(dots[i][0], left, inputs);
-            dots[i][1] = _mm512_dpbusd_epi32(dots[i][1], right, inputs);
-        }
-    }
-    for (int i = 0; i < n; i++, totals += PAIR) {
-        size_t here = at + (size_t)i * groups;
-        __m512 scale = _mm512_set1_ps(x->scales[here]),
-               sum = _mm512_set1_ps((float)x->sums[here] * x->scales[here]);
-        for (int half = 0; half < 2; half++) {
-            __m512 dot = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[i][half]), scale);
-            __m512 total = _mm512_fmadd_ps(dot, load(scales + half * TILE), load(totals + half * TILE));
-            if (has_offset) total = _mm512_fmadd_ps(sum, load(offsets + half * TILE), total);
-            _mm512_storeu_ps(totals + half * TILE, total);
-        }
-    }
-}
-
-/* The same for up to BLOCK_ROWS rows: first half of them, then the other half, which finds the group's weights in
- * the first-level cache. */
-INLINE void rows_u8(const int has_offset, const int from_memory, const uint8_t *block, const struct operand *x,
-                    int first, int n, size_t group, float *out) {
-    int half = n > ROWS ? (n + 1) / 2 : n;
-    for (int start = 0; start < n; start += half) {
-        size_t row = (size_t)(first + start);
-#define GROUP_OF(count) group_u8(count, has_offset, from_memory, block, x, row, group, out + start * PAIR)
-        FOR_ROWS(n - start < half ? n - start : half, GROUP_OF)
-    }
-}
-
-#include "group_products.h"
+#include "products_avx512.h"
 
 INLINE void rows_f32(const int n, const float *pair, const struct operand *x, int first, float *out) {
     const float *values = row_of(x, first);

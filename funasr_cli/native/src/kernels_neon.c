@@ -1,7 +1,4 @@
 /* The inner loops with NEON and its dot product of bytes; see kernels_scalar.c for what each computes.
- *
- * The dot product takes signed bytes, so the weights are taken as value - 128, which is the value with its highest
- * bit flipped, and nothing has to be subtracted afterwards.
  */
 
 #include "internal.h"
@@ -19,20 +16,10 @@
 /* --- names for what the loops do --- */
 
 INLINE float32x4_t load_half(const uint16_t *x) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x))); }
-INLINE void read_halves(const uint16_t *halves, int n, float *out) {
-    for (int i = 0; i < n; i += 4) vst1q_f32(out + i, load_half(halves + i));
-}
 INLINE float32x4_t zero(void) { return vdupq_n_f32(0.0f); }
 
 INLINE float reduce_add(const float32x4_t *x) {
     return vaddvq_f32(vaddq_f32(vaddq_f32(x[0], x[1]), vaddq_f32(x[2], x[3])));
-}
-
-/* Add the products of 4 weights and 4 inputs to each of 4 sums. */
-INLINE int32x4_t add_bytes(int32x4_t sums, int8x16_t weights, const int8_t *inputs) {
-    int32_t four;
-    memcpy(&four, inputs, sizeof four);
-    return vdotq_s32(sums, weights, vreinterpretq_s8_s32(vdupq_n_s32(four)));
 }
 
 /* e^x as in kernels_avx512.c */
@@ -86,51 +73,7 @@ static void round_group(const float *x, int8_t *rounded, float *scale, int32_t *
     default: call(4); break;                                                                                   \
     }
 
-/* Add the products of one group with n rows to totals (n, PAIR): one tile of the pair, from output `tile` on. The
- * block is read from memory, or was just turned. */
-INLINE void group_u8(const int n, const int has_offset, const int from_memory, const uint8_t *block, int tile,
-                     const struct operand *x, size_t row, size_t group, float *totals) {
-    size_t columns = (size_t)x->columns, groups = columns / GROUP, at = row * groups + group;
-    const int8_t *rounded = x->rounded + at * GROUP;
-    const float *scales = (const float *)(block + BLOCK_VALUES) + tile, *offsets = scales + PAIR;
-    int32x4_t dots[ROWS][QUARTERS];
-    for (int i = 0; i < n; i++)
-        for (int q = 0; q < QUARTERS; q++) dots[i][q] = vdupq_n_s32(0);
-    block += 4 * tile;
-    for (int four = 0; four < GROUP / 4; four++, block += 4 * PAIR) {
-        if (from_memory) prefetch(block);
-        for (int q = 0; q < QUARTERS; q++) {
-            uint8x16_t stored = vld1q_u8(block + 16 * q);
-            int8x16_t weights = vreinterpretq_s8_u8(veorq_u8(stored, vdupq_n_u8(0x80))); /* value - 128 */
-            for (int i = 0; i < n; i++)
-                dots[i][q] = add_bytes(dots[i][q], weights, rounded + (size_t)i * columns + 4 * four);
-        }
-    }
-    totals += tile;
-    for (int i = 0; i < n; i++, totals += PAIR) {
-        size_t here = at + (size_t)i * groups;
-        float sum = (float)x->sums[here] * x->scales[here];
-        for (int q = 0; q < QUARTERS; q++) {
-            float32x4_t dot = vmulq_n_f32(vcvtq_f32_s32(dots[i][q]), x->scales[here]);
-            float32x4_t total = vfmaq_f32(vld1q_f32(totals + 4 * q), dot, vld1q_f32(scales + 4 * q));
-            if (has_offset) total = vfmaq_n_f32(total, vld1q_f32(offsets + 4 * q), sum);
-            vst1q_f32(totals + 4 * q, total);
-        }
-    }
-}
-
-/* The same for up to BLOCK_ROWS rows: a few at a time, which find the weights in the first-level cache. */
-INLINE void rows_u8(const int has_offset, const int from_memory, const uint8_t *block, const struct operand *x,
-                    int first, int n, size_t group, float *out) {
-    for (int tile = 0; tile < PAIR; tile += TILE)
-        for (int start = 0; start < n; start += ROWS) {
-            size_t row = (size_t)(first + start);
-#define GROUP_OF(count) group_u8(count, has_offset, from_memory, block, tile, x, row, group, out + start * PAIR)
-            FOR_ROWS(n - start, GROUP_OF)
-        }
-}
-
-#include "group_products.h"
+#include "products_neon.h"
 
 /* One tile of a pair. */
 INLINE void rows_f32(const int n, const float *tile, const struct operand *x, int first, float *out) {

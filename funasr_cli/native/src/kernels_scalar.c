@@ -55,7 +55,6 @@ static void product_u8(const uint8_t *pair, int has_offset, const struct operand
     }
 }
 
-/* From the definition; the others turn blocks of 4 bits into blocks of 8 bits first, see group_products.h. */
 static void product_u4(const uint8_t *pair, int is_half, const struct operand *x, int first, int n, float *out) {
     int groups = x->columns / GROUP;
     memset(out, 0, (size_t)(n * PAIR) * sizeof(float));
