@@ -163,7 +163,7 @@ def load_text(model: str | Path, dtype: str | None = AUTO_DTYPE, *, engine: str 
 
 
 def convert(
-    source: str | Path,
+    source: str | Path | None,
     out: str | Path | None = None,
     *,
     revision: str | None = None,
@@ -174,7 +174,8 @@ def convert(
     """Convert a checkpoint.
 
     Args:
-        source: folder in any supported layout, name of a converted model, hub id or alias.
+        source: folder in any supported layout, name of a converted model, hub id or alias. None: the options
+            ``encoder``, ``adaptor`` and ``llm`` name the parts of a FunASR-Qwen4B.
         out: folder to create. None creates one in the models folder, named after the source.
         revision: branch, tag or commit of a hub id.
         hub: hub to download from, "hf" (Hugging Face) or "ms" (ModelScope).
@@ -191,6 +192,7 @@ def convert(
     from funasr_cli.options import ConvertOptions
     from funasr_cli.verification.proof import verifier
 
-    name, folder = os.fspath(source), Path(out) if out is not None else None
+    name, folder = os.fspath(source) if source is not None else None, Path(out) if out is not None else None
+    options |= {part: os.fspath(options[part]) for part in ("encoder", "adaptor", "llm") if options.get(part)}
     asked = ConvertOptions(**options)
     return run(name, folder, asked, verifier, revision=revision, hub=known_hub(hub), force=force)

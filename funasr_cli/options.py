@@ -33,6 +33,8 @@ AUTO_SPEAKER_MODEL = "auto"
 ENGLISH = "en"  # the language to translate into, if none is named
 OFF, CLIP, FULL = VERIFICATIONS = ("off", "clip", "full")
 DRAFTS = AUTO_DRAFT, NO_DRAFT = ("auto", "off")
+# What goes into the encoder of FunASR-Qwen4B: docs/qwen4b.md.
+ENCODER_INPUTS = UNSCALED_INPUT, SCALED_INPUT, SENSE_VOICE_INPUT = ("unscaled", "scaled", "sensevoice")
 GROUP_SIZES = (32, 64, 128)  # supported by `mx.quantize`
 GROUP_SIZE = 64
 # Voice activity detectors, and FSMN-VAD with FunASR's dynamic schedule of pauses.
@@ -236,7 +238,12 @@ class ConvertOptions:
         quantize_encoder: bits for the encoder's matrices. None leaves them dense.
         group_size: number of values that share a scale. None uses `GROUP_SIZE`.
         languages: codes or names of the checkpoint's languages, stored as codes. None keeps those of the source.
-        adapter: folder of a LoRA adapter that PEFT has written, which is merged into the checkpoint.
+        lora: folder of a LoRA adapter that PEFT has written, which is merged into the checkpoint.
+        encoder: file or folder with the encoder of a model that is put together from parts, such as FunASR-Qwen4B;
+            None looks in the source.
+        adaptor: file with its adaptor.
+        llm: folder or hub id with its language model.
+        encoder_input: what goes into its encoder, one of `ENCODER_INPUTS`. None is the first.
         verify: how to check the result before it is moved into place. "off" does nothing; "clip" decodes a bundled
             clip with the source and with the result; "full" also compares each stage with PyTorch.
     """
@@ -246,7 +253,11 @@ class ConvertOptions:
     quantize_encoder: int | None = None
     group_size: int | None = None
     languages: tuple[str, ...] | None = None
-    adapter: Path | None = None
+    lora: Path | None = None
+    encoder: str | None = None
+    adaptor: str | None = None
+    llm: str | None = None
+    encoder_input: str | None = None
     verify: str = CLIP
 
     def __post_init__(self) -> None:
@@ -258,20 +269,27 @@ class ConvertOptions:
             ("--dtype is {!r}", self.dtype, DTYPES.__contains__, _choice(DTYPES)),
             ("--quantize is {!r}", self.quantize, RECIPES.__contains__, _choice(RECIPES)),
             ("--quantize-encoder is {}", self.quantize_encoder, ENCODER_BITS.__contains__, _choice(ENCODER_BITS)),
+            ("--encoder-input is {!r}", self.encoder_input, ENCODER_INPUTS.__contains__, _choice(ENCODER_INPUTS)),
             ("--verify is {}", self.verify, VERIFICATIONS.__contains__, _choice(VERIFICATIONS)),
             ("--group-size is {}", self.group_size, GROUP_SIZES.__contains__, _choice(GROUP_SIZES)),
         )
-        if isinstance(self.adapter, str):  # from Python
-            object.__setattr__(self, "adapter", Path(self.adapter))
+        if isinstance(self.lora, str):  # from Python
+            object.__setattr__(self, "lora", Path(self.lora))
         if self.languages is not None:
             object.__setattr__(self, "languages", tuple(map(_known_language, self.languages)))
         if self.group_size is not None and self.quantize is None and self.quantize_encoder is None:
             raise UsageError("--group-size needs quantization", "add --quantize", code="options-conflict")
 
     @property
+    def parts(self) -> dict[str, str]:
+        """The parts that are named, by option."""
+        named = {"encoder": self.encoder, "adaptor": self.adaptor, "llm": self.llm}
+        return {option: name for option, name in named.items() if name is not None}
+
+    @property
     def suffix(self) -> str:
         """Suffix that an adapter and this recipe add to the name of the source, such as ``-4bit``."""
-        adapter = f"-{self.adapter.resolve().name}" if self.adapter else ""
+        adapter = f"-{self.lora.resolve().name}" if self.lora else ""
         decoder = {None: "", MIXED: "-mixed"}.get(self.quantize, f"-{self.quantize}bit")
         return adapter + decoder + (f"-encoder{self.quantize_encoder}bit" if self.quantize_encoder else "")
 

@@ -9,7 +9,9 @@ import pytest
 import soundfile
 from hypothesis import settings
 
-pytest_plugins = ["support.small", "support.processes", "support.whisper_rows", "support.translating"]
+pytest_plugins = [
+    "support.small", "support.processes", "support.whisper_rows", "support.qwen4b", "support.translating",
+]  # fmt: skip
 
 DATA = Path(__file__).parent / "data"
 

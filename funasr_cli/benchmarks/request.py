@@ -25,6 +25,7 @@ class Size(StrEnum):
     """Size of a model with random weights."""
 
     FULL = "full"
+    QWEN4B = "qwen4b"
     DEMO = "demo"
 
 

@@ -40,7 +40,7 @@ KNOWN = frozenset(
 )  # fmt: skip
 ADDITIVE = (True, False, "gaussian", "orthogonal", "eva")  # initial values that leave the base as it is
 PLAIN_PATTERN = re.compile(r"(\\\.|[\w.^-])+")  # a name as a regular expression, which cannot take long
-MERGE_HINT = "merge it with PEFT's merge_and_unload(), and convert the result without --adapter"
+MERGE_HINT = "merge it with PEFT's merge_and_unload(), and convert the result without --lora"
 FIT_HINT = "give the base model that the adapter was trained on"
 SHOWN = 6  # problems in a message
 

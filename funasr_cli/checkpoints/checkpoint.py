@@ -35,6 +35,7 @@ class Checkpoint:
     source: Mapping[str, str | None] = field(default_factory=dict)  # origin, as recorded in the checkpoint itself
     notes: tuple[str, ...] = ()  # notes for the user
     adaptation: "Adaptation | None" = None  # the adapter that has been merged into it
+    is_assembled: bool = False  # made of several checkpoints: converted as it is even if a part is quantized
 
     @property
     def where(self) -> str:

@@ -18,7 +18,7 @@ FSMN_SUFFIX = ".fsmn_block.weight"
 # Names of LoRA adapter tensors in loralib and PEFT. An adapter is added to a matrix during the computation.
 LORA = re.compile(r"(^|\.)lora(_?[AB]|_(E|up|down|embedding_A|embedding_B|magnitude_vector))(\.|$)")
 MERGING = (
-    "add --adapter FOLDER if PEFT wrote one; for FunASR's, set llm_conf.use_lora and lora_conf (r, lora_alpha) in "
+    "add --lora FOLDER if PEFT wrote one; for FunASR's, set llm_conf.use_lora and lora_conf (r, lora_alpha) in "
     "config.yaml; or merge them: W + B·A·alpha/r for each weight W"
 )
 

@@ -1,7 +1,7 @@
 """Quantization recipes, and their form in config.json, which is that of mlx-lm."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -121,6 +121,21 @@ def summarise(chosen: Mapping[str, Groups], parts: Sequence[Part]) -> Quantizati
     found = ([groups for name, groups in chosen.items() if name.startswith(part.prefixes)] for part in parts)
     usual = Counter(next(filter(None, found))).most_common(1)[0][0]
     return Quantization(usual, {module: groups for module, groups in chosen.items() if groups != usual})
+
+
+def joined(
+    source: Quantization | None, added: Quantization | None, chosen: Mapping[str, Groups]
+) -> Quantization | None:
+    """Return the quantization of a model of which a part was quantized already, and `chosen` modules are now."""
+    if source is None or added is None:
+        return source or added
+    others = {module: groups for module, groups in chosen.items() if groups != source.usual}
+    return Quantization(source.usual, {**source.exceptions, **others})
+
+
+def arrays(quantized: Iterable[str]) -> set[str]:
+    """Return the names of the arrays in which quantized modules are stored."""
+    return {f"{module}.{part}" for module in quantized for part in ("weight", SCALES, BIASES)}
 
 
 def to_json(quantization: Quantization) -> dict[str, Any]:

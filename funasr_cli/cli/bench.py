@@ -28,7 +28,10 @@ RTF_HELP = "Speed on each recording: time of each stage, seconds per second of a
 BATCHES_HELP = "Throughput of several batch sizes."
 DRAFTS_HELP = "Time that drafts save: compare --draft off with auto. Needs a model with a CTC branch."
 MEMORY_HELP = "Peak memory on long recordings, each in its own process."
-SYNTHETIC_HELP = "Measure a model with random weights: full (830 million parameters) or demo. Repeatable."
+SYNTHETIC_HELP = (
+    "Measure a model with random weights: full (830 million parameters), qwen4b (4.45 billion, in 4 bits) or "
+    "demo. Repeatable."
+)
 BATCH_SIZES_HELP = (
     "Number of segments decoded together. Default: chosen by available memory; 1,4,16 with --batches; 1,16 with "
     "--drafts."
@@ -67,7 +70,7 @@ def bench(
     drafts: Annotated[bool, _measured("--drafts", help=DRAFTS_HELP)] = False,
     memory: Annotated[bool, _measured("--memory", help=MEMORY_HELP)] = False,
     model: parameters.Models = None,
-    synthetic: Annotated[list[Size] | None, _cases(metavar="<full|demo>", help=SYNTHETIC_HELP)] = None,
+    synthetic: Annotated[list[Size] | None, _cases(metavar="<full|qwen4b|demo>", help=SYNTHETIC_HELP)] = None,
     device: parameters.Device = None,
     dtype: parameters.DType = parameters.DEFAULT_DTYPE,
     engine: parameters.Engine = parameters.DEFAULT_ENGINE,

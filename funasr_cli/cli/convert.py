@@ -16,6 +16,7 @@ from funasr_cli.options import (
     DEFAULT_HUB,
     DTYPES,
     ENCODER_BITS,
+    ENCODER_INPUTS,
     GROUP_SIZE,
     GROUP_SIZES,
     RECIPES,
@@ -71,7 +72,12 @@ QUANTIZE_HELP = (
     "On a GPU it saves time as well; on a CPU with the native engine, 4 bits and mixed do."
 )
 ENCODER_HELP = "Quantize the encoder as well."
-ADAPTER_HELP = "Merge a LoRA adapter: a folder that PEFT has written. One in SOURCE itself is merged anyway."
+LORA_HELP = "Merge a LoRA adapter: a folder that PEFT has written. One in SOURCE itself is merged anyway."
+PARTS_HELP = (
+    "Encoder of FunASR-Qwen4B, which is put together from three parts: a file, or a folder of SenseVoiceSmall. "
+    "Parts that are not named are looked for in SOURCE. With --adaptor, that is its folder; an argument is OUT."
+)
+INPUT_HELP = "What goes into the encoder of FunASR-Qwen4B. Its sources disagree: see docs/qwen4b.md."
 VERIFY_HELP = (
     "Check the result. clip: transcribe a short clip with source and result, and compare. full: also compare each "
     "stage with FunASR on PyTorch."
@@ -104,9 +110,18 @@ def convert(
         int | None, _one_of(GROUP_SIZES, f"Number of quantized values that share a scale. Default: {GROUP_SIZE}.")
     ] = CONVERT_DEFAULTS.group_size,
     languages: Annotated[str | None, _languages] = None,
-    adapter: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help=ADAPTER_HELP, show_default=False)
-    ] = CONVERT_DEFAULTS.adapter,
+    lora: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help=LORA_HELP, show_default=False)
+    ] = CONVERT_DEFAULTS.lora,
+    encoder: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help=PARTS_HELP),
+    ] = CONVERT_DEFAULTS.encoder,
+    adaptor: Annotated[str | None, typer.Option(metavar="FILE", help="Its adaptor.")] = CONVERT_DEFAULTS.adaptor,
+    llm: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Its language model, a folder or a hub id.")
+    ] = CONVERT_DEFAULTS.llm,
+    encoder_input: Annotated[str | None, _one_of(ENCODER_INPUTS, INPUT_HELP)] = CONVERT_DEFAULTS.encoder_input,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier conversion.")] = False,
     verify: Annotated[str, _one_of(VERIFICATIONS, VERIFY_HELP)] = CONVERT_DEFAULTS.verify,
     check: Annotated[bool, _check] = False,
@@ -119,7 +134,9 @@ def convert(
         _refuse_others(context, "explain", "it only prints tables")
         _explain_names(source)
         return
-    if source is None:
+    if adaptor is not None and out is None:
+        source, out = None, Path(source) if source is not None else None
+    if source is None and not (encoder or adaptor or llm):
         hint = "try funasr convert nano, or see funasr convert --help"
         raise UsageError("SOURCE is missing", hint, code="command-line")
     options = ConvertOptions(
@@ -128,7 +145,11 @@ def convert(
         quantize_encoder=quantize_encoder,
         group_size=group_size,
         languages=tuple(languages.split(",")) if languages is not None else None,
-        adapter=adapter,
+        lora=lora,
+        encoder=encoder,
+        adaptor=adaptor,
+        llm=llm,
+        encoder_input=encoder_input,
         verify=verify,
     )
     if check:
@@ -145,10 +166,10 @@ def convert(
     from funasr_cli.verification.proof import verifier
 
     typed_hub = parameters.is_typed(context, "hub")  # not FUNASR_HUB, which may be set permanently
-    if typed_hub and (local := local_checkpoint(source)):
+    if typed_hub and source is not None and (local := local_checkpoint(source)):
         message = f"cannot combine --hub {hub} with the local folder {local.folder}"
         raise UsageError(message, "it applies to a hub id", code="options-conflict")
-    with console.progress(f"downloading {source}") as on_progress:
+    with console.progress(f"downloading {source}" if source else "converting") as on_progress:
         conversion = run(
             source, out, options, verifier, revision=revision, hub=hub, force=force, progress=on_progress
         )

@@ -1,6 +1,7 @@
 """Convert a checkpoint: map names, cast, quantize, check, write."""
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from funasr_cli.conversion.place import check_place, how_to_choose, new_folder
 from funasr_cli.errors import ModelError, UsageError
 from funasr_cli.families import converted, registry
 from funasr_cli.families.converted import ModelFile
-from funasr_cli.families.family import PUNCTUATION, SPEAKERS, SPEECH, TEXT, Download, Family
+from funasr_cli.families.family import PUNCTUATION, SPEAKERS, SPEECH, TEXT, Download, Family, Sources
 from funasr_cli.families.kept import Int8Proof
 from funasr_cli.families.native import kept_bytes
 from funasr_cli.families.open import is_model, open_checkpoint
@@ -36,13 +37,14 @@ from funasr_cli.hubs.find import (
     models_folder,
 )
 from funasr_cli.hubs.repository import CheckpointFolder
-from funasr_cli.options import CONVERT_DEFAULTS, DEFAULT_HUB, FULL, OFF, ConvertOptions, Hub
+from funasr_cli.options import CONVERT_DEFAULTS, DEFAULT_HUB, ENCODER_INPUTS, FULL, OFF, ConvertOptions, Hub
 from funasr_cli.paths import require_space
 
 # Types of a family's `tables`, by that of the other tensors. Values of a table are small, so float16 represents
 # them more precisely than bfloat16, and NumPy reads it.
 TABLE_DTYPES = {"bfloat16": "float16"}
 EXACT = "float32"  # of tensors that are never rounded
+ASSEMBLED = "FunASR-Qwen4B"  # the name of a model whose parts are all named
 UNVERIFIED = ConvertOptions(verify=OFF)  # for a model that is fetched and used at once
 
 
@@ -88,7 +90,7 @@ class Conversion:
 
 
 def convert(
-    name: str,
+    name: str | None,
     out: Path | None,
     options: ConvertOptions,
     verifier: Callable[[Checkpoint, ConvertOptions], Verify],
@@ -104,7 +106,8 @@ def convert(
     conversion leaves no files.
 
     Args:
-        name: folder, name of a converted model, hub id or short name, as `fetch_checkpoint` takes it.
+        name: folder, name of a converted model, hub id or short name, as `fetch_checkpoint` takes it. None: the
+            options name the parts of the model, and others are in the adaptor's folder.
         out: folder to create; None takes the models folder, and a name made of the source's name and the recipe.
         options: how to convert.
         verifier: `verification.proof.verifier`, which compares the result with its source as the options say.
@@ -118,9 +121,35 @@ def convert(
         ModelError: the checkpoint cannot be found or fetched, or does not fit its configuration.
         SetupError: torch is needed and not installed, or the hub cannot be reached.
     """
-    out = _place(name, out, options, hub=hub, replace=force)
-    found = fetch_checkpoint(name, revision, progress, hub)
-    return _convert(found, out, options, verifier, replace=force, progress=progress)
+    assembled = _assembled(options, revision) if name is None else None
+    out = _place(name or ASSEMBLED, out, options, hub=hub, replace=force)
+    found = assembled or fetch_checkpoint(name or "", revision, progress, hub)
+    sources = _sources(found.folder, options, progress, hub)
+    return _convert(found, out, options, verifier, replace=force, progress=progress, sources=sources)
+
+
+def _assembled(options: ConvertOptions, revision: str | None) -> CheckpointFolder:
+    """Return the adaptor's folder, in which parts are looked for that are not named."""
+    if revision is not None:
+        message = f"cannot combine --revision {revision} with parts, which are named one by one"
+        raise UsageError(message, "it applies to a hub id", code="options-conflict")
+    if options.adaptor is None:
+        message = "SOURCE is missing, the folder with the parts that are not named"
+        raise UsageError(message, "name it, or all of --encoder, --adaptor and --llm", code="command-line")
+    return CheckpointFolder(Path(options.adaptor).parent, ASSEMBLED, None)
+
+
+def _sources(folder: Path, options: ConvertOptions, progress: Progress, hub: Hub) -> Sources:
+    """Return the parts that the options name. Folders may be on a hub."""
+
+    def found(name: str | None) -> Path | None:
+        if name is None or os.path.isfile(name):
+            return None if name is None else Path(name)
+        return fetch_checkpoint(name, None, progress, hub).folder
+
+    adaptor = None if options.adaptor is None else Path(options.adaptor)
+    chosen = options.encoder_input or ENCODER_INPUTS[0]
+    return Sources(folder, found(options.encoder), adaptor, found(options.llm), chosen)
 
 
 def fetch_model(download: Download, progress: Progress = lambda *_: None) -> tuple[Path, Conversion | None]:
@@ -177,9 +206,10 @@ def _convert(
     *,
     replace: bool = False,
     progress: Progress,
+    sources: Sources | None = None,
 ) -> Conversion:
     """Convert a checkpoint that is on disk."""
-    checkpoint = open_checkpoint(found.folder, found.name, options.adapter)
+    checkpoint = open_checkpoint(found.folder, found.name, options.lora, sources)
     family = registry.of_config(checkpoint.config)
     _refuse_unsupported(options, family)
     checkpoint = _convertible(checkpoint, family, options)
@@ -189,11 +219,17 @@ def _convert(
     with new_folder(out, replace=replace) as folder:
         origin = _origin(checkpoint, found)
         dtype = family.half if options.dtype == CONVERT_DEFAULTS.dtype else options.dtype
-        kept = kept_bytes(checkpoint, family, chosen, dtype) if options.verify != OFF else 0
-        types = {name: _type(name, family, dtype) for name in checkpoint.tensors}
+        groups = checkpoint.quantized() | dict(chosen)
+        kept = kept_bytes(checkpoint, family, groups, dtype) if options.verify != OFF else 0
+        packed = quantize.arrays(checkpoint.quantized())
+        types = {
+            name: tensor.dtype if name in packed else _type(name, family, dtype)
+            for name, tensor in checkpoint.tensors.items()
+        }
         sha256 = _write_weights(folder, checkpoint, types, chosen, origin, progress, room=kept)
         origin["sha256"] = _hash_source(checkpoint.weights, progress)
-        model = ModelFile(checkpoint.config, dtype, quantize.summarise(chosen, family.parts), origin)
+        quantization = quantize.joined(checkpoint.quantization, quantize.summarise(chosen, family.parts), chosen)
+        model = ModelFile(checkpoint.config, dtype, quantization, origin)
         for file, path in checkpoint.files.items():
             shutil.copyfile(path, folder / file)
         for file, text in checkpoint.texts.items():
@@ -223,8 +259,11 @@ def _refuse_unsupported(options: ConvertOptions, family: Family) -> None:
     if options.languages and family.with_languages is None:
         message = f"--languages: the languages of {family.title} are fixed"
         raise UsageError(message, "leave it out", code="option-unsupported")
-    if options.adapter and family.kind in (PUNCTUATION, SPEAKERS):
-        message = f"--adapter: {family.title} is not a model that adapters are made for"
+    if options.lora and family.kind in (PUNCTUATION, SPEAKERS):
+        message = f"--lora: {family.title} is not a model that adapters are made for"
+        raise UsageError(message, "leave it out", code="option-unsupported")
+    if options.encoder_input and not family.open_sources:
+        message = f"--encoder-input: what goes into the encoder of {family.title} is known"
         raise UsageError(message, "leave it out", code="option-unsupported")
     if options.verify == FULL and family.upstream_options is None:
         message = f"--verify {FULL}: {family.title} cannot be compared with PyTorch"
@@ -241,12 +280,13 @@ def _convertible(checkpoint: Checkpoint, family: Family, options: ConvertOptions
     for file, problem in family.vocabulary_problems(checkpoint):
         message = f"{checkpoint.files.get(file, checkpoint.weights[0].parent / file)}: {problem}"
         raise ModelError(message, VOCABULARY_HINT, code="tokenizer-mismatch")
-    if checkpoint.quantization:
+    if checkpoint.quantization and (options.quantize or not checkpoint.is_assembled):
         message = f"{checkpoint.where}: is already quantized, and its original weights are lost"
         hint = "use it as it is; to change the recipe, convert the checkpoint that it was made from"
         raise ModelError(message, hint, code="model-quantized")
     network = empty_model(checkpoint, family.network(checkpoint.config))
-    tensors = {name: checkpoint.tensors[name] for name in model_shapes(network)}
+    shapes = stored_shapes(model_shapes(network), checkpoint.quantized())
+    tensors = {name: checkpoint.tensors[name] for name in shapes}
     return dataclasses.replace(checkpoint, tensors=tensors)
 
 
@@ -306,7 +346,7 @@ def _write_weights(
         for name, tensor in tensors.items():
             values = tensor.read_in(types[name])
             raw = to_bytes(values)
-            if not is_finite(raw, types[name]):
+            if types[name] != PACKED and not is_finite(raw, types[name]):
                 message = f"{checkpoint.where}: {name} has values that are not finite numbers"
                 raise ModelError(message, "the file is damaged: fetch it again", code="model-damaged")
             groups = chosen.get(name.removesuffix(".weight"))

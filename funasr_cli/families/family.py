@@ -31,7 +31,7 @@ from funasr_cli.checkpoints.values import Options
 from funasr_cli.compute.backend import nn, on_accelerator
 from funasr_cli.native.decoder import NativeDecoder
 from funasr_cli.native.encoder import NativeNetwork
-from funasr_cli.options import AS_STORED, MLX, NATIVE
+from funasr_cli.options import AS_STORED, ENCODER_INPUTS, MLX, NATIVE
 
 if TYPE_CHECKING:
     from funasr_cli.families.converted import ModelFile
@@ -104,6 +104,30 @@ class Download:
 
 
 @dataclass(frozen=True)
+class Sources:
+    """The parts of a model that is put together from several checkpoints.
+
+    Attributes:
+        folder: where parts are looked for that are not named.
+        encoder: file or folder.
+        adaptor: file.
+        llm: folder.
+        encoder_input: what goes into the encoder, one of `ENCODER_INPUTS`.
+    """
+
+    folder: Path
+    encoder: Path | None = None
+    adaptor: Path | None = None
+    llm: Path | None = None
+    encoder_input: str = ENCODER_INPUTS[0]
+
+    @property
+    def are_named(self) -> bool:
+        """Whether a part is named, so that the folder need not have it."""
+        return any((self.encoder, self.adaptor, self.llm))
+
+
+@dataclass(frozen=True)
 class Family:
     """Models of the same architecture, which differ only in sizes, weights and training.
 
@@ -126,6 +150,9 @@ class Family:
         layouts: third-party layouts that have a ``config.json``, in order of precedence.
         open_pickle: reads a pickle in a folder without a configuration, given its path and the folder's name; None
             if the family has no such layout. `registry.of_pickle` chooses the family.
+        open_sources: puts a model together from parts in several files and folders; None if the family's
+            checkpoints are whole.
+        has_sources: tells whether a folder has such parts.
         rules: how tensors are renamed and converted, by the layout's name, for ``convert --explain``.
         files: finds the files other than weights in a converted folder, by name.
         vocabulary_problems: yields the name of each unsuitable file, and what is wrong with it.
@@ -168,6 +195,8 @@ class Family:
     vocabulary_problems: Callable[[Checkpoint], Iterable[tuple[str, str]]]
     layouts: tuple[Layout, ...] = ()
     open_pickle: Callable[[Path, str], Checkpoint] | None = None
+    open_sources: Callable[[Sources], Checkpoint] | None = None
+    has_sources: Callable[[Path], bool] = lambda _: False
     parts: tuple[Part, ...] = ()
     exact: tuple[str, ...] = ()
     tied: Callable[[Any], Tied | None] = lambda _: None

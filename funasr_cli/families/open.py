@@ -13,27 +13,30 @@ from funasr_cli.checkpoints.values import Options, stated_in
 from funasr_cli.errors import ModelError
 from funasr_cli.families import registry
 from funasr_cli.families.converted import open_converted, read_config
-from funasr_cli.families.family import Family, Layout
+from funasr_cli.families.family import Family, Layout, Sources
 
 LAYOUTS_HINT = "funasr convert --explain NAME shows the layouts of a model, such as whisper-base or nano"
 SEVERAL_HINT = "it has several .pt files: move the one to convert alone into another folder, and name that"
 CTRANSLATE2 = "model.bin"  # weights of CTranslate2 (faster-whisper), whose config.json has no model_type
 
 
-def open_checkpoint(folder: Path, name: str, adapter: Path | None = None) -> Checkpoint:
+def open_checkpoint(
+    folder: Path, name: str, adapter: Path | None = None, sources: Sources | None = None
+) -> Checkpoint:
     """Open a checkpoint in any layout, and merge a LoRA adapter into it.
 
     Args:
         folder: where the checkpoint is. If PEFT has written an adapter into it, that is merged.
         name: its hub id or its folder's name, which may be the only indication of its languages.
         adapter: the folder of another adapter.
+        sources: the parts of a model that is put together from several; None looks for them in the folder.
 
     Raises:
         ModelError: the layout or the model is unsupported, the checkpoint or the adapter is incomplete, damaged or
             malicious, or they do not fit each other.
         SetupError: torch is needed, but not installed.
     """
-    checkpoint = _open(folder, name)
+    checkpoint = _open(folder, name, sources or Sources(folder))
     found = [folder] if (folder / adapters.CONFIG).exists() else []
     for each in (*found, *([adapter] if adapter else [])):
         tied = registry.of_config(checkpoint.config).tied(checkpoint.config)
@@ -41,7 +44,10 @@ def open_checkpoint(folder: Path, name: str, adapter: Path | None = None) -> Che
     return checkpoint
 
 
-def _open(folder: Path, name: str) -> Checkpoint:
+def _open(folder: Path, name: str, sources: Sources) -> Checkpoint:
+    assembled = registry.of_sources(sources)
+    if assembled and assembled.open_sources:
+        return assembled.open_sources(sources)
     has_config = (folder / CONFIG_FILE).exists()
     # Safetensors take precedence over a pickle, as in the choice of files to download.
     is_safe = has_config and any((folder / file).exists() for file in (WEIGHTS_FILE, INDEX_FILE))
@@ -54,7 +60,7 @@ def _open(folder: Path, name: str) -> Checkpoint:
     if not has_config:
         if (folder / adapters.CONFIG).exists():
             message = f"{folder / adapters.CONFIG}: a LoRA adapter, without the model that it changes"
-            hint = f"name its base model, and the folder with --adapter {folder}"
+            hint = f"name its base model, and the folder with --lora {folder}"
             raise ModelError(message, hint, code="lora-unmerged")
         named = [each for each in registry.other_weights() if (folder / each).is_file()]
         pickles = [each for each in named if each.endswith(".bin")] or sorted(

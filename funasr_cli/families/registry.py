@@ -8,14 +8,15 @@ from funasr_cli.checkpoints.untrusted import quoted
 from funasr_cli.checkpoints.values import Misstated
 from funasr_cli.families.campplus.family import FAMILY as CAMPPLUS
 from funasr_cli.families.ct_punc.family import FAMILY as CT_PUNC
-from funasr_cli.families.family import Download, Family
+from funasr_cli.families.family import Download, Family, Sources
 from funasr_cli.families.fun_asr_nano.family import FAMILY as FUN_ASR_NANO
+from funasr_cli.families.funasr_qwen4b.family import FAMILY as FUNASR_QWEN4B
 from funasr_cli.families.paraformer.family import FAMILY as PARAFORMER
 from funasr_cli.families.qwen3.family import FAMILY as QWEN3
 from funasr_cli.families.sense_voice.family import FAMILY as SENSE_VOICE
 from funasr_cli.families.whisper.family import FAMILY as WHISPER
 
-FAMILIES = (FUN_ASR_NANO, SENSE_VOICE, PARAFORMER, WHISPER, CT_PUNC, CAMPPLUS, QWEN3)
+FAMILIES = (FUN_ASR_NANO, SENSE_VOICE, PARAFORMER, WHISPER, FUNASR_QWEN4B, CT_PUNC, CAMPPLUS, QWEN3)
 DEFAULT_ALIAS = "nano"  # the default model
 
 
@@ -32,6 +33,12 @@ def of_upstream_class(name: object) -> Family:
     known = ", ".join(repr(name) for family in FAMILIES for name in family.upstream_classes)
     message = f"model {quoted(name)} is not supported"
     raise Misstated(message, f"this version supports {known}", code="model-unsupported")
+
+
+def of_sources(sources: Sources) -> Family | None:
+    """Return the family whose models are put together from parts, if any are named or in the folder."""
+    able = (family for family in FAMILIES if family.open_sources)
+    return next((family for family in able if sources.are_named or family.has_sources(sources.folder)), None)
 
 
 def of_config(config: Any) -> Family:

@@ -111,7 +111,7 @@ class SANMLayer(nn.Module):
 class SANMEncoder(nn.Module):
     """The encoder: ``encoders0`` (1 layer), ``encoders``, ``after_norm``, ``tp_encoders``, ``tp_norm``."""
 
-    eps, has_tp = LAYER_NORM_EPS, True
+    eps, has_tp, scales_input = LAYER_NORM_EPS, True, True
 
     def __init__(self, config: SANMConfig):
         super().__init__()
@@ -122,7 +122,7 @@ class SANMEncoder(nn.Module):
         self.after_norm = nn.LayerNorm(config.width, eps=self.eps)
         if self.has_tp:
             self.tp_norm = nn.LayerNorm(config.width, eps=self.eps)
-        self._input_scale = math.sqrt(config.width)
+        self._input_scale = math.sqrt(config.width) if self.scales_input else 1.0
 
     def __call__(self, features: mx.array, lengths: mx.array | None = None) -> mx.array:
         """Encode `features` (batch, frames, input_dim) float32 as (batch, frames, width) float32.
@@ -147,3 +147,9 @@ class PlainSANMEncoder(SANMEncoder):
     """The encoder of Paraformer and CT-Transformer: ends with ``after_norm``, norms with a smaller epsilon."""
 
     eps, has_tp = PLAIN_NORM_EPS, False
+
+
+class UnscaledSANMEncoder(SANMEncoder):
+    """The encoder as OminiX computes it: features are not multiplied before the positions are added."""
+
+    scales_input = False

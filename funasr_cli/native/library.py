@@ -14,7 +14,7 @@ import numpy as np
 
 from funasr_cli.native.build import LIBRARY, LOG, SWITCH, is_wanted, sources_hash
 
-ABI = 6
+ABI = 7
 # Increase it when results may change, however little, or when other clips are compared: what was proven about int8
 # is then proven again.
 ARITHMETIC = 3
@@ -101,7 +101,7 @@ class Block(Structure):
         *((name, Linear) for name in ("qkv", "output", "cross_query", "cross_key_value", "cross_output")),
         *((name, Linear) for name in ("up", "down")),
         ("memory", c_void_p),
-        *((name, c_int32) for name in ("taps", "taps_before", "heads", "activation")),
+        *((name, c_int32) for name in ("taps", "taps_before", "heads", "activation", "norm_after")),
     )
 
 

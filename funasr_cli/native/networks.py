@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from funasr_cli.models import adaptor
+from funasr_cli.models import adaptor, post_norm
 from funasr_cli.models.adaptor import AdaptorConfig
 from funasr_cli.models.ctc import FRAMES_AT_ONCE
-from funasr_cli.models.sanm import PlainSANMEncoder, SANMConfig, SANMEncoder
-from funasr_cli.native.encoder import RELU, Batch, NativeEncoder, NativeNetwork, Weights
+from funasr_cli.models.post_norm import PostNormConfig
+from funasr_cli.models.sanm import PlainSANMEncoder, SANMConfig, SANMEncoder, UnscaledSANMEncoder
+from funasr_cli.native.encoder import GELU, RELU, Batch, NativeEncoder, NativeNetwork, Weights
 from funasr_cli.native.library import Block, Linear, Packed, check
 
 
@@ -47,7 +48,8 @@ class NativeSANM(NativeNetwork):
 
     def __call__(self, features: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Encode a batch."""
-        scale, depth = np.float32(math.sqrt(self.config.width)), self.config.input_dim
+        depth = self.config.input_dim
+        scale = np.float32(math.sqrt(self.config.width) if self.same.scales_input else 1)
         positions = sinusoidal_positions(max(map(len, features)), depth)
         batch = Batch.of([rows * scale + positions[: len(rows)] for rows in features])
         batch = self._run(self._blocks, batch)
@@ -62,6 +64,12 @@ class NativePlainSANM(NativeSANM):
     """The encoder of Paraformer."""
 
     same = PlainSANMEncoder
+
+
+class NativeUnscaledSANM(NativeSANM):
+    """The encoder of FunASR-Qwen4B, as its author computes it."""
+
+    same = UnscaledSANMEncoder
 
 
 def sinusoidal_positions(frames: int, depth: int) -> np.ndarray:
@@ -100,6 +108,36 @@ class NativeAdaptor(NativeNetwork):
         x = self.encoder.linear(self._linear1, batch.x, RELU)
         x = self.encoder.linear(self._linear2, x)
         return self._run(self._blocks, batch._replace(x=x)).split()
+
+
+class NativePostNormAdaptor(NativeNetwork):
+    """The network of `models.post_norm`: (frames, input_dim) -> (frames, output_dim) for each sequence."""
+
+    def __init__(self, encoder: NativeEncoder, weights: Weights, config: PostNormConfig):
+        super().__init__(encoder, weights, config)
+        self._input, self._output = self._linear("input_proj"), self._linear("output_proj")
+        self._blocks = [self._block(f"layers.{number}") for number in range(config.layers)]
+        self._last_norm = self._norm("norm", post_norm.LAYER_NORM_EPS)
+
+    def _block(self, name: str) -> Block:
+        return Block(
+            attention_norm=self._norm(f"{name}.norm1", post_norm.LAYER_NORM_EPS),
+            feed_forward_norm=self._norm(f"{name}.norm2", post_norm.LAYER_NORM_EPS),
+            qkv=self._linear(f"{name}.in_proj"),
+            output=self._linear(f"{name}.out_proj"),
+            up=self._linear(f"{name}.linear1"),
+            down=self._linear(f"{name}.linear2"),
+            heads=self.config.heads,
+            activation=GELU,
+            norm_after=True,
+        )
+
+    def __call__(self, encoded: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Adapt a batch of encoder outputs."""
+        batch = Batch.of(encoded)
+        batch = self._run(self._blocks, batch._replace(x=self.encoder.linear(self._input, batch.x)))
+        x = self.encoder.linear(self._output, batch.x)
+        return batch._replace(x=self.encoder.norm(self._last_norm, x)).split()
 
 
 class NativeCTCHead(NativeNetwork):

@@ -159,3 +159,25 @@ def test_mlx_audio(make_checkpoint: MakeCheckpoint, short_wav: Path, tmp_path: P
     assert whole.startswith("intact: 87 arrays, ")
     assert digest == f"SHA-256 of the weights: {sha256_of(source / 'model.safetensors')}"
     assert others == ["the folder has no SHA256SUMS", "languages: zh, en, ja", f"{HEAD}; {ELSEWHERE}"]
+
+
+@pytest.mark.slow
+def test_three_sources_become_a_model(qwen4b_source: Path, short_wav: Path, tmp_path: Path) -> None:
+    """With the adaptor, the only argument is OUT; parts that are not named are looked for in a folder."""
+    out, parts = tmp_path / "out", qwen4b_source
+    adaptor = ("--adaptor", parts / "adaptor_phase2_final.safetensors")
+    llm = ("--llm", parts / "models/Qwen3-4B")
+    encoder = ("--encoder", parts / "sensevoice_iic.safetensors")
+    result = invoke("convert", *encoder, *adaptor, *llm, out, "--verify", "off")
+    assert (result.exit_code, result.stdout) == (0, f"{out}\n")
+    assert "languages: zh" in result.stderr.splitlines()
+    result = invoke("transcribe", short_wav, "-m", out, "--translate", "--max-tokens", 2, "-f", "json")
+    assert json.loads(result.stdout)["segments"][0]["translation"]["language"] == "en"
+    env = {"FUNASR_HOME": str(tmp_path)}
+    result = invoke("convert", *encoder, *adaptor, *llm, "--verify", "off", env=env)
+    assert result.stdout == f"{tmp_path / 'models/FunASR-Qwen4B'}\n"
+    result = invoke("convert", parts, *llm, tmp_path / "folder", "--verify", "off")
+    assert result.exit_code == 0
+    invoke("convert", *llm, "--verify", "off").assert_fails(2, "SOURCE is missing", "--adaptor")
+    invoke("convert", *adaptor, "--check").assert_fails(2, "--check with --adaptor")
+    invoke("transcribe", short_wav, "-m", out, "--lang", "en").assert_fails(2, "zh")

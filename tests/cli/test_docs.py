@@ -106,7 +106,7 @@ def test_the_tables_of_names_match_explain() -> None:
         r"<!-- the tables of `funasr convert --explain` -->\n(.*?)<!-- their end -->\n", page, re.DOTALL
     )
     assert tables == invoke("convert", "--explain").stdout
-    assert tables.count("###") == 16
+    assert tables.count("###") == 21
     assert tables.startswith("Short names"), "what most readers look for comes first"
 
 

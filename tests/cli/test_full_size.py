@@ -1,10 +1,11 @@
-"""A random model of the release's size, 829.8 million parameters: conversion and transcription."""
+"""Random models of the published sizes, 829.8 million and 4.45 billion parameters: conversion, transcription."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 from support.checkpoints import release_spec, write_checkpoint
+from support.native import LIBRARY
+from support.qwen4b import write_full
 from support.running import COMMAND, environment, funasr
 
 pytestmark = [
@@ -66,3 +69,25 @@ def test_it_transcribes(release_sized: Path, zh_wav: Path, tmp_path: Path) -> No
     for segment in transcript["segments"]:
         assert (segment["tokens"], segment["stop_reason"]) == (4, "budget")
         assert -100 < segment["mean_logprob"] < 0
+
+
+def test_four_billion_parameters_in_four_bits(zh_wav: Path, tmp_path: Path) -> None:
+    """FunASR-Qwen4B: 10 GB of sources, and 3 GB of result, of which little more is in memory."""
+    source, out = write_full(tmp_path / "source"), tmp_path / "out"
+    command = [*COMMAND, "convert", str(source), str(out), "--verify", "off", "--quantize", "4"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process:
+        peak = peak_anonymous_bytes(process)
+    assert process.returncode == 0
+    assert peak < 3_000_000_000
+    assert sum(path.stat().st_size for path in out.iterdir() if path.is_file()) < 3_000_000_000
+    shutil.rmtree(source)
+    engine = ("--engine", "native", "--dtype", "int8") if LIBRARY else ("--dtype", "stored")
+    options = ("--max-tokens", "4", "--no-vad", "-f", "json")
+    command = [*COMMAND, "transcribe", "-m", str(out), str(zh_wav), *options, *engine]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process:
+        peak = peak_anonymous_bytes(process)
+        content = process.communicate()[0]
+    assert process.returncode == 1
+    [segment] = json.loads(content)["segments"]
+    assert (segment["tokens"], segment["stop_reason"]) == (4, "budget")
+    assert peak < 3_700_000_000

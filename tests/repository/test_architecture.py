@@ -16,7 +16,16 @@ PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 NAMED = set(re.findall(r"`([\w/]+(?:\.py|/))`", PAGE))
 FOLDERS = tuple(  # documented as whole folders
     f"families/{name}/"
-    for name in ("campplus", "ct_punc", "fun_asr_nano", "paraformer", "qwen3", "sense_voice", "whisper")
+    for name in (
+        "campplus",
+        "ct_punc",
+        "fun_asr_nano",
+        "funasr_qwen4b",
+        "paraformer",
+        "qwen3",
+        "sense_voice",
+        "whisper",
+    )
 )
 
 # From bottom to top: a module may import from its own package and from lower lines.

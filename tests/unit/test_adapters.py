@@ -231,7 +231,7 @@ def test_the_proof_shows_the_effect(base: Path, weights: Tensors, tmp_path: Path
     tensors = factors(weights, MODULES, size=size)
     write_peft(tmp_path / "mine", tensors)
     out = tmp_path / "out"
-    options = ("--adapter", str(tmp_path / "mine"), "--dtype", "float32")
+    options = ("--lora", str(tmp_path / "mine"), "--dtype", "float32")
     result = invoke("convert", str(base), str(out), *options)
     assert result.exit_code == 0, result.stderr
     found = funasr_cli.convert(base, tmp_path / "again", adapter=str(tmp_path / "mine"), dtype="float32")
@@ -299,4 +299,4 @@ def test_the_default_folder_is_named_after_the_adapter(tmp_path: Path) -> None:
 def test_pytorch_cannot_check_an_adapter_of_peft(base: Path, weights: Tensors, tmp_path: Path) -> None:
     adapter = write_peft(tmp_path / "adapter", factors(weights, MODULES))
     with refused("options-conflict", "--verify full"):
-        funasr_cli.convert(base, tmp_path / "out", adapter=adapter, verify="full")
+        funasr_cli.convert(base, tmp_path / "out", lora=adapter, verify="full")

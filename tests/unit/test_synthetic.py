@@ -4,13 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from funasr_cli.benchmarks.synthetic import RELEASE, write_synthetic
+from funasr_cli.benchmarks.synthetic import QWEN4B, RELEASE, write_synthetic
+from funasr_cli.checkpoints.checkpoint import empty_model
 from funasr_cli.checkpoints.tensors import open_safetensors
 from funasr_cli.checkpoints.vocabularies import read_tokenizer
 from funasr_cli.demo import MODEL
 from funasr_cli.families.converted import read_config
 from funasr_cli.families.fun_asr_nano.prompt import prompt_token_ids
+from funasr_cli.families.funasr_qwen4b.network import FunASRQwen4B
+from funasr_cli.families.funasr_qwen4b.prompt import CURRENT, FORMATS
 from funasr_cli.families.load import load_model
+from funasr_cli.families.open import open_model
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 
@@ -44,3 +48,15 @@ def test_the_releases_size(tmp_path: Path) -> None:
     assert (len(before), len(after)) == (20, 5)
     assert tokenizer.decode(before, skip_special_tokens=True).endswith("user\n语音转写成中文：")
     assert tokenizer.decode([5000, 151_642]), "ordinary tokens must have a text"
+
+
+@pytest.mark.full
+def test_the_size_of_qwen4b(tmp_path: Path) -> None:
+    """In 4 bits, with prompts of few tokens, as with Qwen's tokenizer."""
+    folder = write_synthetic(tmp_path, "qwen4b")
+    assert read_config(folder).config == QWEN4B
+    assert 2.81e9 < (folder / "model.safetensors").stat().st_size < 2.83e9
+    empty_model(open_model(folder), FunASRQwen4B(QWEN4B))
+    tokenizer = read_tokenizer(folder / "tokenizer.json", QWEN4B.llm.vocab_size)
+    lengths = [len(tokenizer.encode(text).ids) for texts in FORMATS[CURRENT].values() for text in texts]
+    assert max(lengths) < 12

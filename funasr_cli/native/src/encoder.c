@@ -260,6 +260,7 @@ static int block_fits(const struct fn_block *b, int has_source) {
     if (b->memory && (inner != width || b->taps < 1)) return 0;
     if (has_cross != has_source || (has_cross && b->cross_norm.width != width)) return 0;
     if (b->attention_norm.width != b->qkv.matrix.columns || b->feed_forward_norm.width != width) return 0;
+    if (b->norm_after && (has_cross || b->qkv.matrix.columns != width)) return 0;
     if (has_cross &&
         (!fits(&b->cross_query, width, FN_IDENTITY, weights) || b->cross_query.matrix.rows != inner ||
          !fits(&b->cross_key_value, b->cross_key_value.matrix.columns, FN_IDENTITY, weights) ||
@@ -304,7 +305,7 @@ static int reserve(fn_encoder *e, const struct fn_block *b, int sequences, const
                : FN_OK;
 }
 
-/* Norm the rows of x as inputs of a product. */
+/* Norm the rows of x as inputs of a product; without a norm, they are only rounded. */
 static const struct operand *normed(fn_encoder *e, const struct fn_norm *norm, int n, int width, const float *x) {
     operand_reserve(&e->normed, n, width, e->weights); /* there is room */
     run_norm(e, norm, n, width, x, NULL, &e->normed);
@@ -343,8 +344,11 @@ int fn_run_block(fn_encoder *e, const struct fn_block *b, int32_t sequences, con
     struct attention attention = {.sequences = sequences, .heads = b->heads, .head_dim = inner / b->heads,
                                   .offsets = offsets, .key_offsets = offsets};
 
+    const struct fn_norm *attention_norm = b->norm_after ? NULL : &b->attention_norm;
+    const struct fn_norm *feed_forward_norm = b->norm_after ? NULL : &b->feed_forward_norm;
+
     size_t stride = padded(3 * inner);
-    run_product(e, (struct product){.linear = &b->qkv, .x = normed(e, &b->attention_norm, n, before, x), .n = n,
+    run_product(e, (struct product){.linear = &b->qkv, .x = normed(e, attention_norm, n, before, x), .n = n,
                                     .out = e->projected, .stride = stride});
     attention.queries = e->projected;
     attention.keys = e->projected + inner;
@@ -359,6 +363,7 @@ int fn_run_block(fn_encoder *e, const struct fn_block *b, int32_t sequences, con
         memcpy(out, x, (size_t)n * (size_t)width * sizeof(float));
     run_product(e, (struct product){.linear = &b->output, .x = &e->attended, .n = n, .out = out,
                                     .adds = b->memory || is_residual, .stride = (size_t)width});
+    if (b->norm_after) run_norm(e, &b->attention_norm, n, width, out, out, NULL);
 
     if (source) {
         int sources = source_offsets[sequences], source_width = b->cross_key_value.matrix.columns;
@@ -378,10 +383,11 @@ int fn_run_block(fn_encoder *e, const struct fn_block *b, int32_t sequences, con
                                         .out = out, .stride = (size_t)width});
     }
 
-    run_product(e, (struct product){.linear = &b->up, .x = normed(e, &b->feed_forward_norm, n, width, out), .n = n,
+    run_product(e, (struct product){.linear = &b->up, .x = normed(e, feed_forward_norm, n, width, out), .n = n,
                                     .activation = b->activation, .next = &e->activated});
     run_product(e, (struct product){.linear = &b->down, .x = &e->activated, .n = n, .adds = 1, .out = out,
                                     .stride = (size_t)width});
+    if (b->norm_after) run_norm(e, &b->feed_forward_norm, n, width, out, out, NULL);
     return FN_OK;
 }
 

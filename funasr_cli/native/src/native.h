@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FN_ABI 6
+#define FN_ABI 7
 #define FN_EXPORT __attribute__((visibility("default")))
 
 enum {
@@ -156,10 +156,13 @@ FN_EXPORT void fn_clear_slot(fn_decoder *decoder, int32_t slot);
 
 /* --- networks that see a whole sequence at once --- */
 
-/* A pre-norm Transformer layer over sequences that lie one after the other:
+/* A Transformer layer over sequences that lie one after the other:
  *   x = x + output(attention(norm(x))) + memory     without "x +" where the norm's input has another width
  *   x = x + cross_output(cross_attention(norm(x), source))     only if cross_query has a matrix
  *   x = x + down(activation(up(norm(x))))
+ * or, with norm_after, which excludes cross-attention and other widths:
+ *   x = norm(x + output(attention(x)) + memory)
+ *   x = norm(x + down(activation(up(x))))
  * All matrices store their weights in the same way, or in 8 or 4 bits. */
 struct fn_block {
     struct fn_norm attention_norm, cross_norm, feed_forward_norm;
@@ -168,7 +171,7 @@ struct fn_block {
     struct fn_linear up, down;
     const float *memory; /* (taps, width): a filter of each value over time, added to the value; NULL: none */
     int32_t taps, taps_before; /* the filter's length, and how much of it lies before the frame it belongs to */
-    int32_t heads, activation;
+    int32_t heads, activation, norm_after;
 };
 
 typedef struct fn_encoder fn_encoder;
