@@ -234,7 +234,7 @@ def test_the_proof_shows_the_effect(base: Path, weights: Tensors, tmp_path: Path
     options = ("--lora", str(tmp_path / "mine"), "--dtype", "float32")
     result = invoke("convert", str(base), str(out), *options)
     assert result.exit_code == 0, result.stderr
-    found = funasr_cli.convert(base, tmp_path / "again", adapter=str(tmp_path / "mine"), dtype="float32")
+    found = funasr_cli.convert(base, tmp_path / "again", lora=str(tmp_path / "mine"), dtype="float32")
     assert found.proof
     assert found.proof.moved is not None
     assert (found.proof.moved > 0.01) == (size > 0) == ("nothing" not in result.stderr)
@@ -261,7 +261,7 @@ def test_an_adapter_of_a_chat_model(tmp_path: Path, shards: int) -> None:
     ]
     tensors = factors(weights, modules)
     found = funasr_cli.convert(
-        folder, tmp_path / "out", adapter=write_peft(tmp_path / "mine", tensors), dtype="float32"
+        folder, tmp_path / "out", lora=write_peft(tmp_path / "mine", tensors), dtype="float32"
     )
     assert found.proof
     assert (found.proof.moved or 0) > 0.01
@@ -292,7 +292,7 @@ def test_an_adapter_of_whisper(tmp_path: Path) -> None:
 
 
 def test_the_default_folder_is_named_after_the_adapter(tmp_path: Path) -> None:
-    options = ConvertOptions(adapter=tmp_path / "mine", quantize="4")
+    options = ConvertOptions(lora=tmp_path / "mine", quantize="4")
     assert options.suffix == "-mine-4bit"
 
 
