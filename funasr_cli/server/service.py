@@ -14,7 +14,6 @@ from funasr_cli.compute.memory import FREED_BUFFERS, clear_streams_with_thread
 from funasr_cli.errors import UnexpectedError
 from funasr_cli.inputs import Input
 from funasr_cli.options import LONG_PROMPT_TOKENS, SERVE_DEFAULTS
-from funasr_cli.pipeline import Recognizer
 from funasr_cli.scheduling.engine import Engine
 from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
 from funasr_cli.scheduling.intake import Job
@@ -96,9 +95,8 @@ class Transcriptions:
         stages: dict[int, Stages] = {}  # by channel, from its preparation on
 
         def prepare(channel: int, source: int) -> tuple[SpeechModel, Job]:
-            recognizer, job = self._prepare(offer, inputs[channel], wanted, asked, source)
-            stages[channel] = recognizer.stages_after(job.options)
-            return recognizer.model, job
+            model, job, stages[channel] = self._prepare(offer, inputs[channel], wanted, asked, source)
+            return model, job
 
         def hear(channel: int, event: Event) -> None:
             try:
@@ -132,19 +130,19 @@ class Transcriptions:
 
     def _prepare(
         self, offer: Offer, input: Input, wanted: Wanted, asked: list[Wanted], source: int
-    ) -> tuple[Recognizer, Job]:
+    ) -> tuple[SpeechModel, Job, Stages]:
         """Load the model if necessary, in the thread that computes."""
         recognizer = self.shelf.recognizer(offer, self._engine.models_in_use)
         wanted = wanted.suited(recognizer.capabilities, continues=self.continues)
         opener = partial(_opened, input, recognizer.sample_rate_hz)
-        job = recognizer.job(source, opener, wanted.options, wanted.spelled)
+        job, stages = recognizer.job(source, opener, wanted.options, wanted.spelled)
         prompt = recognizer.model.prompt(wanted.options)
         if prompt and prompt.tokens_before + prompt.tokens_after > LONG_PROMPT_TOKENS:  # each row holds it
             raise invalid(
                 "keywords", f"more than {LONG_PROMPT_TOKENS} tokens of words to expect", "prompt-too-long"
             )
         asked[:] = [wanted]
-        return recognizer, job
+        return recognizer.model, job, stages
 
     def _compute(self) -> None:
         clear_streams_with_thread()

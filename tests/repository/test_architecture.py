@@ -37,7 +37,7 @@ align
 families
 hubs
 scheduling conversion
-diarization
+diarization funasr_clusters
 stages
 pipeline
 verification benchmarks alignment_picture server
@@ -55,7 +55,18 @@ NOT_EVEN_BELOW = {  # exceptions: lower layers that must not be imported
     },
 }
 SEPARATE = ("verification.reference",)  # other programs
-HEAVY = {"librosa", "torch", "modelscope_hub", "modelscope", "matplotlib", "rapidfuzz", "numba", "scipy"}
+HEAVY = {
+    "librosa",
+    "torch",
+    "modelscope_hub",
+    "modelscope",
+    "matplotlib",
+    "rapidfuzz",
+    "numba",
+    "scipy",
+    "sklearn",
+    "umap",
+}
 OWNERS = {  # the only packages that may import a library
     "mlx": ("compute.backend",),
     "librosa": ("alignment_picture",),

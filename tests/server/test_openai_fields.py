@@ -29,6 +29,7 @@ from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.scheduling.intake import Job
 from funasr_cli.server.fields import FORMATS, STREAMED
+from funasr_cli.stages.stage import Stages
 from funasr_cli.transcript import Score, Segment, Translation, Word
 
 # The client says of all that concerns translations that it is deprecated.
@@ -74,7 +75,9 @@ class Listening(Recognizer):
         super().__init__(model)
         self.heard: list[TranscribeOptions] = []
 
-    def job(self, source: int, opener: Any, options: TranscribeOptions, *given: Any, **more: Any) -> Job:
+    def job(
+        self, source: int, opener: Any, options: TranscribeOptions, *given: Any, **more: Any
+    ) -> tuple[Job, Stages]:
         self.heard.append(options)
         return super().job(source, opener, options, *given, **more)
 
