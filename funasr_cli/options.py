@@ -27,7 +27,7 @@ RECIPES = ("4", "8", MIXED)
 ENCODER_BITS = (8,)
 AUTO_PUNCTUATION, NO_PUNCTUATION = "auto", "none"  # other values name a punctuation model
 AUTO_SPEAKERS, NO_SPEAKERS = "auto", "none"  # other values are a number, or a range
-AUTO_SPEAKER_MODEL = "auto"
+AUTO_SPEAKER_MODEL, NO_SPEAKER_MODEL = "auto", "none"
 SPEAKER_METHODS = AVERAGE, FUNASR = ("average", "funasr")  # average linkage, and FunASR's clusters
 SPEAKER_THRESHOLD = 0.8
 OFF, CLIP, FULL = VERIFICATIONS = ("off", "clip", "full")
