@@ -88,7 +88,7 @@ class Speakers:
         named = tuple(part.spoken_by(called[part.speaker]) if part.speaker else part for part in segments)
         timings = replace(transcript.timings, post_s=transcript.timings.post_s + time.perf_counter() - began)
         is_coarse = any(segment.text and not segment.words for segment in transcript.segments)
-        warnings = (*transcript.warnings, *([COARSE] if is_coarse and len(order) > 1 else []))
+        warnings = (*transcript.warnings, *([COARSE] if is_coarse and len({*labels.tolist()}) > 1 else []))
         return replace(
             transcript,
             segments=named,
