@@ -148,8 +148,8 @@ BEST_EFFORT = (
     "segment_times",
 )  # have no effect on a model without the capability
 UNIVERSAL = (  # work with every model
-    "vad", "vad_model", "vad_threshold", "min_pause_s", "join_s", "batch_size", "speakers", "speaker_threshold",
-    "speaker_names",
+    "vad", "vad_model", "vad_threshold", "min_pause_s", "join_s", "batch_size", "speakers", "speaker_method",
+    "speaker_threshold", "speaker_names", "known_speakers", "speaker_embeddings",
 )  # fmt: skip
 CHECKED_SEPARATELY = ("language", "itn", "max_segment_s")  # have their own checks, below
 

@@ -3,7 +3,7 @@
 Clusters are agglomerated by average linkage on cosine distance, which is deterministic and works from two windows
 on. The average cosine between the members of two clusters is the product of the means of their unit vectors, so a
 cluster is kept as its mean and its size. Windows as in FunASR ``funasr/models/campplus/utils.py`` (``sv_chunk``);
-its spectral clustering, which finds too many speakers in short recordings, is not used.
+its clustering, which finds too many speakers in short recordings, is in `funasr_clusters.py`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,6 +12,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from funasr_cli.audio.segment import AudioSegment
+from funasr_cli.speaker_model import SpeakerModel
+
+Span = tuple[float, float]  # start and end, in seconds
 WINDOW_S, STEP_S = 1.5, 0.75
 SHORTEST_TURN_S = 0.7
 FEW_WINDOWS = 4  # a cluster of fewer is part of the nearest one with more, if there is one
@@ -28,7 +32,7 @@ class Turn:
     speaker: int
 
 
-def windows(duration_s: float) -> Iterator[tuple[float, float]]:
+def windows(duration_s: float) -> Iterator[Span]:
     """Yield start and end of the windows of a segment, in seconds from its start.
 
     The last one ends with the segment. A segment that is shorter than a window has one, which ends later.
@@ -39,6 +43,17 @@ def windows(duration_s: float) -> Iterator[tuple[float, float]]:
         start_s += STEP_S
     last_s = max(0.0, duration_s - WINDOW_S)
     yield last_s, last_s + WINDOW_S
+
+
+def embedded(audio: AudioSegment, model: SpeakerModel) -> tuple[list[Span], np.ndarray]:
+    """Return the windows of a segment, in seconds of the recording, and their embeddings (windows, width)."""
+    rate_hz = model.sample_rate_hz
+    size = round(WINDOW_S * rate_hz)
+    spans = list(windows(len(audio.samples) / rate_hz))
+    padded = np.pad(audio.samples, (0, max(0, size - len(audio.samples))))
+    starts = [min(round(start_s * rate_hz), len(padded) - size) for start_s, _ in spans]
+    clips = np.stack([padded[start : start + size] for start in starts])  # (windows, samples)
+    return [(audio.start_s + a, audio.start_s + b) for a, b in spans], model.embed(clips)
 
 
 def cluster(vectors: np.ndarray, threshold: float, fewest: int = 1, most: int | None = None) -> np.ndarray:
@@ -54,7 +69,7 @@ def cluster(vectors: np.ndarray, threshold: float, fewest: int = 1, most: int | 
     """
     if not len(vectors):
         return np.zeros(0, int)
-    units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    units = of_length_one(vectors)
     groups, means, sizes = _neighbours_joined(units)
     merges = list(_merges(means, sizes))
     labels = np.arange(len(means))
@@ -76,7 +91,12 @@ def cluster(vectors: np.ndarray, threshold: float, fewest: int = 1, most: int | 
             rank = outside, 0
         if step == 0 or rank <= best_rank:
             best, best_rank = labels, rank
-    return _in_order(_without_few(best, means, sizes, 1 - threshold - SMALL_MARGIN, fewest)[groups])
+    return in_order(_without_few(best, means, sizes, 1 - threshold - SMALL_MARGIN, fewest)[groups])
+
+
+def of_length_one(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors (vectors, width) with length 1, so that products are cosines."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
 def _neighbours_joined(units: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -153,7 +173,7 @@ def _without_few(
     return place[inverse]
 
 
-def _in_order(labels: np.ndarray) -> np.ndarray:
+def in_order(labels: np.ndarray) -> np.ndarray:
     """Number labels in order of appearance."""
     names, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     place = np.empty(len(names), int)
@@ -161,7 +181,7 @@ def _in_order(labels: np.ndarray) -> np.ndarray:
     return place[inverse]
 
 
-def turns(spans: Sequence[tuple[float, float]], labels: Sequence[int], end_s: float) -> list[Turn]:
+def turns(spans: Sequence[Span], labels: Sequence[int], end_s: float) -> list[Turn]:
     """Return the turns of a segment from its windows' times and clusters; they cover it without gaps.
 
     Where windows of two speakers overlap, the turns meet in the middle of the overlap. A turn shorter than

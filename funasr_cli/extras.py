@@ -16,6 +16,8 @@ EXTRAS = {  # the extra that installs each package
     "uvicorn": "serve",
     "python_multipart": "serve",
     "msgspec": "serve",
+    "sklearn": "speakers",
+    "umap": "speakers",
 }
 PAGE = "docs/install.md#optional-features"
 

@@ -50,6 +50,7 @@ class Input:
     stem: str
     clip: Clip | None = None  # the part to transcribe; None: all of it
     channel: int | None = None  # the channel to transcribe, from 1; None mixes all channels
+    speaker: str | None = None  # who speaks in that channel
     pcm: PCMFormat | None = None  # how its samples are stored, if they have no header
     problem: FunASRError | None = None  # an error that is already known
     kept: object = field(default=None, repr=False, compare=False)  # an object that must live as long as the input

@@ -1,6 +1,6 @@
 """Options for transcribing and converting, with their defaults. Imports nothing heavy."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
@@ -29,7 +29,9 @@ RECIPES = ("4", "8", MIXED)
 ENCODER_BITS = (8,)
 AUTO_PUNCTUATION, NO_PUNCTUATION = "auto", "none"  # other values name a punctuation model
 AUTO_SPEAKERS, NO_SPEAKERS = "auto", "none"  # other values are a number, or a range
-AUTO_SPEAKER_MODEL = "auto"
+AUTO_SPEAKER_MODEL, NO_SPEAKER_MODEL = "auto", "none"
+SPEAKER_METHODS = AVERAGE, FUNASR = ("average", "funasr")  # average linkage, and FunASR's clusters
+SPEAKER_THRESHOLD = 0.75
 ENGLISH = "en"  # the language to translate into, if none is named
 OFF, CLIP, FULL = VERIFICATIONS = ("off", "clip", "full")
 DRAFTS = AUTO_DRAFT, NO_DRAFT = ("auto", "off")
@@ -127,8 +129,13 @@ class TranscribeOptions:
         batch_size: segments decoded at the same time. None derives it from the available memory.
         speakers: tell speakers apart: the fewest and the most there are; None as the most is no limit. None does
             not tell them apart.
-        speaker_threshold: mean cosine distance from which two groups of voices are two speakers.
+        speaker_method: how windows of speech are grouped into speakers: one of `SPEAKER_METHODS`.
+        speaker_threshold: mean cosine distance from which two groups of voices are two speakers; FunASR's method
+            has another measure.
         speaker_names: names of the speakers, in order of appearance; further ones are numbered.
+        known_speakers: a recording of each known speaker, by name: a path or a `Source`. Who sounds like one of
+            them gets that name. `speaker_names` are for the others.
+        speaker_embeddings: also return what the voice of each speaker is like.
     """
 
     language: str | None = None
@@ -159,8 +166,11 @@ class TranscribeOptions:
     max_segment_s: float | None = None
     batch_size: int | None = None
     speakers: tuple[int, int | None] | None = None
-    speaker_threshold: float = 0.75
+    speaker_method: str = AVERAGE
+    speaker_threshold: float = SPEAKER_THRESHOLD
     speaker_names: tuple[str, ...] = ()
+    known_speakers: Mapping[str, Any] | None = None
+    speaker_embeddings: bool = False
 
     def __post_init__(self) -> None:
         """Raise a UsageError, naming the command-line option, for values out of range or without effect."""
@@ -175,6 +185,12 @@ class TranscribeOptions:
             ("--max-segment is {} s", self.max_segment_s, lambda x: 2 <= x <= MAX_SEGMENT_S, SEGMENT_LIMITS),
             ("--join is {} s", self.join_s, lambda x: 0 <= x <= (self.max_segment_s or SEGMENT_S), JOIN_LIMITS),
             ("--speakers is {}", self.speakers, _is_range, SPEAKER_LIMITS),
+            (
+                "--speaker-method is {!r}",
+                self.speaker_method,
+                SPEAKER_METHODS.__contains__,
+                _choice(SPEAKER_METHODS),
+            ),
             (
                 "--speaker-threshold is {}",
                 self.speaker_threshold,
@@ -207,6 +223,14 @@ class TranscribeOptions:
         if self.speakers and not self.vad:
             message = "--speakers needs voice activity detection: silence would be a speaker"
             raise UsageError(message, "leave out --no-vad", code="options-conflict")
+        if self.speakers and self.speaker_method == FUNASR:
+            fewest, most = self.speakers
+            if most not in (None, fewest) or (most is None and fewest > 1):
+                message = "--speaker-method funasr takes auto or one number of speakers, not a range"
+                raise UsageError(message, "use --speakers auto or a number", code="options-conflict")
+            if self.speaker_threshold != SPEAKER_THRESHOLD:
+                message = "--speaker-threshold has no effect with --speaker-method funasr"
+                raise UsageError(message, "leave out one of them", code="options-conflict")
         sampling = {"--top-p": self.top_p, "--top-k": self.top_k, "--seed": self.seed}
         unused = ", ".join(name for name, value in sampling.items() if value is not None)
         if unused and self.temperature == 0:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
+from funasr_cli import funasr_clusters
 from funasr_cli.align import Aligner
 from funasr_cli.audio.decode import AudioInput, opener, read_whole
 from funasr_cli.capabilities import (
@@ -20,13 +21,14 @@ from funasr_cli.capabilities import (
 from funasr_cli.compute.memory import FREED_BUFFERS, clear_streams_with_thread
 from funasr_cli.errors import AudioError, UsageError
 from funasr_cli.languages import resolve_language
-from funasr_cli.options import DEFAULTS, TranscribeOptions
+from funasr_cli.options import DEFAULTS, FUNASR, TranscribeOptions
 from funasr_cli.punctuation_model import PunctuationModel
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, SegmentFinished
 from funasr_cli.scheduling.intake import Job, Opener
 from funasr_cli.scheduling.scheduler import Scheduler, suited
 from funasr_cli.speaker_model import SpeakerModel
 from funasr_cli.speech_model import EncodedAudio, SpeechModel, TranscriptStage
+from funasr_cli.stages.known_speakers import listen
 from funasr_cli.stages.punctuation import Punctuation
 from funasr_cli.stages.speakers import Speakers, Voices
 from funasr_cli.stages.stage import EventStage, Stages
@@ -34,6 +36,11 @@ from funasr_cli.stages.translation import Translator
 from funasr_cli.text_generator import TextGenerator
 from funasr_cli.text_model import HasTextModel, TextModel
 from funasr_cli.transcript import Transcript
+
+# Options that matter only after the transcript, so that recordings with others can share batches.
+FOR_SPEAKERS = (
+    "speakers", "speaker_method", "speaker_threshold", "speaker_names", "known_speakers", "speaker_embeddings",
+)  # fmt: skip
 
 
 class Recognizer:
@@ -74,7 +81,7 @@ class Recognizer:
             refuse_aligner(model, align_with)
         self.model, self._stages, self._aligner = model, tuple(stages), align_with
         self._punctuation, self._must_punctuate = punctuate_with, must_punctuate
-        self._speaker_model, self._translator = tell_apart_with, translator
+        self.tell_apart_with, self._translator = tell_apart_with, translator
         clear_streams_with_thread()  # frees the streams that loading used
 
     @property
@@ -132,9 +139,11 @@ class Recognizer:
             refuse_unaligned_language(options, self._aligner)
         if self._must_punctuate and (problem := self._punctuation_problem(options)):
             raise problem
-        if options.speakers and not self._speaker_model:
+        if options.speakers and not self.tell_apart_with:
             hint = "load the recognizer with a model that tells speakers apart, such as campplus"
             raise UsageError("speakers: there is no model that tells them apart", hint, code="option-unsupported")
+        if options.speakers and options.speaker_method == FUNASR:
+            funasr_clusters.require_libraries()
 
     def transcribe(
         self,
@@ -243,22 +252,22 @@ class Recognizer:
 
         Raises:
             UsageError: the model does not support an option or the language.
+            AudioError: a recording of a known speaker cannot be read, or has too little speech.
         """
         self.refuse_unsupported(options)
         clear_streams_with_thread()
         with FREED_BUFFERS.limited():
-            voices = Voices(self._speaker_model) if options.speakers and self._speaker_model else None
-            stages = self.stages_after(options, voices)
-            during = (*self._stages_for(options), *([voices] if voices else []))
+            during, after = self._stages_of(options)
             for event in Scheduler(self.model, self._of_model(options), during).run(openers):
-                yield from stages(event)
+                yield from after(event)
 
     def job(
         self, source: int, opener: Opener, options: TranscribeOptions, typed: Mapping[str, str] = NOTHING_TYPED
-    ) -> Job:
-        """Return what an `Engine` needs to know of a recording; raise a `UsageError` as `run` does.
+    ) -> tuple[Job, Stages]:
+        """Return what an `Engine` needs to know of a recording, and the stages for its events.
 
-        This includes a prompt that the model does not take: in a session of many recordings, it would be too late.
+        Errors are those of `run`, and those of a prompt that the model does not take: in a session of many
+        recordings, it would be too late.
 
         Args:
             source: number of the recording in its events.
@@ -266,28 +275,29 @@ class Recognizer:
             options: of this recording.
             typed: as for `refuse_unsupported`.
         """
-        if options.speakers:
-            message = "speakers: not for recordings of many callers at once"
-            raise UsageError(message, "leave it out", code="option-unsupported")
         self.refuse_unsupported(options, typed)
         self.model.prompt(options)
-        return Job(source, opener, suited(self._of_model(options), self.model), self._stages_for(options))
+        during, after = self._stages_of(options)
+        shared = replace(self._of_model(options), **{name: getattr(DEFAULTS, name) for name in FOR_SPEAKERS})
+        return Job(source, opener, suited(shared, self.model), during), after
 
-    def stages_after(self, options: TranscribeOptions, voices: Voices | None = None) -> Stages:
-        """Return the stages after the transcripts of a run with these options, for the events of an `Engine`.
-
-        `voices` is the stage that keeps embeddings, with the option `speakers`.
-        """
-        makers = list[Callable[[], EventStage]]()
-        if (model := self._punctuation) and not self._punctuation_problem(options):
+    def _stages_of(self, options: TranscribeOptions) -> tuple[tuple[TranscriptStage, ...], Stages]:
+        """Return the stages of a run: those that see each segment's sound, and those after the transcript."""
+        during, makers = list(self._stages), list[Callable[[], EventStage]]()
+        if self._aligner and options.word_times:
+            during.insert(0, Aligner(self._aligner, options))
+        if (marks := self._punctuation) and not self._punctuation_problem(options):
             language = resolve_language(options.language, self.capabilities.languages)
-            makers.append(partial(Punctuation, model, language))
-        if voices:
-            makers.append(partial(Speakers, voices, options))
+            makers.append(partial(Punctuation, marks, language))
+        if options.speakers and self.tell_apart_with:
+            voices = Voices(self.tell_apart_with)
+            known = listen(options.known_speakers, voices.model) if options.known_speakers else None
+            during.append(voices)
+            makers.append(partial(Speakers, voices, options, known))
         if self._translator and options.target:  # the last: each part of one speaker has its own translation
             language = resolve_language(options.language, self.capabilities.languages)
             makers.append(partial(Translator, self._translator, options.target, language))
-        return Stages(makers)
+        return tuple(during), Stages(makers)
 
     def _of_model(self, options: TranscribeOptions) -> TranscribeOptions:
         """Return the options of the speech model, which does not translate if a translator does."""
@@ -297,11 +307,6 @@ class Recognizer:
         if not (model := self._punctuation):
             return None
         return punctuation_problem(options, self.capabilities, self.model.name, model.name, model.languages)
-
-    def _stages_for(self, options: TranscribeOptions) -> tuple[TranscriptStage, ...]:
-        if self._aligner and options.word_times:
-            return (Aligner(self._aligner, options), *self._stages)
-        return self._stages
 
     def encode_audio(self, audio: AudioInput, *, sample_rate_hz: int | None = None) -> EncodedAudio:
         """Run the encoder over the whole audio as one segment, without leaving out silence.

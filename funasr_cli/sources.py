@@ -1,6 +1,6 @@
 """Open inputs as sources of samples."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -22,7 +22,13 @@ def open_input(input: Input, sample_rate_hz: int) -> Source:
     if input.problem:
         raise input.problem
     return open_recording(
-        input.path, sample_rate_hz, name=input.label, clip=input.clip, channel=input.channel, pcm=input.pcm
+        input.path,
+        sample_rate_hz,
+        name=input.label,
+        clip=input.clip,
+        channel=input.channel,
+        pcm=input.pcm,
+        speaker=input.speaker,
     )
 
 
@@ -43,16 +49,17 @@ def why_unreadable(input: Input) -> FunASRError | None:
     return None
 
 
-def split_channels(inputs: Iterable[Input]) -> list[Input]:
+def split_channels(inputs: Iterable[Input], names: Sequence[str] = ()) -> list[Input]:
     """Return an input for each channel of each file, such as "call.wav [ch 1]", whose result is "call.ch1".
 
-    Every file is opened to count its channels. A pipe is copied to disk until it ends, since it is read once per
-    channel. A file with one channel stays as it is. A file that cannot be read fails later, in its turn.
+    Each channel is a speaker; `names` has the names of the first ones, others: "Channel 3". Every file is
+    opened to count its channels. A pipe is copied to disk until it ends, since it is read once per channel. A file
+    with one channel stays as it is. A file that cannot be read fails later, in its turn.
     """
-    return [part for input in inputs for part in _channels(input)]
+    return [part for input in inputs for part in _channels(input, names)]
 
 
-def _channels(input: Input) -> list[Input]:
+def _channels(input: Input, names: Sequence[str]) -> list[Input]:
     if input.problem or input.channel is not None:
         return [input]
     try:
@@ -66,7 +73,14 @@ def _channels(input: Input) -> list[Input]:
         return [replace(input, problem=error)]
     if count == 1:
         return [input]
+    called = [*names[:count], *(f"Channel {number}" for number in range(len(names) + 1, count + 1))]
     return [
-        replace(input, channel=number, label=f"{input.label} [ch {number}]", stem=f"{input.stem}.ch{number}")
-        for number in range(1, count + 1)
+        replace(
+            input,
+            channel=number,
+            label=f"{input.label} [ch {number}]",
+            stem=f"{input.stem}.ch{number}",
+            speaker=speaker,
+        )
+        for number, speaker in enumerate(called, 1)
     ]

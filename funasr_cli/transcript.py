@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from funasr_cli.characters import UNSPACED
 
+CHANNELS = "channels"  # what told speakers apart, if each has a channel
 BETWEEN_UNSPACED = re.compile(f"[{UNSPACED}]{{2}}")
 
 
@@ -206,6 +207,11 @@ class Segment:
         """Length in seconds."""
         return self.end_s - self.start_s
 
+    def spoken_by(self, speaker: str) -> "Segment":
+        """Return the segment with its speaker, who is also that of each word."""
+        words = tuple(replace(word, speaker=speaker) for word in self.words)
+        return replace(self, speaker=speaker, words=words)
+
     @property
     def translated(self) -> "Segment":
         """The translation as a segment, without what is known only of the spoken text; the segment without one.
@@ -297,8 +303,10 @@ class Transcript:
     engine: str = ""
     punctuated_by: str | None = None  # the model that inserted punctuation, if there was one (`punctuation`)
     vad_model: str | None = None
-    speakers_by: str | None = None  # the model that told speakers apart, if one did (`speakers`)
     translated_by: str | None = None  # the model that translated the texts, if it is another one (`translator`)
+    speakers_by: str | None = None  # the model that told speakers apart, or `CHANNELS`; None if nothing did
+    # What their voices are like, if that was asked for (`speaker_embeddings`): a unit vector for each speaker
+    speaker_embeddings: dict[str, tuple[float, ...]] | None = None
 
     @property
     def text(self) -> str:

@@ -63,6 +63,7 @@ class Recording:
         sample_rate_hz: sample rate of the blocks.
         expected_s: length of all blocks according to the file's header; None if unknown.
         findings: damage and level found in the latest run of `blocks`.
+        speaker: the only one who speaks in it, if that is known.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Recording:
     findings: Findings = field(default_factory=Findings, repr=False, compare=False)
     _clip: tuple[float, float | None] = (0.0, None)
     _channel: int | None = None
+    speaker: str | None = None
 
     @property
     def start_s(self) -> float:
@@ -156,6 +158,7 @@ def open_recording(
     clip: tuple[float, float | None] | None = None,
     channel: int | None = None,
     pcm: PCMFormat | None = None,
+    speaker: str | None = None,
 ) -> Recording:
     """Open a file or pipe. Its channels are mixed evenly, and it is resampled with soxr HQ.
 
@@ -167,6 +170,7 @@ def open_recording(
             when the file is read.
         channel: the only channel to use, counted from 1; None mixes all channels.
         pcm: format of its samples, if it has no header.
+        speaker: the only one who speaks in it, for the transcript; None if that is not known.
 
     Raises:
         AudioError: the path does not exist, is a folder, cannot be read, is not audio, or has no such channel.
@@ -182,7 +186,7 @@ def open_recording(
     clip = clip or (0.0, None)
     expected_s = None if reader.expected_s is None else _within(clip, reader.expected_s)
     take = reopen or _only_once(reader, name)
-    return Recording(name, sample_rate_hz, expected_s, take, _clip=clip, _channel=channel)
+    return Recording(name, sample_rate_hz, expected_s, take, _clip=clip, _channel=channel, speaker=speaker)
 
 
 def _within(clip: tuple[float, float | None], duration_s: float) -> float:

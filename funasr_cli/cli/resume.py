@@ -27,7 +27,10 @@ from funasr_cli.writers import DATA, DEFAULT_TIMES, SUBTITLES, Style
 NOTES = ".funasr-resume.jsonl"
 LARGEST_NOTES = 1 << 26  # bytes: notes on 200,000 results
 # Options that do not change the text: they are about the computation, or about a format, which `Style` covers.
-NOT_ABOUT_TEXT = ("draft", "batch_size", "ctc", "word_times", "confidence")
+NOT_ABOUT_TEXT = (
+    "draft", "batch_size", "ctc", "word_times", "confidence", "speaker_embeddings",
+    "known_speakers",  # their files are compared
+)  # fmt: skip
 CHANGED = {  # reasons, by the hash that differs
     "recording": "the recording has changed",
     "model": "the model has changed",
@@ -82,7 +85,7 @@ class Notes:
 
     def read(self, input: Input) -> None:
         """Note the state of a recording before it is read, since it may change during the run."""
-        self._recordings[input.path] = _recording(input)
+        self._recordings[input.path] = _stamp(input.path)
 
     def add(self, file: Path, format: str, input: Input, content: str, *, complete: bool) -> None:
         """Add a line on a result. If that fails, `--resume` can only compare the times of files."""
@@ -104,8 +107,8 @@ class Notes:
         return file.relative_to(self._folder).as_posix()
 
     def _made_of(self, format: str, input: Input) -> dict[str, Any]:
-        recording = self._recordings.get(input.path) or _recording(input)
-        own = {
+        recording = self._recordings.get(input.path) or _stamp(input.path)
+        own: dict[str, Any] = {
             "part": [input.clip, input.channel, input.pcm and dataclasses.astuple(input.pcm)],
             "times": self._style.times or DEFAULT_TIMES[format],
             "subtitles": dataclasses.astuple(self._style.subtitles) if format in SUBTITLES else None,
@@ -127,6 +130,10 @@ class Notes:
             own["translator"] = _model_hash(self._translator)
         if self._style.bilingual and format in SUBTITLES:
             own["bilingual"] = True
+        if known := self._options.known_speakers:
+            own["known_speakers"] = {name: _stamp(path) for name, path in known.items()}
+        if self._options.speaker_embeddings and format in DATA:
+            own["speaker_embeddings"] = True
         options = _hash(json.dumps([_text_options(self._options), own]).encode())
         return {"recording": recording, "model": self._model, "options": options}
 
@@ -142,10 +149,10 @@ def _read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield str(noted["file"]), noted
 
 
-def _recording(input: Input) -> str:
+def _stamp(path: Path) -> str:
     """Return the size and time of a recording; a random value for a pipe, whose content may differ each time."""
     try:
-        found = os.stat(input.path)
+        found = os.stat(path)
         return f"{found.st_size}-{found.st_mtime_ns}" if stat.S_ISREG(found.st_mode) else secrets.token_hex(8)
     except OSError:  # the recording cannot be read either, and has no result
         return ""

@@ -14,12 +14,19 @@ from funasr_cli.cli import console, parameters
 from funasr_cli.cli.run import choose_type_and_engine
 from funasr_cli.errors import ModelError, SetupError, UsageError
 from funasr_cli.extras import missing, to_add
-from funasr_cli.options import AUTO_PUNCTUATION, NO_PUNCTUATION, SERVE_DEFAULTS
+from funasr_cli.options import (
+    AUTO_PUNCTUATION,
+    AUTO_SPEAKER_MODEL,
+    NO_PUNCTUATION,
+    NO_SPEAKER_MODEL,
+    SERVE_DEFAULTS,
+)
 from funasr_cli.paths import why_unreadable
 
 if TYPE_CHECKING:
     from funasr_cli.pipeline import Recognizer
     from funasr_cli.punctuation_model import PunctuationModel
+    from funasr_cli.speaker_model import SpeakerModel
     from funasr_cli.text_model import TextModel
 
 Helper = TypeVar("Helper")
@@ -47,6 +54,16 @@ def serve(
     ] = None,
     punctuation: parameters.PunctuationModel = AUTO_PUNCTUATION,
     translator: parameters.Translator = None,
+    speaker_model: Annotated[
+        str,
+        parameters.option(
+            parameters.SPEAKERS,
+            "--speaker-model",
+            "Model of voices, for requests that ask who speaks. auto: the one that has been converted, if any.",
+            metavar="auto|none|MODEL",
+            env=False,
+        ),
+    ] = AUTO_SPEAKER_MODEL,
     device: parameters.Device = None,
     dtype: parameters.DType = parameters.DEFAULT_DTYPE,
     engine: parameters.Engine = parameters.DEFAULT_ENGINE,
@@ -131,6 +148,7 @@ def serve(
         )
     folders = _folders([str(each) for each in model or ()])
     aligner, marks, chat = _aligner(align_with), _punctuation(punctuation), _translator(translator)
+    voices = _speaker_model(speaker_model)
     _refuse_idle(context, folders)
 
     from funasr_cli.families.load import load_punctuation, load_text
@@ -144,7 +162,12 @@ def serve(
         return load_text(folder, *choose_type_and_engine(folder, context))
 
     helpers = aligner, Lazily(load_punctuation, marks), Lazily(load_chat, chat)
-    shelf = Shelf(folders, lambda folder: _load(folder, *helpers, device, context), keep_alive * 60)
+    shelf = Shelf(
+        folders,
+        lambda folder: _load(folder, *helpers, device, context),
+        keep_alive * 60,
+        partial(_load_voices, voices, device) if voices else None,
+    )
     service = Transcriptions(shelf, most_open=max_requests, continues=prompt_as_text)
     guard = Guard(key, (host, *(allowed_host or ())), tuple(origin.rstrip("/") for origin in cors_origin or ()))
     for name, level in (("funasr_cli.server", logging.INFO), ("uvicorn", logging.WARNING)):
@@ -243,6 +266,32 @@ def _punctuation(name: str) -> Path | None:
     from funasr_cli.hubs.find import find_punctuation
 
     return find_punctuation(name)
+
+
+def _speaker_model(name: str) -> Path | None:
+    """Return the folder of the model that tells speakers apart; None if there is none, or none is wanted."""
+    from funasr_cli.hubs.find import find_speaker_model
+
+    if name == NO_SPEAKER_MODEL:
+        return None
+    try:
+        return find_speaker_model(name)
+    except ModelError as error:
+        if name == AUTO_SPEAKER_MODEL and error.code == "model-missing":
+            return None
+        raise
+
+
+def _load_voices(folder: Path, device: str | None) -> "SpeakerModel":
+    """Load a model that tells speakers apart, in the thread that computes, when a request first asks for it."""
+    from funasr_cli.compute.device import use_device
+    from funasr_cli.families.load import load_speakers
+
+    if device:
+        use_device(device)
+    model = load_speakers(folder)
+    console.note(f"loaded {model.name}, which tells speakers apart")
+    return model
 
 
 def _translator(name: str | None) -> Path | None:

@@ -41,6 +41,7 @@ from funasr_cli.options import (
     TranscribeOptions,
     parse_speakers,
 )
+from funasr_cli.paths import shown
 from funasr_cli.subtitles import DEFAULT_LAYOUT, SubtitleLayout
 from funasr_cli.writers import (
     ALL_FORMATS,
@@ -96,6 +97,8 @@ PLOT_HELP = "Draw a .png or .svg file with waveform, spectrogram, CTC output, an
 
 
 VadModel = Literal["silero", "fsmn", "fsmn-dynamic"]
+SpeakerMethod = Literal["average", "funasr"]
+DEFAULT_SPEAKER_METHOD = cast(SpeakerMethod, DEFAULTS.speaker_method)
 DEFAULT_VAD_MODEL = cast(VadModel, DEFAULTS.vad_model)
 
 
@@ -149,7 +152,8 @@ def transcribe(
         ),
     ] = None,
     channels: Annotated[
-        Literal["mix", "split"], _input("--channels", "Mix all channels, or transcribe each one separately.")
+        Literal["mix", "split"],
+        _input("--channels", "Mix all channels, or transcribe each one separately, as one speaker."),
     ] = "mix",
     pcm: Annotated[
         str | None,
@@ -208,6 +212,14 @@ def transcribe(
         ),
     ] = NO_SPEAKERS,
     speaker_model: parameters.SpeakerModel = AUTO_SPEAKER_MODEL,
+    speaker_method: Annotated[
+        SpeakerMethod,
+        _speakers(
+            "--speaker-method",
+            "How voices are grouped: by average linkage, or as FunASR does, for comparison.",
+            env=False,
+        ),
+    ] = DEFAULT_SPEAKER_METHOD,
     speaker_threshold: Annotated[
         float,
         _speakers("--speaker-threshold", "Cosine distance of two speakers: less finds more speakers.", env=False),
@@ -215,9 +227,26 @@ def transcribe(
     speaker_names: Annotated[
         str | None,
         _speakers(
-            "--speaker-names", "Names in order of appearance, as in host,guest.", metavar="NAMES", env=False
+            "--speaker-names",
+            "Names in order of appearance, or of the channels with --channels split, as in host,guest.",
+            metavar="NAMES",
+            env=False,
         ),
     ] = None,
+    known_speakers: Annotated[
+        Path | None,
+        _speakers(
+            "--known-speakers",
+            "Name those who sound like a recording in this folder: ann.wav is the voice of ann.",
+            metavar="FOLDER",
+            parser=_path,
+            env=False,
+        ),
+    ] = None,
+    speaker_embeddings: Annotated[
+        bool,
+        _speakers("--speaker-embeddings", "Also write what each voice is like, a vector, into json.", env=False),
+    ] = DEFAULTS.speaker_embeddings,
     translate: Annotated[bool, _translation("--translate", TRANSLATE_HELP)] = DEFAULTS.translate,
     translator: parameters.Translator = None,
     translate_to: Annotated[
@@ -373,7 +402,7 @@ def transcribe(
     load_with = partial(load, device=device, show_prompt=show_prompt)
     if channels == "split":
         with console.busy("counting channels"):
-            inputs = split_channels(inputs)
+            inputs = split_channels(inputs, options.speaker_names)
     if compare_hotwords:
         compare.refuse_unusable(inputs, options)
         typed = {"hotwords": "--compare-hotwords"} | typed  # hotwords from a variable count as well
@@ -494,8 +523,27 @@ def _options(context: typer.Context, formats: tuple[str, ...]) -> TranscribeOpti
         "ctc": not set(DATA).isdisjoint(formats),
         "speakers": parse_speakers(params["speakers"]),
         "speaker_names": tuple(name.strip() for name in names if name.strip()),
+        "known_speakers": _known_speakers(params["known_speakers"]),
     }
     return TranscribeOptions(**(same | own))
+
+
+def _known_speakers(folder: Path | None) -> dict[str, Path] | None:
+    """Return the recordings in a folder, by the name of the speaker: that of the file without its ending."""
+    if folder is None:
+        return None
+    if not folder.is_dir():
+        hint = "name a folder with a recording of each known speaker, such as ann.wav"
+        raise UsageError(f"--known-speakers {shown(folder)}: is not a folder", hint, code="option-value")
+    found = find_inputs([folder])
+    if problem := next((input.problem for input in found if input.problem), None):
+        raise problem
+    paths = {input.stem: input.path for input in found}
+    if len(paths) < len(found):
+        twice = next(input.stem for input in found if input.path != paths[input.stem])
+        message = f"--known-speakers {shown(folder)}: there are two recordings of {twice}"
+        raise UsageError(message, "leave one", code="option-value")
+    return paths
 
 
 def _plan(context: typer.Context, formats: tuple[str, ...], target: str | None) -> OutputPlan:
@@ -556,8 +604,16 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
             (params["instruction"] is None, "cannot be combined with --instruction, which replaces it"),
         ),
         **dict.fromkeys(
-            ("speaker_model", "speaker_threshold", "speaker_names"),
+            ("speaker_model", "speaker_method", "speaker_threshold", "known_speakers"),
             (params["speakers"] != NO_SPEAKERS, "works only with --speakers"),
+        ),
+        "speaker_names": (
+            params["speakers"] != NO_SPEAKERS or params["channels"] == "split",
+            "works only with --speakers or --channels split",
+        ),
+        "speaker_embeddings": (
+            params["speakers"] != NO_SPEAKERS and not set(DATA).isdisjoint(formats),
+            f"works only with --speakers and --format {' or '.join(DATA)}",
         ),
         **dict.fromkeys(("translator", "translate_to"), (params["translate"], "works only with --translate")),
         "bilingual": (subtitles[0] and params["translate"], "works only with --translate and --format srt or vtt"),
@@ -578,6 +634,9 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
     for name, (has_effect, reason) in needs.items():
         if not has_effect and parameters.is_typed(context, name):
             raise UsageError(f"--{name.replace('_', '-')} {reason}", code="option-idle")
+    if params["channels"] == "split" and params["speakers"] != NO_SPEAKERS:
+        message = "cannot combine --speakers with --channels split: each channel is one speaker"
+        raise UsageError(message, "leave out --speakers, or add --channels mix", code="options-conflict")
     if _prints_data(context, formats) and parameters.is_typed(context, "stream"):
         message = f"--stream and --format {','.join(formats)} would both write to stdout"
         raise UsageError(message, "add --output-dir for the data", code="options-conflict")

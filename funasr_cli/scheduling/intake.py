@@ -49,6 +49,7 @@ class Opened:
     name: str
     started: float  # as `time.perf_counter` counts
     start_s: float = 0.0  # start of the input within its recording; 0 unless it is a clip
+    speaker: str | None = None  # the only one who speaks in it, if that is known
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ def read_sources(jobs: Iterable[Job]) -> Generator[Arrival]:
             yield Opened(job, "", started)
             yield Ended(job.source, 0.0, error=error)
         else:
-            yield Opened(job, recording.name, started, recording.start_s)
+            speaker = getattr(recording, "speaker", None)  # as below
+            yield Opened(job, recording.name, started, recording.start_s, speaker)
             yield from _read(job, recording)
 
 

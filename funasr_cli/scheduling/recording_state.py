@@ -11,7 +11,7 @@ from funasr_cli.decoding.agreement import Comparison
 from funasr_cli.languages import resolve_language
 from funasr_cli.scheduling.intake import Ended, Job
 from funasr_cli.speech_model import Hypothesis, SpeechModel
-from funasr_cli.transcript import STAGES, Segment, Timings, Transcript
+from funasr_cli.transcript import CHANNELS, STAGES, Segment, Timings, Transcript
 from funasr_cli.units import is_spoken
 
 
@@ -45,6 +45,7 @@ class RecordingState:
     name: str
     started: float
     start_s: float = 0.0
+    speaker: str | None = None
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     counts: Counter[str] = field(default_factory=lambda: Counter(tokens=0))  # sums of `Update.counts`
     first_token: float | None = None
@@ -87,6 +88,8 @@ class RecordingState:
         earliest = min([*self._open, *(doubt.start for doubt in self._doubts)], default=None)
         ready = sorted(start for start in self._final if earliest is None or start < earliest)
         released = [self._final.pop(start).segment for start in ready]
+        if self.speaker is not None:
+            released = [segment.spoken_by(self.speaker) for segment in released]
         self._finished += released
         return released
 
@@ -131,6 +134,7 @@ class RecordingState:
             ),
             lost=tuple(self.end.findings.lost),
             level_dbfs=self.end.findings.level_dbfs,
+            speakers_by=None if self.speaker is None else CHANNELS,
         )
 
 

@@ -129,7 +129,7 @@ class Scheduler:
     def enter(self, arrival: Arrival) -> Iterator[Event]:
         """Take in what has been read of a recording. A segment is queued."""
         if isinstance(arrival, Opened):
-            state = RecordingState(arrival.job, arrival.name, arrival.started, arrival.start_s)
+            state = RecordingState(arrival.job, arrival.name, arrival.started, arrival.start_s, arrival.speaker)
             self._recordings[state.source] = state
         elif (recording := self._recordings.get(arrival.source)) is None:
             pass  # the recording has failed in the meantime

@@ -115,7 +115,7 @@ class Endpoint:
                 if item is None:
                     lines = sse.COMMENT
                 elif isinstance(item[1], SegmentFinished):
-                    lines = stream.segment(item[0], item[1].segment, settled[0])
+                    lines = stream.segment(item[1].segment, settled[0])
                 elif isinstance(item[1], Finished):
                     found.append(item[1].transcript)
                     continue

@@ -17,17 +17,19 @@ from funasr_cli.errors import UsageError
 from funasr_cli.languages import AUTO, language_code
 from funasr_cli.options import DEFAULTS, MIN_PAUSES_S, VAD_MODELS, TranscribeOptions
 from funasr_cli.server.problems import invalid
+from funasr_cli.server.speakers import FIND_OUT, LETTERS, SPLIT, Speaking, speaking
 
 JSON, TEXT, SRT, VTT, VERBOSE, DIARIZED = FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json")
 STREAMED = (JSON, TEXT, DIARIZED)
 FULL = "full_json"  # not one of OpenAI's; also streamed
+WITH_SPEAKERS = (DIARIZED, SRT, VTT, VERBOSE, FULL)  # have a place for them
 GRANULARITIES = WORD, SEGMENT = ("word", "segment")
 OWN = (
     "file", "model", "language", "languages", "keywords", "hotwords", "context", "prompt", "response_format",
     "temperature", "timestamp_granularities", "stream", "include", "chunking_strategy", "known_speaker_names",
-    "known_speaker_references", "spk", "itn", "vad", "vad_model", "translate", "to_language",
+    "known_speaker_references", "spk", "speakers", "channels", "itn", "vad", "vad_model", "translate",
+    "to_language",
 )  # fmt: skip
-SPEAKERS = ("known_speaker_names", "known_speaker_references", "spk")
 SPELLED = re.compile(r"(\w+)(?:\[(\w*)\])?")
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 SEPARATORS = re.compile(r"[,;，、；\n]")  # of a list of terms
@@ -52,6 +54,8 @@ class Wanted:
         logprobs: whether the answer has log-probabilities.
         segments: whether `verbose_json` divides segments as finely as the model can.
         translated: whether the answer is the translation, not the transcript.
+        speaking: what it says about speakers.
+        split: whether each channel is transcribed separately, as one speaker.
         prompt: the client's prompt.
         notes: what the answer says about fields that have no effect.
     """
@@ -65,8 +69,31 @@ class Wanted:
     logprobs: bool = False
     segments: bool = False
     translated: bool = False
+    speaking: Speaking = Speaking()  # noqa: RUF009 - it is frozen
+    split: bool = False
     prompt: str = ""
     notes: tuple[str, ...] = ()
+
+    def telling_apart(self, *, can: bool) -> "Wanted":
+        """Return what is wanted of a server that can tell voices apart, or of one that cannot.
+
+        In diarized_json, speakers are then voices, unless the request asks for channels, or the server cannot.
+
+        Raises:
+            Problem: the request asks for voices, and the server cannot tell them apart.
+        """
+        asked, number = self.speaking, self.speaking.number
+        if number and not can:
+            missing = f"{asked.asked_by!r}: this server has no model that tells speakers apart"
+            hint = "on its machine, run: funasr convert campplus"
+            raise invalid(asked.asked_by, f"{missing}; {hint}", "unsupported_value")
+        split = self.format == DIARIZED and (asked.channels == SPLIT or not can)
+        if self.format == DIARIZED and not split:
+            number = number or FIND_OUT
+        if number and not self.options.vad:
+            raise invalid("vad", "'vad' must be true to tell speakers apart: silence would be a speaker")
+        names = LETTERS if self.format == DIARIZED else ()
+        return replace(self, options=replace(self.options, speakers=number, speaker_names=names), split=split)
 
     def suited(self, able: Capabilities, *, continues: bool) -> "Wanted":
         """Return what is wanted of a model with these capabilities.
@@ -78,6 +105,8 @@ class Wanted:
         options, notes, subtitles = self.options, list(self.notes), self.format in (SRT, VTT)
         if (subtitles or self.format == FULL) and able.word_times and not self.translated:
             options = replace(options, word_times=True)  # as the command line does
+        if options.speakers and able.word_times and not self.translated:  # a segment is cut between words
+            options = replace(options, word_times=True)
         if self.format == FULL and able.confidence:
             options = replace(options, confidence=True)
         if self.segments or (subtitles and self.translated):  # a translation has no word times
@@ -131,11 +160,11 @@ class Fields:
             raise invalid(name, f"{name!r} must be one value")
         return str(values[-1]).strip() or None
 
-    def texts(self, name: str) -> tuple[str, ...]:
-        """Return a list of texts."""
+    def texts(self, name: str, *, separated: bool = True) -> tuple[str, ...]:
+        """Return a list of texts. A single value may be a list in JSON, or `separated`, with commas."""
         values = self._values.get(name, [])
         if len(values) == 1 and name not in self._repeated:
-            values = _listed(values[0])
+            values = _listed(values[0], separated=separated)
         if any(isinstance(value, dict | list) for value in values):
             raise invalid(name, f"{name!r} must be a list of texts")
         return tuple(text for value in values if value is not None and (text := str(value).strip()))
@@ -167,8 +196,8 @@ class Fields:
         return value if isinstance(value, dict) else self.text(name)
 
 
-def _listed(value: Any) -> list[Any]:
-    """Return the elements of a list that is written as JSON or with commas."""
+def _listed(value: Any, *, separated: bool) -> list[Any]:
+    """Return the elements of a list that is written as JSON or, if it is `separated`, with commas."""
     if not isinstance(value, str):
         return [value]
     if value.lstrip().startswith("["):
@@ -178,7 +207,7 @@ def _listed(value: Any) -> list[Any]:
             listed = None
         if isinstance(listed, list):
             return listed
-    return [part for part in SEPARATORS.split(value) if part.strip()]
+    return [part for part in SEPARATORS.split(value) if part.strip()] if separated else [value]
 
 
 def _json(name: str, text: str) -> Any:
@@ -210,11 +239,6 @@ def wanted(given: Sequence[tuple[str, Any]], model: str | None = None, *, transl
         Problem: a value cannot be right, regardless of the model.
     """
     fields = Fields(given)
-    for name in SPEAKERS:
-        if fields.texts(name) and (name != "spk" or fields.truth(name, default=False)):
-            raise invalid(
-                name, f"{name!r} is not supported: there is no recognition of speakers", "unsupported_value"
-            )
     format = fields.choice("response_format", (*FORMATS, FULL), JSON)
     stream = fields.truth("stream", default=False)
     if stream and format not in (*STREAMED, FULL):
@@ -255,7 +279,8 @@ def wanted(given: Sequence[tuple[str, Any]], model: str | None = None, *, transl
         spelled["word_times"] = "timestamp_granularities"
     return Wanted(
         model or fields.text("model"), format, stream, options, spelled, WORD in granularities, bool(include),
-        format == VERBOSE and granularities != (WORD,), translate, prompt, tuple(notes),
+        format == VERBOSE and granularities != (WORD,), translate,
+        speaking(fields, format, WITH_SPEAKERS, DIARIZED), prompt=prompt, notes=tuple(notes),
     )  # fmt: skip
 
 

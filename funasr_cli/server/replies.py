@@ -11,6 +11,7 @@ from typing import Any
 
 from funasr_cli.formats import as_json_line
 from funasr_cli.server.fields import DIARIZED, FULL, SRT, TEXT, VERBOSE, VTT, Wanted
+from funasr_cli.stages.speakers import COARSE
 from funasr_cli.transcript import Segment, TimedText, Transcript, join_texts
 from funasr_cli.writers import WRITERS
 
@@ -71,9 +72,14 @@ def translation(transcript: Transcript, wanted: Wanted) -> dict[str, Any]:
 
 
 def notes(transcripts: Sequence[Transcript], wanted: Wanted) -> list[str]:
-    """Return what the answer says about fields that have no effect, and about speech without a complete text."""
-    incomplete = [one for one in transcripts if not one.complete]
-    return [*wanted.notes, *(note for one in incomplete for note in (*one.warnings, one.fault) if note)]
+    """Return what the answer says about fields without effect, coarse speakers, and text that is not complete."""
+    said = [
+        note
+        for one in transcripts
+        for note in (*one.warnings, one.fault)
+        if note and (not one.complete or note == COARSE)
+    ]
+    return [*wanted.notes, *said]
 
 
 def warnings(transcripts: Sequence[Transcript], wanted: Wanted) -> dict[str, Any]:
@@ -140,46 +146,37 @@ def _segment(number: int, segment: Segment, part: Segment | TimedText, wanted: W
         "avg_logprob": segment.mean_logprob or 0.0,
         "compression_ratio": len(text) / len(zlib.compress(text)) if text else 0.0,
         "no_speech_prob": segment.no_speech_probability or 0.0,
+        **({"speaker": segment.speaker} if segment.speaker else {}),
     }
 
 
 def diarized(transcripts: Sequence[Transcript], wanted: Wanted) -> dict[str, Any]:
-    """Return the answer in the format diarized_json: a speaker for each channel."""
+    """Return the answer in the format diarized_json, of one transcript, or of one for each channel."""
     parts = sorted(
-        (
-            (channel, segment)
-            for channel, one in enumerate(transcripts)
-            for segment in one.segments
-            if segment.text
-        ),
-        key=lambda part: (part[1].start_s, part[0]),
+        (segment for one in transcripts for segment in one.segments if segment.text),
+        key=lambda segment: segment.start_s,  # at the same time, the first channel comes first
     )
     longest = max(transcripts, key=lambda one: one.duration_s)
     return {
         "task": "translate" if wanted.translated else "transcribe",
         "duration": round(longest.duration_s, 3),
-        "text": join_texts(segment.text for _, segment in parts),
-        "segments": [spoken(f"seg_{number}", *part) for number, part in enumerate(parts)],
+        "text": join_texts(segment.text for segment in parts),
+        "segments": [spoken(f"seg_{number}", part) for number, part in enumerate(parts)],
         "usage": usage(longest),
         **warnings(transcripts, wanted),
     }
 
 
-def spoken(name: str, channel: int, segment: Segment) -> dict[str, Any]:
-    """Return a segment with its speaker, in diarized_json and as an event."""
+def spoken(name: str, segment: Segment) -> dict[str, Any]:
+    """Return a segment with its speaker, if that is known, in diarized_json and as an event."""
     return {
         "type": "transcript.text.segment",
         "id": name,
         "start": round(segment.start_s, 3),
         "end": round(segment.end_s, 3),
         "text": segment.text,
-        "speaker": speaker_of(channel),
+        **({"speaker": segment.speaker} if segment.speaker else {}),
     }
-
-
-def speaker_of(channel: int) -> str:
-    """Return the name of the speaker in a channel: A, B ... Z, then numbers."""
-    return chr(ord("A") + channel) if channel < 26 else str(channel + 1)
 
 
 def _log(probability: float) -> float:

@@ -11,17 +11,17 @@ from pathlib import Path
 
 from funasr_cli.audio.recording import Source
 from funasr_cli.compute.memory import FREED_BUFFERS, clear_streams_with_thread
-from funasr_cli.errors import UnexpectedError
+from funasr_cli.errors import AudioError, UnexpectedError
 from funasr_cli.inputs import Input
-from funasr_cli.options import LONG_PROMPT_TOKENS, SERVE_DEFAULTS, TranscribeOptions
-from funasr_cli.pipeline import Recognizer
+from funasr_cli.options import LONG_PROMPT_TOKENS, SERVE_DEFAULTS
 from funasr_cli.scheduling.engine import Engine
 from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
 from funasr_cli.scheduling.intake import Job
-from funasr_cli.server.fields import DIARIZED, Wanted
+from funasr_cli.server.fields import Wanted
 from funasr_cli.server.problems import RETRY, Problem, invalid, where
 from funasr_cli.server.shelf import Offer, Shelf
-from funasr_cli.sources import open_input, split_channels
+from funasr_cli.server.speakers import LETTERS, heard, unusable
+from funasr_cli.sources import PROBE_RATE_HZ, open_input, split_channels
 from funasr_cli.speech_model import SpeechModel
 from funasr_cli.stages.stage import Stages
 
@@ -88,17 +88,18 @@ class Transcriptions:
             asked: is filled with what is wanted of this model, before the first event.
         """
         offer, loop = self.shelf.find(wanted.model), asyncio.get_running_loop()
-        inputs = [Input(path, NAME, NAME)]
-        if wanted.format == DIARIZED:
+        inputs, wanted = [Input(path, NAME, NAME)], wanted.telling_apart(can=self.shelf.tells_speakers_apart)
+        if wanted.split:
             inputs = await asyncio.to_thread(_channels, inputs[0])
+        if known := await asyncio.to_thread(heard, wanted.speaking.known, PROBE_RATE_HZ, path.parent):
+            wanted = replace(wanted, options=replace(wanted.options, known_speakers=known))
         queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
 
         stages: dict[int, Stages] = {}  # by channel, from its preparation on
 
         def prepare(channel: int, source: int) -> tuple[SpeechModel, Job]:
-            recognizer, options, job = self._prepare(offer, inputs[channel], wanted, asked, source)
-            stages[channel] = recognizer.stages_after(options)
-            return recognizer.model, job
+            model, job, stages[channel] = self._prepare(offer, inputs[channel], wanted, asked, source)
+            return model, job
 
         def hear(channel: int, event: Event) -> None:
             try:
@@ -121,6 +122,8 @@ class Transcriptions:
             while left:
                 channel, event = await queue.get()
                 if isinstance(event, Failed):
+                    if isinstance(event.error.__cause__, Problem):  # the engine takes it for a bug
+                        raise event.error.__cause__
                     if isinstance(event.error, UnexpectedError):
                         log.error("a bug: %s", where(event.error.__cause__ or event.error))
                     raise event.error
@@ -132,19 +135,25 @@ class Transcriptions:
 
     def _prepare(
         self, offer: Offer, input: Input, wanted: Wanted, asked: list[Wanted], source: int
-    ) -> tuple[Recognizer, TranscribeOptions, Job]:
-        """Load the model if necessary, in the thread that computes; return it, the options and the recording."""
+    ) -> tuple[SpeechModel, Job, Stages]:
+        """Load the models that are necessary, in the thread that computes."""
+        # The smaller one comes first, so that the other is not unloaded for it.
+        voices = self.shelf.voices(self._engine.models_in_use) if wanted.options.speakers else None
         recognizer = self.shelf.recognizer(offer, self._engine.models_in_use)
         wanted = wanted.suited(recognizer.capabilities, continues=self.continues)
         opener = partial(_opened, input, recognizer.sample_rate_hz)
-        job = recognizer.job(source, opener, wanted.options, wanted.spelled)
+        recognizer.tell_apart_with = voices
+        try:
+            job, stages = recognizer.job(source, opener, wanted.options, wanted.spelled)
+        except AudioError as error:  # the upload has not been opened yet
+            raise unusable(error) from error
         prompt = recognizer.model.prompt(wanted.options)
         if prompt and prompt.tokens_before + prompt.tokens_after > LONG_PROMPT_TOKENS:  # each row holds it
             raise invalid(
                 "keywords", f"more than {LONG_PROMPT_TOKENS} tokens of words to expect", "prompt-too-long"
             )
         asked[:] = [wanted]
-        return recognizer, wanted.options, job
+        return recognizer.model, job, stages
 
     def _compute(self) -> None:
         clear_streams_with_thread()
@@ -172,11 +181,12 @@ def _opened(input: Input, rate_hz: int) -> Source:
 
 
 def _channels(input: Input) -> list[Input]:
-    """Return an input for each channel; raise a `Problem` if there is only one: speakers are not told apart."""
-    channels = split_channels([input])
+    """Return an input for each channel, whose name is a letter; raise a `Problem` if there is only one."""
+    channels = split_channels([input], LETTERS)
     if problem := channels[0].problem:
         raise problem
     if not 1 < len(channels) <= MOST_CHANNELS:
-        needed = f"diarized_json needs a recording with one speaker in each of 2 to {MOST_CHANNELS} channels"
+        needed = f"a recording with one speaker in each of 2 to {MOST_CHANNELS} channels"
+        needed = f"diarized_json needs {needed}, or a model that tells voices apart: funasr convert campplus"
         raise invalid("response_format", needed, "unsupported_value")
     return [replace(one, label=NAME) for one in channels]

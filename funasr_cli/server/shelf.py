@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from funasr_cli.capabilities import Capabilities
 from funasr_cli.compute.memory import FREED_BUFFERS
@@ -16,9 +16,11 @@ from funasr_cli.families.converted import read_config
 from funasr_cli.hubs.find import ALIASES, DOWNLOADS
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.server.problems import Problem
+from funasr_cli.speaker_model import SpeakerModel
 from funasr_cli.speech_model import SpeechModel
 
 DEFAULT_NAMES = ("", "whisper-1", "default")
+Loaded = TypeVar("Loaded")
 LONGEST_WAIT_S = 3600.0  # until models are looked at again; a thread cannot wait for centuries
 OTHERS_MODELS = ("gpt-",)  # beginnings of names that stand for the default model, too
 
@@ -60,14 +62,24 @@ class Shelf:
     Names are looked up in any thread. Only the thread that computes may load and unload.
     """
 
-    def __init__(self, folders: Mapping[str, Path], load: Callable[[Path], Recognizer], keep_alive_s: float):
+    def __init__(
+        self,
+        folders: Mapping[str, Path],
+        load: Callable[[Path], Recognizer],
+        keep_alive_s: float,
+        load_voices: Callable[[], SpeakerModel] | None = None,
+    ):
         """Offer models.
 
         Args:
             folders: of all models, by name.
             load: loads the model in a folder.
             keep_alive_s: seconds for which a model stays loaded that is not in use.
+            load_voices: loads the model that tells speakers apart, which is small and stays loaded; None: there is
+                none.
         """
+        self._load_voices = load_voices
+        self._voices: SpeakerModel | None = None
         self._offers = {name: Offer(name, folder) for name, folder in folders.items()}
         self._load, self._keep_alive_s = load, keep_alive_s
 
@@ -101,16 +113,31 @@ class Shelf:
 
     def recognizer(self, offer: Offer, in_use: Collection[SpeechModel]) -> Recognizer:
         """Return a loaded model. If memory is short, unload others that are not in use, the oldest first."""
-        while not offer.recognizer:
+        if not offer.recognizer:
+            offer.recognizer = self._with_room(lambda: self._load(offer.folder), in_use)
+        offer.used = time.monotonic()
+        return offer.recognizer
+
+    @property
+    def tells_speakers_apart(self) -> bool:
+        """Whether there is a model that tells speakers apart."""
+        return self._load_voices is not None
+
+    def voices(self, in_use: Collection[SpeechModel]) -> SpeakerModel | None:
+        """Return the model that tells speakers apart, loaded as `recognizer` loads; None if there is none."""
+        if self._load_voices and not self._voices:
+            self._voices = self._with_room(self._load_voices, in_use)
+        return self._voices
+
+    def _with_room(self, load: Callable[[], Loaded], in_use: Collection[SpeechModel]) -> Loaded:
+        while True:
             try:
-                offer.recognizer = self._load(offer.folder)
+                return load()
             except SetupError as error:
                 idle = sorted(self._idle(in_use), key=lambda idle: idle.used)
                 if error.code != "memory-short" or not idle:
                     raise
                 self._unload(idle[0])
-        offer.used = time.monotonic()
-        return offer.recognizer
 
     def unload_old(self, in_use: Collection[SpeechModel]) -> float | None:
         """Unload models that have not been in use for long; return the seconds until the next one, if any."""

@@ -23,7 +23,7 @@ class Stream:
     text: str = ""
     _count: int = 0  # segments with text
 
-    def segment(self, channel: int, segment: Segment, wanted: Wanted) -> str:
+    def segment(self, segment: Segment, wanted: Wanted) -> str:
         """Return the lines for a final segment; none if it has no text."""
         if not segment.text:
             return ""
@@ -32,9 +32,7 @@ class Stream:
         name, self._count = f"seg_{self._count}", self._count + 1
         if wanted.format not in (DIARIZED, FULL):
             return line(replies.written(delta))
-        spoken = replies.spoken(name, channel, segment)
-        if wanted.format == FULL:
-            del spoken["speaker"]  # unknown
+        spoken = replies.spoken(name, segment)
         return line(replies.written(delta | {"segment_id": name})) + line(replies.written(spoken))
 
     def done(self, transcripts: Sequence[Transcript], wanted: Wanted) -> str:

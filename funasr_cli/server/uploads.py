@@ -16,16 +16,19 @@ from typing import Any, BinaryIO
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from funasr_cli.server.problems import NO_RETRY, RETRY, Problem, invalid
+from funasr_cli.server.speakers import REFERENCES
 
 JSON, FORM = "application/json", "multipart/form-data"
 MOST_JSON_BYTES = 16 << 20  # a body of JSON has to be in memory as a whole
 MOST_FIELDS = 200  # in addition to the file
 MOST_FIELD_BYTES = 64 << 10  # of a form, in memory; its file is on disk
+# 10 s of stereo at 48 kHz, in base64; and of four such fields together.
+MOST_REFERENCE_BYTES, MOST_REFERENCES_BYTES = 3 << 20, 12 << 20
 # Others wait for the place of an upload. So it may pause for `STALL_S`, and be as slow on the average as the first
 # rate after that time, and as the second one after `LONG_S`: then 500 MB take an hour and a half at most.
 STALL_S, LEAST_BYTES_A_SECOND = 60.0, 8_000
@@ -93,13 +96,35 @@ def counted(request: Request, most_bytes: int) -> Request:
     return Request(request.scope, receive)
 
 
+class FormParser(MultiPartParser):
+    """A parser that limits fields in memory: recordings of known speakers, and the others, which are shorter."""
+
+    _references = 0  # bytes so far
+
+    def on_part_end(self) -> None:
+        """Check the length of a field that has been read."""
+        super().on_part_end()
+        name, value = self.items[-1]
+        if isinstance(value, str) and len(value) > MOST_FIELD_BYTES:
+            self._references += len(value)
+            if not name.startswith(REFERENCES) or self._references > MOST_REFERENCES_BYTES:
+                raise MultiPartException(f"the field {name[:50]!r} is too long")
+
+
 async def _from_form(request: Request, file: BinaryIO) -> list[tuple[str, Any]]:
     try:
-        form = await request.form(max_files=2, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES)
+        parser = FormParser(
+            request.headers,
+            request.stream(),
+            max_files=2,
+            max_fields=MOST_FIELDS,
+            max_part_size=MOST_REFERENCE_BYTES,
+        )
+        form = await parser.parse()
     except (Problem, ClientDisconnect, OSError):
         raise
     except Exception as error:  # whatever a damaged body makes the parser raise
-        detail = error.detail if isinstance(error, HTTPException) else "the body is damaged"
+        detail = error.message if isinstance(error, MultiPartException) else "the body is damaged"
         raise invalid(None, f"not a form: {detail}") from error
     try:
         files = [value for name, value in form.multi_items() if name in ("file", "file[]")]

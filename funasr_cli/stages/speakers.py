@@ -7,22 +7,24 @@ is known how many voices there are. It cuts segments where the speaker changes.
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any
 
 import numpy as np
 
-from funasr_cli.diarization import WINDOW_S, Turn, cluster, speaker_of, turns, windows
-from funasr_cli.options import TranscribeOptions
+from funasr_cli import funasr_clusters
+from funasr_cli.diarization import Span, Turn, cluster, embedded, in_order, of_length_one, speaker_of, turns
+from funasr_cli.options import FUNASR, TranscribeOptions
 from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
 from funasr_cli.speaker_model import SpeakerModel
 from funasr_cli.speech_model import SegmentRequest, TranscriptStage
+from funasr_cli.stages.known_speakers import KnownSpeakers
 from funasr_cli.transcript import Segment, Transcript
 
 COARSE = "speakers are those of whole segments: without word times, a change of speaker within one is not found"
-Span = tuple[float, float]  # start and end, in seconds
+Kept = tuple[Span, list[Span], np.ndarray]  # times of a segment, of its windows, and their embeddings
 
 
 class Voices(TranscriptStage):
@@ -34,20 +36,15 @@ class Voices(TranscriptStage):
 
     def segment(self, request: SegmentRequest, segment: Segment) -> Segment:
         """Keep the embeddings of a segment, in place of those of the longer one that it is a part of."""
-        audio, rate_hz = request.audio, self.model.sample_rate_hz
+        audio = request.audio
         kept = self._kept[request.source]
         for start, end in [each for each in kept if each[0] < audio.end and each[1] > audio.start]:
             if end - start >= audio.end - audio.start:
                 del kept[start, end]
-        spans = list(windows(len(audio.samples) / rate_hz))
-        padded = np.pad(audio.samples, (0, max(0, round(WINDOW_S * rate_hz) - len(audio.samples))))
-        starts = [min(round(start_s * rate_hz), len(padded) - round(WINDOW_S * rate_hz)) for start_s, _ in spans]
-        clips = np.stack([padded[start : start + round(WINDOW_S * rate_hz)] for start in starts])
-        embedded = self.model.embed(clips)  # (windows, width)
-        kept[audio.start, audio.end] = [(audio.start_s + a, audio.start_s + b) for a, b in spans], embedded
+        kept[audio.start, audio.end] = embedded(audio, self.model)
         return segment
 
-    def take(self, source: int) -> list[tuple[Span, list[Span], np.ndarray]]:
+    def take(self, source: int) -> list[Kept]:
         """Return times, windows and embeddings of the segments of a recording, in order, and forget them."""
         rate_hz = self.model.sample_rate_hz
         kept = sorted(self._kept.pop(source, {}).items(), key=lambda item: item[0])
@@ -59,8 +56,8 @@ class Speakers:
 
     option = "--speakers none"
 
-    def __init__(self, voices: Voices, options: TranscribeOptions):
-        self.name, self._voices, self._options = voices.model.name, voices, options
+    def __init__(self, voices: Voices, options: TranscribeOptions, known: KnownSpeakers | None = None):
+        self.name, self._voices, self._options, self._known = voices.model.name, voices, options, known
         self._held: deque[SegmentFinished] = deque()
 
     def __call__(self, event: Event) -> Iterator[Event]:
@@ -80,28 +77,65 @@ class Speakers:
 
     def _with_speakers(self, source: int, transcript: Transcript) -> Transcript:
         began = time.perf_counter()
-        found = self._turns(self._voices.take(source))
+        kept = self._voices.take(source)
+        vectors = np.concatenate([own for _, _, own in kept] or [np.zeros((0, 1))])  # (windows, width)
+        labels = clusters(vectors, self._options)
+        found = turns_of(kept, labels.tolist())
         segments = [part for segment in transcript.segments for part in cut(segment, found)]
-        names = self._options.speaker_names
-        order = dict.fromkeys(part.speaker for part in segments if part.speaker is not None)
-        called = {old: names[i] if i < len(names) else f"Speaker {i + 1}" for i, old in enumerate(order)}
-        named = tuple(_named(part, called) for part in segments)
+        order, units = dict.fromkeys(part.speaker for part in segments if part.speaker), of_length_one(vectors)
+        means = {speaker: units[labels == int(speaker)].mean(axis=0) for speaker in order if speaker}
+        called = self._names(means)
+        named = tuple(part.spoken_by(called[part.speaker]) if part.speaker else part for part in segments)
         timings = replace(transcript.timings, post_s=transcript.timings.post_s + time.perf_counter() - began)
         is_coarse = any(segment.text and not segment.words for segment in transcript.segments)
-        warnings = (*transcript.warnings, *([COARSE] if is_coarse and len(order) > 1 else []))
-        return replace(transcript, segments=named, timings=timings, warnings=warnings, speakers_by=self.name)
+        warnings = (*transcript.warnings, *([COARSE] if is_coarse and len({*labels.tolist()}) > 1 else []))
+        return replace(
+            transcript,
+            segments=named,
+            timings=timings,
+            warnings=warnings,
+            speakers_by=self.name,
+            speaker_embeddings=(self._options.speaker_embeddings and by_name(means, called)) or None,
+        )
 
-    def _turns(self, kept: Sequence[tuple[Span, list[Span], np.ndarray]]) -> list[Turn]:
-        """Return the turns of a recording, in order."""
-        if not kept:
-            return []
-        assert self._options.speakers is not None
-        vectors = np.concatenate([vectors for _, _, vectors in kept])  # (windows, width)
-        labels = iter(cluster(vectors, self._options.speaker_threshold, *self._options.speakers).tolist())
-        found = []
-        for (_, end_s), spans, _ in kept:
-            found += turns(spans, [next(labels) for _ in spans], end_s)
-        return found
+    def _names(self, means: Mapping[str, np.ndarray]) -> dict[str, str]:
+        """Return a name for each speaker: that of the known voice, the next of the names given, or a number.
+
+        `means` has the mean embedding (width,) of each speaker, in order of appearance.
+        """
+        called = self._known.named(means) if self._known else {}
+        taken = {*called.values(), *self._options.speaker_names}
+        given = iter([name for name in self._options.speaker_names if name not in called.values()])
+        for place, speaker in enumerate(means, 1):
+            if speaker not in called:
+                numbers = (f"Speaker {number}" for number in count(place))
+                called[speaker] = next(given, None) or next(name for name in numbers if name not in taken)
+                taken.add(called[speaker])
+        return called
+
+
+def clusters(vectors: np.ndarray, options: TranscribeOptions) -> np.ndarray:
+    """Return the speaker (windows,) of each window, numbered in order of appearance."""
+    assert options.speakers is not None
+    if options.speaker_method == FUNASR:
+        return in_order(funasr_clusters.cluster(vectors, options.speakers[1]))
+    return cluster(vectors, options.speaker_threshold, *options.speakers)
+
+
+def turns_of(kept: Sequence[Kept], labels: Sequence[int]) -> list[Turn]:
+    """Return the turns of a recording, in order, given the speaker of each window."""
+    found, left = list[Turn](), iter(labels)
+    for (_, end_s), spans, _ in kept:
+        found += turns(spans, [next(left) for _ in spans], end_s)
+    return found
+
+
+def by_name(means: Mapping[str, np.ndarray], called: Mapping[str, str]) -> dict[str, tuple[float, ...]]:
+    """Return what the voice of each name is like, as a vector of length one."""
+    sums = dict[str, np.ndarray]()
+    for speaker, mean in means.items():  # two speakers may have been given the same name
+        sums[called[speaker]] = sums.get(called[speaker], 0) + mean
+    return {name: tuple(of_length_one(each[None])[0].tolist()) for name, each in sums.items()}
 
 
 def cut(segment: Segment, found: Sequence[Turn]) -> list[Segment]:
@@ -151,10 +185,3 @@ def cut(segment: Segment, found: Sequence[Turn]) -> list[Segment]:
         )
         first = last
     return parts
-
-
-def _named(segment: Segment, called: dict[str, str]) -> Segment:
-    if segment.speaker is None:
-        return segment
-    name = called[segment.speaker]
-    return replace(segment, speaker=name, words=tuple(replace(word, speaker=name) for word in segment.words))

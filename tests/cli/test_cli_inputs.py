@@ -187,7 +187,8 @@ BOTH = (DIGITS.written, ZH_DIGITS.written)
 def test_channels_are_separate_inputs(stereo: Path) -> None:
     result = invoke("transcribe", "-m", "demo", stereo, DIGITS.path, "--channels", "split")
     labels = f"{stereo} [ch 1]", f"{stereo} [ch 2]", DIGITS.path  # the last one has a single channel
-    lines = "".join(f"{label}: {text}\n" for label, text in zip(labels, (*BOTH, BOTH[0]), strict=True))
+    texts = f"Channel 1: {BOTH[0]}", f"Channel 2: {BOTH[1]}", BOTH[0]
+    lines = "".join(f"{label}: {text}\n" for label, text in zip(labels, texts, strict=True))
     assert result == Result(0, lines, summary("0:04"))
 
 
@@ -196,7 +197,9 @@ def test_files_of_channels(stereo: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ("transcribe", "-m", "demo", stereo, "--channels", "split", "-o", out)
     assert invoke(*arguments).exit_code == 0
-    expected = {f"call.ch{number}.txt": f"{text}\n".encode() for number, text in enumerate(BOTH, 1)}
+    expected = {
+        f"call.ch{number}.txt": f"Channel {number}: {text}\n".encode() for number, text in enumerate(BOTH, 1)
+    }
     assert tree(out) == expected
     (out / "call.ch2.txt").unlink()
     result = invoke(*arguments, "--resume")
@@ -210,4 +213,6 @@ def test_files_of_channels(stereo: Path, tmp_path: Path) -> None:
 
 def test_channels_of_standard_input(stereo: Path) -> None:
     result = piped(stereo.read_bytes(), "-", "--channels", "split")
-    assert result == Result(0, f"- [ch 1]: {BOTH[0]}\n- [ch 2]: {BOTH[1]}\n", summary("0:03"))
+    assert result == Result(
+        0, f"- [ch 1]: Channel 1: {BOTH[0]}\n- [ch 2]: Channel 2: {BOTH[1]}\n", summary("0:03")
+    )

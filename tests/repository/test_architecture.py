@@ -48,7 +48,7 @@ align
 families
 hubs
 scheduling conversion
-diarization
+diarization funasr_clusters
 text_generator
 stages
 pipeline
@@ -67,7 +67,18 @@ NOT_EVEN_BELOW = {  # exceptions: lower layers that must not be imported
     },
 }
 SEPARATE = ("verification.reference",)  # other programs
-HEAVY = {"librosa", "torch", "modelscope_hub", "modelscope", "matplotlib", "rapidfuzz", "numba", "scipy"}
+HEAVY = {
+    "librosa",
+    "torch",
+    "modelscope_hub",
+    "modelscope",
+    "matplotlib",
+    "rapidfuzz",
+    "numba",
+    "scipy",
+    "sklearn",
+    "umap",
+}
 OWNERS = {  # the only packages that may import a library
     "mlx": ("compute.backend",),
     "librosa": ("alignment_picture",),

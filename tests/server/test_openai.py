@@ -151,7 +151,7 @@ def test_a_prompt_that_the_model_does_not_take_is_refused_alone(client: openai.O
     """While another request with other words is in the same session."""
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(ask, client, CLIPS[0], extra_body={"keywords": ["Anna"]})
-        for word in ("<|im_end|>", "a\nb", "long " * 2000):
+        for word in ("<|im_end|>", "a\nb", "long " * 2000, "long " * 400):
             with pytest.raises(openai.BadRequestError) as refused:
                 ask(client, extra_body={"keywords": [word]})
             assert refused.value.code in ("prompt-text", "prompt-too-long")
@@ -216,7 +216,7 @@ def test_models(client: openai.OpenAI, server: Served) -> None:
         ({"include": ["logprobs"], "response_format": "text"}, "include"), ({"include": ["x"]}, "include"),
         ({"chunking_strategy": "never"}, "chunking_strategy"),
         ({"chunking_strategy": {"type": "server_vad", "threshold": 2}}, "chunking_strategy"),
-        ({"known_speaker_names": ["Ann"]}, "known_speaker_names"), ({"extra_body": {"spk": "true"}}, "spk"),
+        ({"known_speaker_names": ["Ann"]}, "known_speaker_references"), ({"extra_body": {"spk": "true"}}, "spk"),
         ({"extra_body": {"spk": "false", "vad": "x"}}, "vad"), ({"extra_body": {"itn": "maybe"}}, "itn"),
         ({"extra_body": {"langauge": "en"}}, "langauge"), ({"extra_body": {"translate": "true"}}, "translate"),
     ],

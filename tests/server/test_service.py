@@ -456,7 +456,7 @@ def test_deltas_of_several_scripts() -> None:
     """Their deltas are joined as the parts of a transcript are."""
     parts = [Segment(0.0, 1.0, text, "", "eos", 0, 1, None) for text in ("One", "two.", "三", "四")]
     stream = Stream()
-    lines = [stream.segment(0, part, Wanted(None)) for part in (*parts, replace(parts[0], text=""))]
+    lines = [stream.segment(part, Wanted(None)) for part in (*parts, replace(parts[0], text=""))]
     deltas = [json.loads(line.removeprefix("data:"))["delta"] for line in lines if line]
     assert deltas == ["One", " two.", " 三", "四"]
     assert "".join(deltas) == stream.text

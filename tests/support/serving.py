@@ -61,11 +61,12 @@ def serving(
     most_bytes: int = 50 * MB,
     keep_alive_s: float = float("inf"),
     load: Callable[[Path], Any] = load,
+    load_voices: Callable[[], Any] | None = None,
     page: Path = PAGE,
     **rest: Any,
 ) -> Iterator[Served]:
     """Run a server until the end of the context."""
-    service = Transcriptions(Shelf(folders, load, keep_alive_s), **rest)
+    service = Transcriptions(Shelf(folders, load, keep_alive_s, load_voices), **rest)
     app: Starlette = make_app(service, guard, most_bytes, page)
     listener = run.listening("127.0.0.1", 0)
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"

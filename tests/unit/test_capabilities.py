@@ -35,6 +35,8 @@ ASKED: dict[str, Any] = {  # by field: a value that is not the default
     "translate_to": "de", "vad": False, "vad_model": FSMN, "vad_threshold": 0.3, "min_pause_s": 0.3, "join_s": 3.0,
     "max_segment_s": 20.0, "batch_size": 2, "speakers": (2, 4), "speaker_threshold": 0.5,
     "speaker_names": ("Ann",), "instruction": "Translate:", "dialogue": (("user", "a"), ("assistant", "b")),
+    "speaker_method": "funasr", "known_speakers": {"Ann": "ann.wav"},
+    "speaker_embeddings": True,
 }  # fmt: skip
 SAMPLING_OPTIONS = ("top_p", "top_k", "seed")
 NEEDED = {**dict.fromkeys(SAMPLING_OPTIONS, "temperature"), "translate_to": "translate"}  # another option

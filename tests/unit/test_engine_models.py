@@ -49,7 +49,7 @@ def together(
         engine.submit(
             lambda source, opener=opener, options=options: (  # type: ignore[misc]
                 recognizer.model,
-                recognizer.job(source, opener, options),
+                recognizer.job(source, opener, options)[0],
             ),
             partial(hear, index),
         )

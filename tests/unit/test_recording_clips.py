@@ -205,12 +205,14 @@ def test_channels_split(tmp_path: Path) -> None:
     missing = Input(tmp_path / "missing.wav", "missing.wav", "missing")
     call, mono = find_inputs([tmp_path / "call.wav", tmp_path / "mono.wav"], clip=(1, 2))
     inputs = split_channels([call, missing, mono])
-    assert [(input.label, input.stem, input.channel, input.clip) for input in inputs] == [
-        (f"{tmp_path}/call.wav [ch 1]", "call.ch1", 1, (1, 2)),
-        (f"{tmp_path}/call.wav [ch 2]", "call.ch2", 2, (1, 2)),
-        ("missing.wav", "missing", None, None),
-        (f"{tmp_path}/mono.wav", "mono", None, (1, 2)),
+    assert [(input.label, input.stem, input.channel, input.clip, input.speaker) for input in inputs] == [
+        (f"{tmp_path}/call.wav [ch 1]", "call.ch1", 1, (1, 2), "Channel 1"),
+        (f"{tmp_path}/call.wav [ch 2]", "call.ch2", 2, (1, 2), "Channel 2"),
+        ("missing.wav", "missing", None, None, None),
+        (f"{tmp_path}/mono.wav", "mono", None, (1, 2), None),
     ]
+    for names, called in ((["Ann"], ["Ann", "Channel 2"]), (["Ann", "Bo", "Cy"], ["Ann", "Bo"])):
+        assert [input.speaker for input in split_channels([call], names)] == called
     for channel, input in enumerate(inputs[:2]):
         source = open_input(input, RATE_HZ)
         assert (source.name, source.start_s) == (f"{tmp_path}/call.wav [ch {channel + 1}]", 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from funasr_cli.errors import AudioError, UsageError
 from funasr_cli.options import TranscribeOptions, parse_speakers
 from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
 from funasr_cli.speech_model import SegmentRequest
+from funasr_cli.stages.known_speakers import KnownSpeakers
 from funasr_cli.stages.speakers import COARSE, Speakers, Voices, cut
 from funasr_cli.stages.stage import Stages
 from funasr_cli.transcript import Score, Segment, Timings, Transcript, Translation, Word
@@ -35,11 +37,15 @@ def segment(start_s: float, end_s: float, text: str, *words: tuple[float, float]
 
 
 def told_apart(
-    recording: np.ndarray, segments: list[Segment], options: TranscribeOptions = AUTO, source: int = 0
+    recording: np.ndarray,
+    segments: list[Segment],
+    options: TranscribeOptions = AUTO,
+    source: int = 0,
+    known: KnownSpeakers | None = None,
 ) -> list[Event]:
     """Run a recording through both stages, as the scheduler and `Recognizer.run` do."""
     voices = Voices(Pitches())
-    stages = Stages([lambda: Speakers(voices, options)])
+    stages = Stages([lambda: Speakers(voices, options, known)])
     for each in segments:
         start, end = round(each.start_s * RATE_HZ), round(each.end_s * RATE_HZ)
         audio = AudioSegment(start, recording[start:end], np.ones(1))
@@ -98,6 +104,47 @@ def test_names_in_order_of_appearance() -> None:
     options = dataclasses.replace(AUTO, speaker_names=("host",))
     found = transcript_of(told_apart(CHANGE, [WORDS], options))
     assert [part.speaker for part in found.segments] == ["host", "Speaker 2"]
+
+
+def test_known_speakers() -> None:
+    """They have their names; the others get the names that are given, or numbers, but none of theirs."""
+
+    def speakers(names: tuple[str, ...], *known: str) -> list[str | None]:
+        voices = np.concatenate([Pitches().embed(tone(hertz, 1.5)[None]) for hertz in (950, 2000)])
+        people = KnownSpeakers(known, voices[: len(known)])
+        options = dataclasses.replace(AUTO, speaker_names=names)
+        return [part.speaker for part in transcript_of(told_apart(CHANGE, [WORDS], options, 0, people)).segments]
+
+    assert speakers((), "Bo", "Cy") == ["Speaker 1", "Bo"]
+    assert speakers(("host",), "Bo") == ["host", "Bo"]
+    assert speakers(("Bo", "guest"), "Bo") == ["guest", "Bo"]
+    assert speakers((), "Speaker 1") == ["Speaker 2", "Speaker 1"]
+
+
+def test_embeddings_on_request() -> None:
+    assert transcript_of(told_apart(CHANGE, [WORDS])).speaker_embeddings is None
+    options = dataclasses.replace(AUTO, speaker_embeddings=True, speaker_names=("host",))
+    found = transcript_of(told_apart(CHANGE, [WORDS], options)).speaker_embeddings
+    assert found is not None
+    assert list(found) == ["host", "Speaker 2"]
+    assert all(np.linalg.norm(each) == pytest.approx(1) for each in found.values())
+    assert [np.argmax(each) for each in found.values()] == [2, 9]  # of 100 Hz each
+    same = dataclasses.replace(options, speaker_names=("host", "host"))
+    both = transcript_of(told_apart(CHANGE, [WORDS], same)).speaker_embeddings
+    assert both is not None
+    assert np.flatnonzero(both["host"]).tolist() == [2, 9]
+
+
+def test_funasrs_method() -> None:
+    """With fewer than 20 windows, there is one speaker."""
+    pytest.importorskip("sklearn")
+    options = dataclasses.replace(AUTO, speaker_method="funasr")
+    assert {part.speaker for part in transcript_of(told_apart(CHANGE, [WORDS], options)).segments} == {"Speaker 1"}
+    draw = np.random.default_rng(0)
+    talk = np.concatenate([tone(hertz, 6) for hertz in (250, 950) * 4])
+    talk += draw.normal(0, 0.01, len(talk)).astype(np.float32)
+    found = transcript_of(told_apart(talk, [segment(6 * k, 6 * k + 6, "a") for k in range(8)], options))
+    assert [part.speaker for part in found.segments] == ["Speaker 1", "Speaker 2"] * 4
 
 
 def test_a_given_number() -> None:
@@ -168,7 +215,14 @@ def test_wrong_numbers_of_speakers(text: str) -> None:
     assert caught.value.code == "option-value"
 
 
-@pytest.mark.parametrize("changes", [{"speaker_threshold": 0}, {"speaker_threshold": 2}, {"vad": False}])
-def test_options_that_cannot_work(changes: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"speaker_threshold": 0}, {"speaker_threshold": 2}, {"vad": False}, {"speaker_method": "best"},
+        {"speaker_method": "funasr", "speakers": (2, 4)}, {"speaker_method": "funasr", "speakers": (2, None)},
+        {"speaker_method": "funasr", "speaker_threshold": 0.5},
+    ],
+)  # fmt: skip
+def test_options_that_cannot_work(changes: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         dataclasses.replace(AUTO, **changes)

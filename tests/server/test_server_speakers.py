@@ -1,0 +1,341 @@
+"""Speakers on the server: voices and channels, words and whole segments, known speakers, what is refused."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+import soundfile
+from support.running import invoke
+from support.serving import Served, serving
+from support.speaking import SAID, SpeakingModel, SpeakingSession
+
+from funasr_cli import demo
+from funasr_cli.capabilities import Capabilities
+from funasr_cli.errors import SetupError
+from funasr_cli.options import TranscribeOptions
+from funasr_cli.pipeline import Recognizer
+from funasr_cli.server.uploads import MOST_FIELD_BYTES, MOST_REFERENCE_BYTES
+from funasr_cli.speech_model import SegmentRequest, Trace
+from funasr_cli.stages.speakers import COARSE
+from funasr_cli.transcript import Segment, Translation, Word
+
+pytestmark = pytest.mark.slow
+
+RATE_HZ = 16000
+LOUD, QUIET = 1.0, 0.03
+WORDS = "one two three four five six seven eight nine ten".split()
+ABLE = Capabilities(("zh", "en"), word_times=True, translation=True)
+SAYS = replace(SAID, text=" ".join(WORDS), translation=Translation("eins", "de"), tags=())
+
+
+class Levels:
+    """A model of voices that only hears whether somebody is loud."""
+
+    name, sample_rate_hz = "levels", RATE_HZ
+
+    def embed(self, clips: np.ndarray) -> np.ndarray:
+        quiet = np.sqrt((clips**2).mean(axis=1)) < 0.01
+        return np.eye(2, dtype=np.float32)[quiet.astype(int)]
+
+    def trace(self) -> Trace:
+        raise NotImplementedError
+
+
+class Timed(SpeakingModel):
+    """A model that says the same words in each segment, at regular times if they are asked for."""
+
+    def session(self, options: TranscribeOptions) -> SpeakingSession:
+        return TimedSession(self.result)
+
+
+class TimedSession(SpeakingSession):
+    def _segment(self, request: SegmentRequest) -> Segment:
+        said, wanted = super()._segment(request), request.options
+        if not (wanted and wanted.word_times):
+            return said
+        edges = np.linspace(said.start_s, said.end_s, len(WORDS) + 1).tolist()
+        return replace(said, words=tuple(map(Word, WORDS, edges, edges[1:], [0.9] * len(WORDS))))
+
+
+def recognizer(able: Capabilities = ABLE) -> Recognizer:
+    model: Any = Timed(capabilities=able, result=SAYS, row_options=("word_times", "translate", "language"))
+    return Recognizer(model)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Served]:
+    folders = {"timed": demo.MODEL, "plain": demo.MODEL.parent}
+
+    def load(folder: Path) -> Recognizer:
+        return recognizer(ABLE if folder == demo.MODEL else replace(ABLE, word_times=False))
+
+    with serving(folders, load=load, load_voices=Levels) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def without_voices() -> Iterator[Served]:
+    with serving({"timed": demo.MODEL}, load=lambda _: recognizer()) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    """Return 5 s without long pauses."""
+    clips = [soundfile.read(clip.path, dtype="float32")[0] for clip in demo.clips()]
+    loud = [clip[np.abs(clip) > 0.02 * np.abs(clip).max()] for clip in clips]
+    return np.asarray(np.concatenate([clip / np.abs(clip).max() for clip in loud])[: 5 * RATE_HZ])
+
+
+@pytest.fixture(scope="module")
+def talk(speech: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A loud and a quiet speaker, within one segment."""
+    path = tmp_path_factory.mktemp("talk") / "talk.wav"
+    soundfile.write(path, np.concatenate([LOUD * speech, QUIET * speech]), RATE_HZ, "FLOAT")
+    return path
+
+
+@pytest.fixture(scope="module")
+def call(talk: Path) -> Path:
+    """The same, with the second one in another channel."""
+    samples = soundfile.read(talk, dtype="float32")[0]
+    channels = np.zeros((len(samples), 2), np.float32)
+    half = len(samples) // 2
+    channels[:half, 0], channels[half:, 1] = samples[:half], samples[half:]
+    soundfile.write(talk.with_name("call.wav"), channels, RATE_HZ, "FLOAT")
+    return talk.with_name("call.wav")
+
+
+def url(samples: np.ndarray, kind: str = "wav") -> str:
+    file = io.BytesIO()
+    soundfile.write(file, samples, RATE_HZ, format=kind)
+    return f"data:audio/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def client(server: Served) -> openai.OpenAI:
+    return openai.OpenAI(base_url=server.v1, api_key="none", max_retries=0)
+
+
+def ask(server: Served, audio: Path, **fields: Any) -> Any:
+    fields = {"model": "timed", "response_format": "diarized_json"} | fields
+    return client(server).audio.transcriptions.create(file=audio, **fields)
+
+
+def refusal(server: Served, audio: Path, **fields: Any) -> tuple[str | None, str | None]:
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask(server, audio, **fields)
+    return refused.value.param, refused.value.code
+
+
+def test_words_are_cut_where_the_speaker_changes(server: Served, talk: Path) -> None:
+    answer = ask(server, talk)
+    assert [segment.speaker for segment in answer.segments] == ["A", "B"]
+    assert answer.text == SAYS.text == " ".join(segment.text for segment in answer.segments)
+    assert answer.segments[0].text.split()[:4] == WORDS[:4]
+    assert answer.segments[1].text.split()[-4:] == WORDS[-4:]
+    assert not getattr(answer, "warnings", None)
+
+
+def test_whole_segments_are_said_to_be_coarse(
+    server: Served, talk: Path, speech: np.ndarray, tmp_path: Path
+) -> None:
+    """With a model that has no word times."""
+    pause = np.zeros(2 * RATE_HZ)
+    soundfile.write(tmp_path / "a.wav", np.concatenate([LOUD * speech, pause, QUIET * speech]), RATE_HZ, "FLOAT")
+    answer = ask(server, tmp_path / "a.wav", model="plain")
+    assert [(segment.speaker, segment.text) for segment in answer.segments] == [("A", SAYS.text), ("B", SAYS.text)]
+    assert answer.warnings == [COARSE]
+
+
+def test_a_translation_is_not_cut(server: Served, talk: Path) -> None:
+    """Its words have no times."""
+    data = {"response_format": "diarized_json", "model": "timed"}
+    answer = server.post("/v1/audio/translations", files={"file": ("a", talk.read_bytes())}, data=data).json()
+    [segment] = answer["segments"]
+    assert (segment["text"], answer["warnings"]) == ("eins", [COARSE])
+    assert segment["end"] - segment["start"] > 8
+
+
+def test_events(server: Served, talk: Path) -> None:
+    events = list(ask(server, talk, stream=True))
+    whole = ask(server, talk)
+    parts = [event for event in events if event.type == "transcript.text.segment"]
+    assert [(part.speaker, part.text) for part in parts] == [(each.speaker, each.text) for each in whole.segments]
+    assert "".join(event.delta for event in events if event.type == "transcript.text.delta") == events[-1].text
+
+
+def test_other_formats(server: Served, talk: Path) -> None:
+    """As the command line writes them."""
+    asked = {"spk": "true"}
+    srt = server.transcribe(talk, response_format="srt", **asked).text
+    assert "[Speaker 1] one" in srt
+    assert "[Speaker 2] " in srt
+    assert "<v Speaker 2>" in server.transcribe(talk, response_format="vtt", **asked).text
+    verbose = server.transcribe(talk, response_format="verbose_json", **asked).json()
+    assert [segment["speaker"] for segment in verbose["segments"]] == ["Speaker 1", "Speaker 2"]
+    full = server.transcribe(talk, response_format="full_json", **asked).json()
+    assert {word["speaker"] for segment in full["segments"] for word in segment["words"]} == {
+        "Speaker 1",
+        "Speaker 2",
+    }
+    assert (full["speakers_by"], full["speaker_embeddings"]) == ("levels", None)
+    for number, count in (("auto", 2), ("2", 2), ("1-3", 2), ("1", 1)):
+        found = server.transcribe(talk, response_format="verbose_json", speakers=number).json()
+        assert len({segment["speaker"] for segment in found["segments"]}) == count
+    assert server.transcribe(talk, response_format="full_json").json()["speakers_by"] is None
+
+
+def test_known_speakers(server: Served, talk: Path, speech: np.ndarray) -> None:
+    """In any order; others have letters."""
+    quiet, loud = url(QUIET * speech), url(LOUD * speech, "flac")
+    for names, references, found in (
+        (["Bo", "Ann"], [quiet, loud], ["Ann", "Bo"]),
+        (["Bo"], [quiet], ["A", "Bo"]),
+        (["Ann, B"], [loud], ["Ann, B", "A"]),
+    ):
+        fields = {"known_speaker_names": names, "known_speaker_references": references}
+        answer = ask(server, talk, **fields)
+        assert [segment.speaker for segment in answer.segments] == found
+    data = {"known_speaker_names": "Bo", "known_speaker_references": quiet, "response_format": "srt"}
+    assert "[Bo] " in server.transcribe(talk, **data).text
+    content = base64.b64encode(talk.read_bytes()).decode()
+    body = {"file": content, "known_speaker_names": ["Bo"], "known_speaker_references": [quiet],
+            "response_format": "diarized_json", "model": "timed"}  # fmt: skip
+    assert server.post(json=body).json()["segments"][1]["speaker"] == "Bo"
+    assert not server.uploads()
+
+
+def test_channels(server: Served, without_voices: Served, call: Path) -> None:
+    """If they are asked for, or if there is no model of voices."""
+    for served, fields in ((server, {"channels": "split"}), (without_voices, {})):
+        answer = ask(served, call, extra_body=fields)
+        assert [segment.speaker for segment in answer.segments] == ["A", "B"]
+        assert [segment.text for segment in answer.segments] == [SAYS.text] * 2
+    mixed = ask(server, call)
+    assert {segment.speaker for segment in mixed.segments} == {"A", "B"}
+    full = [served.transcribe(call, response_format="full_json").json() for served in (server, without_voices)]
+    assert [each["speakers_by"] for each in full] == [None, None]
+
+
+def test_requests_with_and_without_speakers_share_a_session(
+    server: Served, talk: Path, speech: np.ndarray
+) -> None:
+    fields: list[dict[str, Any]] = [
+        {"spk": "true", "response_format": "srt"}, {"response_format": "srt"},
+        {"response_format": "diarized_json"},
+        {"known_speaker_names": "Bo", "known_speaker_references": url(QUIET * speech), "response_format": "vtt"},
+    ]  # fmt: skip
+    alone = [server.transcribe(talk, **each).text for each in fields]
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(server.transcribe, talk, **each) for each in fields * 2]
+    assert [answer.result().text for answer in answers] == alone * 2
+    assert len({*alone}) == len(alone)
+
+
+def test_a_server_without_a_model(without_voices: Served, talk: Path, speech: np.ndarray) -> None:
+    assert refusal(without_voices, talk) == ("response_format", "unsupported_value")
+    known = {"known_speaker_names": ["Bo"], "known_speaker_references": [url(speech)]}
+    assert refusal(without_voices, talk, **known) == ("known_speaker_names", "unsupported_value")
+    for name, value in (("spk", "true"), ("speakers", "2")):
+        fields = {"response_format": "srt", "extra_body": {name: value}}
+        assert refusal(without_voices, talk, **fields) == (name, "unsupported_value")
+
+
+SHORT, LONG = np.zeros(RATE_HZ // 2), np.zeros(31 * RATE_HZ)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"known_speaker_names": ["Bo"]}, "known_speaker_references", "invalid_value"),
+        ({"known_speaker_references": [url(SHORT)]}, "known_speaker_names", "invalid_value"),
+        ({"known_speaker_names": ["a", "a"], "known_speaker_references": [url(SHORT)] * 2},
+         "known_speaker_names", "invalid_value"),
+        ({"known_speaker_names": list("abcde"), "known_speaker_references": [url(SHORT)] * 5},
+         "known_speaker_references", "invalid_value"),
+        ({"known_speaker_names": ["a"], "known_speaker_references": [url(SHORT)]},
+         "known_speaker_references", "audio-too-short"),
+        ({"known_speaker_names": ["a"], "known_speaker_references": [url(LONG)]},
+         "known_speaker_references", "audio-too-long"),
+        *(({"known_speaker_names": ["a"], "known_speaker_references": [wrong]}, "known_speaker_references", code)
+          for wrong, code in (("https://example.com/a.wav", None), ("data:audio/wav,AAAA", None),
+                              ("data:audio/wav;base64,!", None),
+                              ("data:audio/wav;base64,AAAA", "audio-unreadable"))),
+        ({"response_format": "json", "extra_body": {"spk": "true"}}, "spk", "unsupported_value"),
+        ({"response_format": "text", "extra_body": {"speakers": "2"}}, "speakers", "unsupported_value"),
+        ({"extra_body": {"speakers": "4-2"}}, "speakers", "invalid_value"),
+        ({"extra_body": {"speakers": "none"}}, "speakers", "unsupported_value"),
+        ({"extra_body": {"channels": "left"}}, "channels", "invalid_value"),
+        ({"extra_body": {"channels": "split", "spk": "true"}}, "channels", "unsupported_value"),
+        ({"response_format": "srt", "extra_body": {"channels": "split"}}, "channels", "unsupported_value"),
+        ({"extra_body": {"vad": "false"}}, "vad", None),
+    ],
+)  # fmt: skip
+def test_what_is_refused(server: Served, talk: Path, fields: dict[str, Any], param: str, code: str | None) -> None:
+    assert refusal(server, talk, **fields) == (param, code)
+    assert not server.uploads()
+
+
+def test_large_fields(server: Served, talk: Path) -> None:
+    """Only recordings of known speakers may be long, and not together."""
+    for fields in (
+        {"prompt": "a" * (MOST_FIELD_BYTES + 1)},
+        {"known_speaker_references[]": ["A" * (MOST_REFERENCE_BYTES + 1)]},
+        {"known_speaker_references[]": ["A" * (MOST_REFERENCE_BYTES - 1)] * 5},
+    ):
+        answer = server.transcribe(talk, **fields)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["type"], error["param"]) == (400, "invalid_request_error", None)
+
+
+def test_the_model_of_voices_is_loaded_when_it_is_needed_and_gets_room(talk: Path) -> None:
+    """An idle model is unloaded for it, and later loaded again beside it."""
+    loaded, tight = list[str](), [True]
+
+    def load(folder: Path) -> Recognizer:
+        loaded.append(folder.name)
+        return recognizer()
+
+    def load_voices() -> Levels:
+        loaded.append("voices")
+        if tight.pop() if tight else False:
+            raise SetupError("needs 9 GB of memory", code="memory-short")
+        return Levels()
+
+    with serving({"timed": Path("timed")}, load=load, load_voices=load_voices) as served:
+        assert served.transcribe(talk).json()["text"] == SAYS.text
+        assert loaded == ["timed"]
+        for _ in range(2):
+            assert [part.speaker for part in ask(served, talk).segments] == ["A", "B"]
+    assert loaded == ["timed", "voices", "voices", "timed"]
+
+
+class Broken(Levels):
+    """A device that fails."""
+
+    def embed(self, clips: np.ndarray) -> np.ndarray:
+        raise RuntimeError("the device is gone")
+
+
+def test_failures_end_one_request(talk: Path) -> None:
+    with serving({"timed": demo.MODEL}, load=lambda _: recognizer(), load_voices=Broken) as served:
+        answer = served.transcribe(talk, response_format="diarized_json")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "computation-failed")
+        assert served.transcribe(talk).json()["text"] == SAYS.text
+
+
+@pytest.mark.parametrize(("name", "code"), [("nosuch", "model-missing"), ("demo", "model-unsupported")])
+def test_the_option_of_the_command(name: str, code: str, tmp_path: Path) -> None:
+    """Before the server starts."""
+    env = {"FUNASR_HOME": str(tmp_path)}
+    result = invoke("serve", "--model", "demo", "--port", "0", "--speaker-model", name, env=env)
+    assert (result.exit_code, [each for each, _ in result.errors]) == (3, [code])
