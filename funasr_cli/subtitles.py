@@ -189,11 +189,11 @@ def _with_translation(plans: Sequence[_Plan], segment: Segment, layout: Subtitle
     words = Words(text, layout.max_line_width)
     if not words.columns_before[-1] or text == one_line(segment.text):
         return list(plans)
-    widths = [sum(map(columns, plan.lines)) for plan in plans]
+    widths = [max(1, sum(map(columns, plan.lines))) for plan in plans]
     spread, first, last = list[_Plan](), 0, len(words.words)
     for number, plan in enumerate(plans):
         cut, cuts = last, range(first + 1, last)
-        if cuts and number < len(plans) - 1:
+        if cuts and number < len(plans) - 1 and words.width(first, last):
             cut = words.best_cut(first, last, cuts, sum(widths[number:]) / widths[number])
         spread.append(replace(plan, below=tuple(words.lines(first, cut)) if first < cut else ()))
         first = cut

@@ -77,6 +77,14 @@ def test_a_translation_is_spread_by_the_length_of_the_text() -> None:
     assert [cue.below for cue in make_cues(transcript(brief, duration_s=9.0))] == [("Yes.",), (), ()]
 
 
+def test_text_without_width() -> None:
+    """A cue of characters that take no column has a translation as well."""
+    said = translated(segment(0.0, 8.0, "\u200f hello"), "One. \u200b \u200b")
+    cues = make_cues(transcript(said, duration_s=9.0), SubtitleLayout(max_line_width=2, max_line_count=1))
+    assert [cue.text for cue in cues] == ["\u200f", "he", "ll", "o"]
+    assert "".join("".join(cue.below) for cue in cues).replace("\u200b", "") == "One."
+
+
 def test_subtitles_of_the_translation_alone() -> None:
     """Where nothing was written, they show the spoken text."""
     cues = make_cues(SAID.translated)
@@ -96,7 +104,7 @@ def test_subtitles_of_the_text_do_not_depend_on_translations(original: Transcrip
         assert WRITERS[format](original) == WRITERS[format](original.without_translations())
 
 
-@given(transcripts() | worded(), st.integers(8, 60), st.booleans())
+@given(transcripts() | worded(), st.integers(2, 60), st.booleans())
 def test_both_languages_are_whole(original: Transcript, width: int, marked: bool) -> None:
     """The text and the times of the cues are those without translations, and these are below them, in order."""
     layout = SubtitleLayout(max_line_width=width, highlight_words=marked)
