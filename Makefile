@@ -91,7 +91,7 @@ test-full: lint $(REFERENCE)/.installed
 	-$(REAL_DATA)
 	$(PYTEST) -ra --dist loadfile
 
-# Fetch Whisper's weights and recorded speech (220 MB) into ~/.cache/funasr-cli-real-data, or FUNASR_REAL_DATA; 0.7 GB on
+# Fetch Whisper's weights and recorded speech (330 MB) into ~/.cache/funasr-cli-real-data, or FUNASR_REAL_DATA; 0.8 GB on
 # disk. Says what is missing and why, and fails then.
 real-data: install
 	$(REAL_DATA)

@@ -19,6 +19,7 @@ Span = tuple[float, float]  # start and end, in seconds
 WINDOW_S, STEP_S = 1.5, 0.75
 SHORTEST_TURN_S = 0.7
 FEW_WINDOWS = 4  # a cluster of fewer is part of the nearest one with more, if there is one
+SMALL_SHARE, SMALL_MARGIN = 0.03, 0.1  # a cluster of a smaller share of the windows must be that much further away
 MOST_CLUSTERS = 2000  # that are compared with each other, in 16 MB; more windows are first joined with neighbours
 
 
@@ -60,7 +61,8 @@ def cluster(vectors: np.ndarray, threshold: float, fewest: int = 1, most: int | 
 
     Args:
         vectors: (windows, width) embeddings in order of time.
-        threshold: clusters whose members have at least this cosine distance on average stay separate.
+        threshold: clusters whose members have at least this cosine distance on average stay separate; small ones,
+            see `SMALL_SHARE`, only if they have `SMALL_MARGIN` more.
         fewest: of the clusters.
         most: of the clusters; None is no limit. There may still be fewer than `fewest` if there is too little
             speech.
@@ -89,7 +91,7 @@ def cluster(vectors: np.ndarray, threshold: float, fewest: int = 1, most: int | 
             rank = outside, 0
         if step == 0 or rank <= best_rank:
             best, best_rank = labels, rank
-    return in_order(_without_few(best, means, sizes)[groups])
+    return in_order(_without_few(best, means, sizes, 1 - threshold - SMALL_MARGIN, fewest)[groups])
 
 
 def of_length_one(vectors: np.ndarray) -> np.ndarray:
@@ -144,19 +146,31 @@ def _merges(means: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[int, int, fl
         nearest[kept] = alike[kept].argmax()
 
 
-def _without_few(labels: np.ndarray, means: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Give clusters of few windows to the nearest one with more, if there is one."""
+def _without_few(
+    labels: np.ndarray, means: np.ndarray, sizes: np.ndarray, least_alike: float, fewest: int
+) -> np.ndarray:
+    """Give clusters of few windows to the nearest other one, and small ones to a large one that is alike enough.
+
+    Small ones are what a voice sounds like now and then. There are more of them in long recordings, where a voice
+    has more unusual windows. As many clusters as are asked for are kept.
+    """
     names, inverse = np.unique(labels, return_inverse=True)
     counts = np.bincount(inverse, weights=sizes)
     sums = np.zeros((len(names), means.shape[1]))
     np.add.at(sums, inverse, means * sizes[:, None])
     centres = sums / counts[:, None]
-    large = np.flatnonzero(counts >= FEW_WINDOWS)
-    if not len(large):
+    alike = centres @ centres.T  # average cosines, (clusters, clusters)
+    kept, place = counts >= FEW_WINDOWS, np.arange(len(names))
+    if not kept.any():  # everybody has few: one speaker
         return np.zeros_like(labels)
-    nearest = large[(centres @ centres[large].T).argmax(axis=1)]
-    nearest[large] = large
-    return nearest[inverse]
+    large = np.flatnonzero(kept & (counts >= SMALL_SHARE * counts.sum()))
+    if len(large):
+        nearest = alike[:, large].max(axis=1)
+        small = [each for each in np.setdiff1d(np.flatnonzero(kept), large) if nearest[each] >= least_alike]
+        small.sort(key=lambda each: -nearest[each])
+        kept[small[: max(int(kept.sum()) - fewest, 0)]] = False
+    place[~kept] = np.flatnonzero(kept)[alike[~kept][:, kept].argmax(axis=1)]
+    return place[inverse]
 
 
 def in_order(labels: np.ndarray) -> np.ndarray:

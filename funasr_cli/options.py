@@ -29,7 +29,7 @@ AUTO_PUNCTUATION, NO_PUNCTUATION = "auto", "none"  # other values name a punctua
 AUTO_SPEAKERS, NO_SPEAKERS = "auto", "none"  # other values are a number, or a range
 AUTO_SPEAKER_MODEL, NO_SPEAKER_MODEL = "auto", "none"
 SPEAKER_METHODS = AVERAGE, FUNASR = ("average", "funasr")  # average linkage, and FunASR's clusters
-SPEAKER_THRESHOLD = 0.8
+SPEAKER_THRESHOLD = 0.75
 OFF, CLIP, FULL = VERIFICATIONS = ("off", "clip", "full")
 DRAFTS = AUTO_DRAFT, NO_DRAFT = ("auto", "off")
 GROUP_SIZES = (32, 64, 128)  # supported by `mx.quantize`

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from funasr_cli.native.library import TYPES, Block, Linear, Norm, Packed, check
+from funasr_cli.native.library import TYPES, Block, Convolution, DenseLayer, Linear, Norm, Packed, check
 from funasr_cli.native.threads import usual_threads
 
 IDENTITY, RELU, GELU, SWIGLU = range(4)  # activations
@@ -105,6 +105,46 @@ class NativeEncoder:
         out = np.empty((2, heads, len(x), linear.matrix.rows // (2 * heads)), np.uint16)
         self._call(self.library.fn_keys_and_values, linear, heads, len(x), x, out.ctypes.data)
         return out
+
+    def convolve(
+        self,
+        convolution: Convolution,
+        x: np.ndarray,
+        out: np.ndarray,
+        added: np.ndarray | None = None,
+        starts: tuple[int, int] = (0, 0),
+    ) -> None:
+        """Compute a convolution from one array to another, and add a third one to it.
+
+        Args:
+            convolution: the weights, and the steps from value to value in both arrays.
+            x: the input.
+            out: the output.
+            added: what is added, at the same places as in the output; None for nothing.
+            starts: the place of the first value in the input and in the output.
+
+        Raises:
+            ValueError: the matrix does not fit, or the steps lead out of an array.
+        """
+        c, matrix, arrays = convolution, convolution.linear.matrix, [x, out, out if added is None else added]
+        ends = [
+            starts[0] + (c.parts - 1) * c.part_step + matrix.columns // max(c.parts, 1),
+            starts[1] + matrix.rows,
+        ]
+        for place, steps in enumerate((c.input, c.output)):
+            ends[place] += (c.images - 1) * steps.image + (c.lines - 1) * steps.line + (c.rows - 1) * steps.row
+        for array, end in zip(arrays, (*ends, ends[1]), strict=True):
+            if array.dtype != np.float32 or not array.flags.c_contiguous or end > array.size or min(starts) < 0:
+                raise ValueError(f"the CPU engine refuses an array of {array.shape}, not {end} float32 values")
+        addresses = [
+            array.ctypes.data + 4 * start for array, start in zip(arrays, (*starts, starts[1]), strict=True)
+        ]
+        from_, to, more = addresses
+        self._call(self.library.fn_convolve, c, from_, None if added is None else more, to)
+
+    def dense_layer(self, layer: DenseLayer, x: np.ndarray) -> None:
+        """Run one layer of a densely connected network over (images, frames, stride), which it adds values to."""
+        self._call(self.library.fn_run_dense_layer, layer, *x.shape, x)
 
     def norm(self, norm: Norm, x: np.ndarray) -> np.ndarray:
         """Norm each row of (frames, width)."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from funasr_cli.native.build import LIBRARY, LOG, SWITCH, is_wanted, sources_hash
 
-ABI = 5
+ABI = 6
 # Increase it when results may change, however little, or when other clips are compared: what was proven about int8
 # is then proven again.
 ARITHMETIC = 2
@@ -101,6 +101,32 @@ class Block(Structure):
     )
 
 
+class Steps(Structure):
+    """How many floats lie between the images, lines and rows of an array: ``struct fn_steps``."""
+
+    _fields_ = tuple((name, c_int32) for name in ("image", "line", "row"))
+
+
+class Convolution(Structure):
+    """A convolution: ``struct fn_convolution``."""
+
+    _fields_ = (
+        ("linear", Linear),
+        *((name, c_int32) for name in ("parts", "part_step", "activation", "images", "lines", "rows")),
+        *((name, Steps) for name in ("input", "output")),
+    )
+
+
+class DenseLayer(Structure):
+    """Weights of a layer of a densely connected network: ``struct fn_dense_layer``."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("factor", "summand")),
+        *((name, Linear) for name in ("narrow", "local", "squeeze", "gate")),
+        *((name, c_int32) for name in ("dilation", "run")),
+    )
+
+
 def load(path: Path) -> ctypes.CDLL:
     """Load a library and declare its functions.
 
@@ -147,6 +173,8 @@ def _declare(library: ctypes.CDLL, path: Path) -> None:
         ),
         "fn_run_linear": (c_int, [c_void_p, POINTER(Linear), c_int32, c_int32, floats, floats]),
         "fn_keys_and_values": (c_int, [c_void_p, POINTER(Linear), c_int32, c_int32, floats, c_void_p]),
+        "fn_convolve": (c_int, [c_void_p, POINTER(Convolution), c_void_p, c_void_p, c_void_p]),
+        "fn_run_dense_layer": (c_int, [c_void_p, POINTER(DenseLayer), c_int32, c_int32, c_int32, floats]),
         "fn_run_norm": (c_int, [c_void_p, POINTER(Norm), c_int32, c_int32, floats, floats]),
         "fn_highest": (c_int, [c_void_p, c_int32, c_int32, floats, integers, floats]),
     }

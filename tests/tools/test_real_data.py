@@ -17,7 +17,7 @@ from support.real_data import real_part
 
 from funasr_cli.errors import FunASRError, ModelError, SetupError
 from tools.real_data import __main__ as command
-from tools.real_data import speech, weights
+from tools.real_data import speech, voices, weights
 from tools.real_data.cache import SPEECH, SUMS, VARIABLE, WHISPER, Part
 from tools.real_data.ctranslate2 import dimensions, openai_tensors, read_variables
 
@@ -107,7 +107,7 @@ def test_without_an_index_and_without_apt_everything_is_missing_with_a_reason(ca
     assert len(lines) == len(command.PARTS)
     assert all("missing: " in line for line in lines)
     assert sum("pip download" in line for line in lines) == 1
-    assert sum("apt-get: not found" in line for line in lines) == len(speech.PARTS)
+    assert sum("apt-get: not found" in line for line in lines) == len(speech.PARTS + voices.PARTS)
     assert not list(cache.rglob(SUMS))
 
 

@@ -57,11 +57,34 @@ def test_few_windows_are_no_speaker() -> None:
         assert set(labels.tolist()) == {0, 1}
 
 
+def directions(count: int, weights: dict[int, float], seed: int) -> np.ndarray:
+    """Return unit vectors (count, 192) with these cosines to the first axes, otherwise random."""
+    draw = np.random.default_rng(seed)
+    rest = draw.normal(size=(count, 192 - 4))
+    own = np.zeros((count, 4))
+    own[:, [*weights]] = list(weights.values())
+    scale = np.sqrt(1 - (own**2).sum(axis=1)) / np.linalg.norm(rest, axis=1)
+    return np.hstack([own, rest * scale[:, None]])
+
+
+def test_what_a_voice_sounds_like_now_and_then_is_no_speaker() -> None:
+    """Six unusual windows of a voice are at 0.2 from its others, below the threshold; a guest's are at 0."""
+    first, second = directions(150, {0: 0.7}, 0), directions(150, {1: 0.7}, 1)
+    unusual, guest = directions(6, {0: 0.29, 2: 0.75}, 2), directions(6, {3: 0.8}, 3)
+    vectors = np.concatenate([first, second, unusual, guest])
+    labels = cluster(vectors, 0.75)
+    assert [set(part.tolist()) for part in np.split(labels, [150, 300, 306])] == [{0}, {1}, {0}, {2}]
+    assert set(cluster(vectors, 0.75, 4).tolist()) == {0, 1, 2, 3}  # unless there are more speakers
+    short = np.concatenate([first[:40], second[:40], unusual])  # where six windows are a larger share
+    assert set(cluster(short, 0.75).tolist()) == {0, 1, 2}
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_average_linkage(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     hierarchy = pytest.importorskip("scipy.cluster.hierarchy")
     vectors, _ = voices(5, 3, noise=0.12, seed=seed)
     monkeypatch.setattr(diarization, "FEW_WINDOWS", 1)
+    monkeypatch.setattr(diarization, "SMALL_SHARE", 0)
     for threshold in (0.5, 0.8, 0.95):
         tree = hierarchy.linkage(vectors, "average", metric="cosine")
         wanted = hierarchy.fcluster(tree, threshold, "distance")

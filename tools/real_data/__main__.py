@@ -9,10 +9,10 @@ import argparse
 import sys
 
 from funasr_cli.errors import ExitCode, FunASRError
-from tools.real_data import speech, weights
+from tools.real_data import speech, voices, weights
 from tools.real_data.cache import VARIABLE, root
 
-PARTS = (*weights.PARTS, *speech.PARTS)
+PARTS = (*weights.PARTS, *speech.PARTS, *voices.PARTS)
 
 
 def main() -> int:

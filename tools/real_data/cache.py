@@ -15,6 +15,7 @@ SUMS = "SHA256SUMS"  # in the format of `sha256sum`, so that `sha256sum --check 
 WHISPER = "weights/whisper-base"
 SPEECH = "speech"
 LONG = f"{SPEECH}/long-en"
+SEVERAL = f"{SPEECH}/voices"
 
 
 def root() -> Path:

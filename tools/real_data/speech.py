@@ -26,7 +26,13 @@ from funasr_cli.errors import SetupError
 from tools.accuracy.joined import make_noise, speech_extent, speech_power
 from tools.real_data.cache import LONG, SPEECH, Part
 
-VOICES = {"en": "en_US_f_Allison", "es": "es_MX_f_Allison", "fr": "fr_CA_f_June"}
+VOICES = {
+    "en": "en_US_f_Allison",
+    "es": "es_MX_f_Allison",
+    "fr": "fr_CA_f_June",
+    "it": "it_IT_m_Carlo",
+    "ru": "ru_RU_f_IvrvoiceRU",
+}
 ASTERISK_LICENCE, LIBRIVOX_LICENCE, CARDS_LICENCE = "CC-BY-SA-3.0", "public domain (LibriVox)", "BSD-2-Clause"
 DIGESTS = {  # SHA-256 of the list of hashes of a language's folder
     "en": "f15aadb9d131d119300f650889a53243b7e41e8a790466cf437b47ccfa5aa6b6",
@@ -207,7 +213,7 @@ PARTS = (
     *(
         Part(f"{SPEECH}/{language}", f"Debian asterisk-core-sounds-{language}; CC-BY-SA-3.0",
              partial(write_phrases, language), DIGESTS[language])
-        for language in VOICES
+        for language in DIGESTS
     ),
     Part(LONG, "the English prompts of Asterisk; CC-BY-SA-3.0", write_long),
 )  # fmt: skip

@@ -8,8 +8,10 @@ from funasr_cli.checkpoints.format import FORMAT
 from funasr_cli.checkpoints.keymap import SAME
 from funasr_cli.families.campplus import layouts
 from funasr_cli.families.campplus.config import CAMPPlusConfig, misfits
-from funasr_cli.families.family import SPEAKERS, Family, LoadedModel
+from funasr_cli.families.family import SPEAKERS, Family, LoadedModel, NativePart
 from funasr_cli.models.campplus import CAMPPlus
+from funasr_cli.native.campplus import NativeFrontEnd, NativeXVector
+from funasr_cli.options import NATIVE
 
 if TYPE_CHECKING:
     from funasr_cli.speaker_model import SpeakerModel
@@ -43,5 +45,10 @@ FAMILY = Family(
     weights=layouts.WEIGHTS,
     modelscope_ids={HUB_ID: "iic/speech_campplus_sv_zh-cn_16k-common"},
     only_on_modelscope=(ADVANCED_ID,),
+    native=(
+        NativePart("head", NativeFrontEnd, lambda config: config),
+        NativePart("xvector", NativeXVector, lambda config: config),
+    ),
+    float32_engine=NATIVE,
     half="float16",
 )

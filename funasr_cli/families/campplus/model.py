@@ -28,6 +28,7 @@ class CAMPPlusModel:
         self.name, self.network = loaded.name, loaded.network
         config: CAMPPlusConfig = loaded.file.config
         self._frontend = Frontend(config.frontend)
+        self._is_mlx = not loaded.native
 
     def features(self, clip: np.ndarray) -> mx.array:
         """Compute the features (frames, bins) of a clip (samples,)."""
@@ -43,7 +44,7 @@ class CAMPPlusModel:
         for first in range(0, len(clips), MOST_CLIPS):
             with mx.stream(mx.cpu):
                 features = mx.stack([self.features(clip) for clip in clips[first : first + MOST_CLIPS]])
-            found.append(np.array(self.network(features)))
+            found.append(np.array(self.network(features if self._is_mlx else np.array(features))))
         return np.concatenate(found)
 
     def trace(self) -> Trace:

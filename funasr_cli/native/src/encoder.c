@@ -14,21 +14,6 @@
 #define ROWS 48           /* most rows of a chunk of a product */
 #define FEW_ROWS 8        /* rows of a chunk of anything else */
 
-struct fn_encoder {
-    const struct kernels *kernels;
-    struct pool *pool;
-    /* Working memory, which grows as it is needed. */
-    int weights;              /* what the operands are for */
-    struct operand normed;    /* inputs of a product, after the norm */
-    struct operand attended;  /* the attention's output */
-    struct operand activated; /* between the feed-forward's products */
-    struct operand source;    /* of a cross-attention */
-    float *projected, *packed;
-    size_t projected_count, packed_count;
-};
-
-static int chunks_of(int n, int size) { return (n + size - 1) / size; }
-
 int fn_encoder_new(fn_encoder **made, int32_t threads, const char *instruction_set) {
     const struct kernels *kernels = find_kernels(instruction_set);
     *made = NULL;
@@ -63,7 +48,7 @@ void fn_encoder_free(fn_encoder *e) {
 
 const char *fn_encoder_instruction_set(const fn_encoder *e) { return e->kernels->name; }
 
-static int grow(float **values, size_t *count, size_t wanted) {
+int grow(float **values, size_t *count, size_t wanted) {
     if (wanted <= *count) return FN_OK;
     free(*values);
     *values = aligned_alloc(64, (wanted * sizeof(float) + 63) / 64 * 64);

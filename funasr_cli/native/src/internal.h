@@ -162,6 +162,24 @@ static inline int block_rows(int first, int n) { return n - first < BLOCK_ROWS ?
 int operand_reserve(struct operand *x, int n, int columns, int weights);
 void operand_free(struct operand *x);
 
+/* An encoder's working memory grows as it is needed. */
+struct fn_encoder {
+    const struct kernels *kernels;
+    struct pool *pool;
+    int weights;              /* what the operands are for */
+    struct operand normed;    /* inputs of a product, after the norm */
+    struct operand attended;  /* the attention's output */
+    struct operand activated; /* between the feed-forward's products */
+    struct operand source;    /* of a cross-attention */
+    float *projected, *packed;
+    size_t projected_count, packed_count;
+};
+
+/* Make room for `wanted` floats, whose values are lost; 0 or FN_NO_MEMORY. */
+int grow(float **values, size_t *count, size_t wanted);
+
+static inline int chunks_of(int n, int size) { return (n + size - 1) / size; }
+
 /* Attention of queries to keys and values, all in float32; head h is at columns h * head_dim of each. Queries of
  * sequence i are the rows offsets[i] to offsets[i + 1], its keys and values the rows key_offsets[i] to
  * key_offsets[i + 1]. */

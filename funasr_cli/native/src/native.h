@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FN_ABI 5
+#define FN_ABI 6
 #define FN_EXPORT __attribute__((visibility("default")))
 
 enum {
@@ -190,5 +190,47 @@ FN_EXPORT int fn_run_norm(fn_encoder *encoder, const struct fn_norm *norm, int32
 /* For each row of (n, width): the first of its highest values, and the logarithm of its exponentials' sum. */
 FN_EXPORT int fn_highest(fn_encoder *encoder, int32_t n, int32_t width, const float *x, int32_t *places,
                          float *log_totals);
+
+/* --- networks for voices, in float32 --- */
+
+/* How many floats lie between the images, lines and rows of an array. Rows of the input may overlap. */
+struct fn_steps {
+    int32_t image, line, row;
+};
+
+/* A convolution, as a sum of products with parts of the input:
+ *   out[image, line, row] = activation(bias + added[image, line, row] + sum over parts of
+ *                           matrix[:, part * depth : (part + 1) * depth] x[image, line, row, part : ... + depth])
+ * where depth is columns / parts, and x[image, line, row, part] begins where the steps lead. So taps that lie side
+ * by side in memory are one part. */
+struct fn_convolution {
+    struct fn_linear linear; /* FN_F32 */
+    int32_t parts, part_step;
+    int32_t activation; /* FN_IDENTITY or FN_RELU */
+    int32_t images, lines, rows; /* of the output */
+    struct fn_steps input, output;
+};
+
+/* Compute a convolution. `added` has the steps of the output; NULL: nothing is added. */
+FN_EXPORT int fn_convolve(fn_encoder *encoder, const struct fn_convolution *convolution, const float *x,
+                          const float *added, float *out);
+
+/* A layer of a densely connected network over time, which reads the first values of a frame and writes the next:
+ *   inner = relu(narrow(relu(x * factor + summand)))
+ *   x[frame, width : width + outputs] = local(inner around the frame) * mask(context)
+ *   mask(context) = sigmoid(gate(relu(squeeze(context))))
+ * where the context is the mean of inner over all frames, plus that over the run of `run` frames that has the
+ * frame. */
+struct fn_dense_layer {
+    const float *factor, *summand; /* (width,): a batch norm */
+    struct fn_linear narrow;       /* width -> inner */
+    struct fn_linear local;        /* three frames of inner, `dilation` apart, one after the other -> outputs */
+    struct fn_linear squeeze, gate; /* inner -> any number -> outputs */
+    int32_t dilation, run;
+};
+
+/* Run one layer: x (images, frames, stride). */
+FN_EXPORT int fn_run_dense_layer(fn_encoder *encoder, const struct fn_dense_layer *layer, int32_t images,
+                                 int32_t frames, int32_t stride, float *x);
 
 #endif
