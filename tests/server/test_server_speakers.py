@@ -38,7 +38,7 @@ SAYS = replace(SAID, text=" ".join(WORDS), translation=Translation("eins", "de")
 
 
 class Levels:
-    """A model of voices that only hears whether somebody is loud."""
+    """A model of voices that only hears whether a voice is loud."""
 
     name, sample_rate_hz = "levels", RATE_HZ
 
@@ -298,7 +298,7 @@ def test_large_fields(server: Served, talk: Path) -> None:
 
 
 def test_the_model_of_voices_is_loaded_when_it_is_needed_and_gets_room(talk: Path) -> None:
-    """An idle model is unloaded for it, and later loaded again beside it."""
+    """An idle model is unloaded for it, and later loaded again."""
     loaded, tight = list[str](), [True]
 
     def load(folder: Path) -> Recognizer:
