@@ -14,7 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from funasr_cli.diarization import WINDOW_S, Turn, cluster, speaker_of, turns, windows
+from funasr_cli.diarization import (
+    TELEPHONE_MARGIN,
+    TELEPHONE_SHARE,
+    WINDOW_S,
+    Turn,
+    cluster,
+    powers,
+    speaker_of,
+    turns,
+    windows,
+)
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
 from funasr_cli.speaker_model import SpeakerModel
@@ -31,10 +41,12 @@ class Voices(TranscriptStage):
     def __init__(self, model: SpeakerModel):
         self.model = model
         self._kept: defaultdict[int, dict[tuple[int, int], tuple[list[Span], np.ndarray]]] = defaultdict(dict)
+        self._powers: defaultdict[int, np.ndarray] = defaultdict(lambda: np.zeros(2))
 
     def segment(self, request: SegmentRequest, segment: Segment) -> Segment:
         """Keep the embeddings of a segment, in place of those of the longer one that it is a part of."""
         audio, rate_hz = request.audio, self.model.sample_rate_hz
+        self._powers[request.source] += powers(audio.samples, rate_hz)
         kept = self._kept[request.source]
         for start, end in [each for each in kept if each[0] < audio.end and each[1] > audio.start]:
             if end - start >= audio.end - audio.start:
@@ -46,6 +58,11 @@ class Voices(TranscriptStage):
         embedded = self.model.embed(clips)  # (windows, width)
         kept[audio.start, audio.end] = [(audio.start_s + a, audio.start_s + b) for a, b in spans], embedded
         return segment
+
+    def margin(self, source: int) -> float:
+        """Return how much less of a threshold suits the sound of a recording, and forget the sound."""
+        total, above = self._powers.pop(source, np.ones(2))
+        return TELEPHONE_MARGIN if above < TELEPHONE_SHARE * total else 0.0
 
     def take(self, source: int) -> list[tuple[Span, list[Span], np.ndarray]]:
         """Return times, windows and embeddings of the segments of a recording, in order, and forget them."""
@@ -72,6 +89,7 @@ class Speakers:
             yield from (SegmentFinished(event.source, segment) for segment in transcript.segments)
             yield replace(event, transcript=transcript)
         elif isinstance(event, Failed):
+            self._voices.margin(event.source)
             self._voices.take(event.source)
             yield from self._held
             yield event
@@ -80,7 +98,8 @@ class Speakers:
 
     def _with_speakers(self, source: int, transcript: Transcript) -> Transcript:
         began = time.perf_counter()
-        found = self._turns(self._voices.take(source))
+        threshold = self._options.speaker_threshold - self._voices.margin(source)
+        found = self._turns(self._voices.take(source), threshold)
         segments = [part for segment in transcript.segments for part in cut(segment, found)]
         names = self._options.speaker_names
         order = dict.fromkeys(part.speaker for part in segments if part.speaker is not None)
@@ -91,13 +110,13 @@ class Speakers:
         warnings = (*transcript.warnings, *([COARSE] if is_coarse and len(order) > 1 else []))
         return replace(transcript, segments=named, timings=timings, warnings=warnings, speakers_by=self.name)
 
-    def _turns(self, kept: Sequence[tuple[Span, list[Span], np.ndarray]]) -> list[Turn]:
+    def _turns(self, kept: Sequence[tuple[Span, list[Span], np.ndarray]], threshold: float) -> list[Turn]:
         """Return the turns of a recording, in order."""
         if not kept:
             return []
         assert self._options.speakers is not None
         vectors = np.concatenate([vectors for _, _, vectors in kept])  # (windows, width)
-        labels = iter(cluster(vectors, self._options.speaker_threshold, *self._options.speakers).tolist())
+        labels = iter(cluster(vectors, threshold, *self._options.speakers).tolist())
         found = []
         for (_, end_s), spans, _ in kept:
             found += turns(spans, [next(labels) for _ in spans], end_s)
