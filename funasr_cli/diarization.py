@@ -20,6 +20,8 @@ WINDOW_S, STEP_S = 1.5, 0.75
 SHORTEST_TURN_S = 0.7
 FEW_WINDOWS = 4  # a cluster of fewer is part of the nearest one with more, if there is one
 SMALL_SHARE, SMALL_MARGIN = 0.03, 0.1  # a cluster of a smaller share of the windows must be that much further away
+TELEPHONE_HZ, TELEPHONE_SHARE = 4200, 1e-6  # telephone sound has less than this share of its power above that
+TELEPHONE_MARGIN = 0.08  # by which voices are more alike there
 MOST_CLUSTERS = 2000  # that are compared with each other, in 16 MB; more windows are first joined with neighbours
 
 
@@ -54,6 +56,12 @@ def embedded(audio: AudioSegment, model: SpeakerModel) -> tuple[list[Span], np.n
     starts = [min(round(start_s * rate_hz), len(padded) - size) for start_s, _ in spans]
     clips = np.stack([padded[start : start + size] for start in starts])  # (windows, samples)
     return [(audio.start_s + a, audio.start_s + b) for a, b in spans], model.embed(clips)
+
+
+def powers(samples: np.ndarray, rate_hz: int) -> np.ndarray:
+    """Return the power (2,) of `samples` (samples,) in all and above `TELEPHONE_HZ`."""
+    power = np.abs(np.fft.rfft(samples)) ** 2  # (frequencies,)
+    return np.array([power.sum(), power[int(TELEPHONE_HZ * len(samples) / rate_hz) + 1 :].sum()])
 
 
 def cluster(vectors: np.ndarray, threshold: float, fewest: int = 1, most: int | None = None) -> np.ndarray:

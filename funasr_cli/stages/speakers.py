@@ -15,7 +15,19 @@ from typing import Any
 import numpy as np
 
 from funasr_cli import funasr_clusters
-from funasr_cli.diarization import Span, Turn, cluster, embedded, in_order, of_length_one, speaker_of, turns
+from funasr_cli.diarization import (
+    TELEPHONE_MARGIN,
+    TELEPHONE_SHARE,
+    Span,
+    Turn,
+    cluster,
+    embedded,
+    in_order,
+    of_length_one,
+    powers,
+    speaker_of,
+    turns,
+)
 from funasr_cli.options import FUNASR, TranscribeOptions
 from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
 from funasr_cli.speaker_model import SpeakerModel
@@ -33,16 +45,23 @@ class Voices(TranscriptStage):
     def __init__(self, model: SpeakerModel):
         self.model = model
         self._kept: defaultdict[int, dict[tuple[int, int], tuple[list[Span], np.ndarray]]] = defaultdict(dict)
+        self._powers: defaultdict[int, np.ndarray] = defaultdict(lambda: np.zeros(2))
 
     def segment(self, request: SegmentRequest, segment: Segment) -> Segment:
         """Keep the embeddings of a segment, in place of those of the longer one that it is a part of."""
         audio = request.audio
+        self._powers[request.source] += powers(audio.samples, self.model.sample_rate_hz)
         kept = self._kept[request.source]
         for start, end in [each for each in kept if each[0] < audio.end and each[1] > audio.start]:
             if end - start >= audio.end - audio.start:
                 del kept[start, end]
         kept[audio.start, audio.end] = embedded(audio, self.model)
         return segment
+
+    def margin(self, source: int) -> float:
+        """Return how much less of a threshold suits the sound of a recording, and forget the sound."""
+        total, above = self._powers.pop(source, np.ones(2))
+        return TELEPHONE_MARGIN if above < TELEPHONE_SHARE * total else 0.0
 
     def take(self, source: int) -> list[Kept]:
         """Return times, windows and embeddings of the segments of a recording, in order, and forget them."""
@@ -69,6 +88,7 @@ class Speakers:
             yield from (SegmentFinished(event.source, segment) for segment in transcript.segments)
             yield replace(event, transcript=transcript)
         elif isinstance(event, Failed):
+            self._voices.margin(event.source)
             self._voices.take(event.source)
             yield from self._held
             yield event
@@ -77,9 +97,10 @@ class Speakers:
 
     def _with_speakers(self, source: int, transcript: Transcript) -> Transcript:
         began = time.perf_counter()
+        threshold = self._options.speaker_threshold - self._voices.margin(source)
         kept = self._voices.take(source)
         vectors = np.concatenate([own for _, _, own in kept] or [np.zeros((0, 1))])  # (windows, width)
-        labels = clusters(vectors, self._options)
+        labels = clusters(vectors, self._options, threshold)
         found = turns_of(kept, labels.tolist())
         segments = [part for segment in transcript.segments for part in cut(segment, found)]
         order, units = dict.fromkeys(part.speaker for part in segments if part.speaker), of_length_one(vectors)
@@ -114,12 +135,12 @@ class Speakers:
         return called
 
 
-def clusters(vectors: np.ndarray, options: TranscribeOptions) -> np.ndarray:
+def clusters(vectors: np.ndarray, options: TranscribeOptions, threshold: float) -> np.ndarray:
     """Return the speaker (windows,) of each window, numbered in order of appearance."""
     assert options.speakers is not None
     if options.speaker_method == FUNASR:
         return in_order(funasr_clusters.cluster(vectors, options.speakers[1]))
-    return cluster(vectors, options.speaker_threshold, *options.speakers)
+    return cluster(vectors, threshold, *options.speakers)
 
 
 def turns_of(kept: Sequence[Kept], labels: Sequence[int]) -> list[Turn]:

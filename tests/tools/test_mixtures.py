@@ -20,7 +20,7 @@ TONES_HZ = {"a": 250.0, "b": 450.0, "c": 950.0}
 
 @pytest.fixture
 def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give each voice a tone of its own, in clips of 2 and 3 s with silence at both ends."""
+    """Give each voice another tone, in clips of 2 and 3 s with silence at both ends."""
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     mixtures.trimmed.cache_clear()
     for voice, tone_hz in TONES_HZ.items():

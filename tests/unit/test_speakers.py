@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soxr
 from support.campplus import Pitches
 
 from funasr_cli.audio.segment import AudioSegment
-from funasr_cli.diarization import Turn
+from funasr_cli.diarization import TELEPHONE_MARGIN, Turn
 from funasr_cli.errors import AudioError, UsageError
 from funasr_cli.options import TranscribeOptions, parse_speakers
 from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
@@ -183,6 +184,23 @@ def test_what_belongs_to_the_whole_segment_stays_with_the_first_part() -> None:
     assert (second.thinking, second.ctc_text, second.translation) == ("", None, None)
     assert first.scores + second.scores == scores
     assert "".join(score.text for score in first.scores) == first.text
+
+
+def noisy(rate_hz: int) -> np.ndarray:
+    """Return 4 s at 16 kHz, of which the upper frequencies are missing at 8 kHz."""
+    noise = np.random.default_rng(0).normal(0, 0.05, 4 * rate_hz)
+    return soxr.resample(noise, rate_hz, RATE_HZ).astype(np.float32)
+
+
+@pytest.mark.parametrize(("rate_hz", "margin"), [(8000, TELEPHONE_MARGIN), (16000, 0.0)])
+def test_telephone_sound(rate_hz: int, margin: float) -> None:
+    """A quantized recording at 8 kHz is recognised; one of 16 kHz is not, even if a quiet part sounds like it."""
+    voices, sound = Voices(Pitches()), np.round(noisy(rate_hz) * 32767) / 32768
+    for start, samples in ((0, sound), (len(sound), 0.3 * noisy(8000))):
+        audio = AudioSegment(start, samples.astype(np.float32), np.ones(1))
+        voices.segment(SegmentRequest(5, audio, first=True), WORDS)
+    assert voices.margin(5) == margin
+    assert voices.margin(5) == 0.0
 
 
 def test_without_voices_nothing_changes() -> None:

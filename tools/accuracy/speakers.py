@@ -23,12 +23,12 @@ from pathlib import Path
 
 import numpy as np
 
-from funasr_cli.diarization import WINDOW_S, Turn, cluster, turns, windows
+from funasr_cli.diarization import TELEPHONE_MARGIN, WINDOW_S, Turn, cluster, turns, windows
 from funasr_cli.families.load import load_speakers
 from funasr_cli.options import DEFAULTS
 from funasr_cli.speaker_model import SpeakerModel
 from tools.accuracy.detectors import cut
-from tools.accuracy.mixtures import CLEAN, CONDITIONS, MIXTURES, RATE_HZ, Mixture, Said, segments
+from tools.accuracy.mixtures import CLEAN, CONDITIONS, MIXTURES, RATE_HZ, TELEPHONE, Mixture, Said, segments
 
 THRESHOLDS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 COLLAR_S = 0.25
@@ -56,6 +56,11 @@ class Talk:
     def kept(self) -> dict[str, np.ndarray]:
         """Embeddings of the windows, their times and segments, and the truth."""
         return dict(np.load(self.path))
+
+    @property
+    def margin(self) -> np.ndarray:
+        """What the stage takes off the threshold: see `Voices.margin`, which recognises telephone sound."""
+        return np.array(TELEPHONE_MARGIN if self.condition == TELEPHONE else 0.0)
 
 
 def embedded(model: SpeakerModel, samples: np.ndarray, speech: Iterable[Span]) -> dict[str, np.ndarray]:
@@ -138,7 +143,7 @@ def make(model: Path, out: Path, talks: list[Talk], vad: Path | None) -> None:
 
 def told_apart(kept: dict[str, np.ndarray], threshold: float, number: int | None = None) -> list[Turn]:
     """Return the turns that this package finds, given the number of speakers or not."""
-    labels = cluster(kept["vectors"], threshold, number or 1, number)
+    labels = cluster(kept["vectors"], threshold - float(kept.get("margin", 0)), number or 1, number)
     found = []
     for place, (_, end_s) in enumerate(kept["segments"].tolist()):
         own = kept["places"] == place
@@ -173,7 +178,7 @@ def score(found: list[Turn], said: Said) -> float:
 
 def answers(talk: Talk, funasr: dict[str, list[Turn]]) -> dict[str, list[Turn]]:
     """Return the turns in a talk by method."""
-    kept, number = talk.kept, talk.mixture.speakers
+    kept, number = talk.kept | {"margin": talk.margin}, talk.mixture.speakers
     if talk.speech in (FSMN, FSMN_STATIC):
         return funasr
     ways = {f"threshold {threshold}": told_apart(kept, threshold) for threshold in THRESHOLDS}
