@@ -101,14 +101,16 @@ class Recognizer:
 
     @cached_property
     def text(self) -> TextGenerator:
-        """The model's own decoder as a language model that continues and translates texts.
+        """The language model that continues and translates texts: the translator, else the model's own decoder.
 
         Raises:
-            UsageError: the model has none that takes text alone.
+            UsageError: there is no translator, and the model has no decoder that takes text alone.
         """
+        if self._translator:
+            return TextGenerator(self._translator)
         if not isinstance(self.model, HasTextModel):
             message = f"{self.model.name}: has no language model that takes text alone"
-            hint = "load one with funasr_cli.load_text, such as qwen3-0.6b"
+            hint = "load one with it as translator, or alone with funasr_cli.load_text, such as qwen3-0.6b"
             raise UsageError(message, hint, code="option-unsupported")
         return TextGenerator(self.model.text_model)
 
@@ -155,6 +157,32 @@ class Recognizer:
             UsageError: an option is out of range, or the model does not support it or the language.
         """
         return self.transcribe_batch([audio], options, sample_rate_hz=sample_rate_hz, **changes)[0]
+
+    def transcribe_and_translate(
+        self,
+        audio: AudioInput,
+        options: TranscribeOptions | None = None,
+        *,
+        to: str = "en",
+        sample_rate_hz: int | None = None,
+        **changes: Any,
+    ) -> Transcript:
+        """Transcribe one recording, as `transcribe` does, and translate each segment; see `Transcript.translated`.
+
+        Args:
+            audio: a path, an array of samples or a `Source`.
+            options: None takes the defaults.
+            to: ISO code or name of the language to translate into.
+            sample_rate_hz: sample rate of an array.
+            changes: fields of `TranscribeOptions`, which override those of `options`.
+
+        Raises:
+            AudioError: as for `transcribe`.
+            UsageError: as for `transcribe`; or neither the model nor a translator knows the language.
+        """
+        return self.transcribe(
+            audio, options, sample_rate_hz=sample_rate_hz, translate=True, translate_to=to, **changes
+        )
 
     def transcribe_batch(
         self,

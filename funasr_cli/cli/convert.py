@@ -256,7 +256,7 @@ def capabilities(config: Any, source: Mapping[str, str | None]) -> Iterator[str]
         yield "a model of voices: funasr transcribe tells speakers apart with it (--speakers auto)"
         return
     if kind == TEXT:
-        yield "a model of texts: funasr_cli.load_text writes and translates text with it, from Python"
+        yield "a chat model: funasr transcribe translates with it (--translate --translator)"
         return
     yield f"languages: {listed(able.languages)}"
     if kind == PUNCTUATION:

@@ -56,7 +56,7 @@ SUPPORTS = {  # words for capabilities in lists; empty for those that matter onl
 WORKS = {  # of models that are no speech models, by kind
     "punctuation": "punctuation for models that write none (--punctuation)",
     "speakers": "telling speakers apart (--speakers)",
-    "text": "writing text from text, such as translations (from Python)",
+    "text": "translating transcripts (--translator), and text from text (from Python)",
 }
 PACKAGES = ("mlx", "numpy", "soxr", "soundfile", "tokenizers", "sentencepiece", "huggingface_hub", "torch", "av")
 

@@ -361,7 +361,7 @@ def _readme(model: ModelFile, family: Family, checkpoint: Checkpoint) -> str:
         SPEECH: "`funasr transcribe --model FOLDER AUDIO`",
         PUNCTUATION: "`funasr transcribe --punctuation FOLDER AUDIO`",
         SPEAKERS: "`funasr transcribe --speakers auto --speaker-model FOLDER AUDIO`",
-        TEXT: "`funasr_cli.load_text(FOLDER)` in Python",
+        TEXT: "`funasr transcribe --translate --translator FOLDER AUDIO`",
     }
     hashes = "".join(f"    {line}\n" for line in str(source["sha256"]).splitlines())
     return (

@@ -225,11 +225,15 @@ def converted_for(kind: str) -> dict[str, Path]:
 
 def _other_kind(name: object, found: str, kind: str) -> ModelError:
     """Return the error for a model of a kind that is not the one that is needed."""
-    work = {PUNCTUATION: "inserts punctuation", SPEAKERS: "tells voices apart", TEXT: "writes text from text"}
+    work, option = {
+        PUNCTUATION: ("inserts punctuation", "--punctuation"),
+        SPEAKERS: ("tells voices apart", "--speaker-model"),
+        TEXT: ("writes text from text", "--translator"),
+    }.get(found, ("", ""))
     message, hint = {
         SPEECH: (
-            f"{name}: not a speech model, but one that {work.get(found)}",
-            "name a speech model with --model, and a punctuation model with --punctuation",
+            f"{name}: not a speech model, but one that {work}",
+            f"name a speech model with --model, and this one with {option}",
         ),
         PUNCTUATION: (f"{name}: not a punctuation model", "use ct-punc"),
         SPEAKERS: (f"{name}: not a model of voices", "use campplus"),

@@ -25,6 +25,7 @@ import pytest
 import soundfile
 from support.errors import refused
 from support.running import environment
+from support.translating import TAUGHT
 
 import funasr_cli
 from funasr_cli import Read, demo
@@ -69,6 +70,7 @@ def test_every_example_of_the_page_prints_its_output(
     for name, clip in (("a.wav", CLIPS[0]), ("b.wav", CLIPS[3])):
         soundfile.write(name, *soundfile.read(clip.path))
     shutil.copytree(small_checkpoint, "my-checkpoint")
+    shutil.copytree(TAUGHT, "my-translator")
     page = (ROOT / "docs/python.md").read_text(encoding="utf-8")
     blocks = BLOCK.findall(page)
     assert len(blocks) == page.count("```python") > 10

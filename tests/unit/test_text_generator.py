@@ -12,8 +12,10 @@ from support.errors import refused
 from support.qwen3 import write_qwen3
 from support.running import invoke
 from support.small import convert, once
+from support.translating import TAUGHT, taught
 
 import funasr_cli
+from funasr_cli import TranscribeOptions, demo
 from funasr_cli.compute.memory import FREED_BUFFERS
 from funasr_cli.speech_model import Trace
 from funasr_cli.text_generator import TextGenerator
@@ -163,6 +165,41 @@ def test_a_speech_model_with_a_language_model() -> None:
     )
 
 
+def test_a_taught_model() -> None:
+    """Exact texts: translated alone and in pieces, cut short, and next to a transcript."""
+    chat = funasr_cli.load_text(TAUGHT)
+    for target in ("en", "de"):
+        known = taught(target)
+        results = chat.translate_batch([*known, ""], to=target)
+        assert [result.text for result in results] == [*known.values(), ""]
+        assert all(result.complete for result in results)
+    prompt = chat.chat("Translate to German: 会议3点整开始。")
+    german = "Die Besprechung beginnt pünktlich um 3:00 Uhr."
+    pieces = list(chat.generate_text(prompt))
+    assert ("".join(pieces), len(pieces) > 5) == (german, True)
+    cut = chat.complete(prompt, max_tokens=5)
+    assert (german.startswith(cut.text), cut.stop_reason, cut.tokens) == (True, "budget", 5)
+    assert chat.complete(prompt, temperature=1.0, top_k=1, top_p=0.5, seed=9).text == german
+
+
+def test_transcribe_and_translate() -> None:
+    """It is `transcribe` with the options for it; what the model cannot do, it refuses."""
+    clip = demo.clips()[0]
+    recognizer = funasr_cli.load("demo", translator=TAUGHT)
+    transcript = recognizer.transcribe_and_translate(clip.path, to="German")
+    assert transcript.text == clip.written
+    assert transcript.translated.text == taught("de")[clip.written]
+    wanted = recognizer.transcribe(clip.path, translate=True, translate_to="de")
+    assert [each.translation for each in transcript.segments] == [each.translation for each in wanted.segments]
+    english = recognizer.transcribe_and_translate(clip.path, TranscribeOptions(max_segment_s=20))
+    assert english.translated.text == taught("en")[clip.written]
+    assert recognizer.text.model.name == TAUGHT.name
+    with refused("option-unsupported", "translat"):
+        funasr_cli.load("demo").transcribe_and_translate(clip.path)
+    with refused("language-unknown", "Klingon"):
+        recognizer.transcribe_and_translate(clip.path, to="Klingon")
+
+
 def test_a_speech_model_without_one(small_sense_voice: Path) -> None:
     with refused("option-unsupported", "load_text"):
         funasr_cli.load(small_sense_voice).text.complete("Hi")
@@ -189,9 +226,9 @@ def test_the_command_line(folder: Path, en_flac: Path, tmp_path: Path, monkeypat
         assert result.stdout == ""
     listed = invoke("models").stdout
     assert "Qwen3" in listed
-    assert "from Python" in listed
+    assert "--translator" in listed
     assert '"kind": "text"' in invoke("models", "--json").stdout
-    assert "chat: writing text from text" in " ".join(invoke("info").stdout.split())
+    assert "chat: translating transcripts" in " ".join(invoke("info").stdout.split())
     checked = invoke("convert", "--check", tmp_path / "models/chat")
     assert checked.exit_code == 0
-    assert "load_text" in checked.stdout
+    assert "--translator" in checked.stdout
