@@ -96,15 +96,17 @@ def in_4_bits(loaded: ctypes.CDLL, values: np.ndarray) -> Packed:
     return packed
 
 
-def milliseconds(calls: Sequence[Callable[[], object]], trials: int) -> list[list[float]]:
+def milliseconds(
+    calls: Sequence[Callable[[], object]], trials: int, clock: Callable[[], float] = time.perf_counter
+) -> list[list[float]]:
     """Return the sorted times of each call. They take turns, after a first time that is not measured."""
     times: list[list[float]] = [[] for _ in calls]
     for trial in range(-1, trials):
         for call, each in zip(calls, times, strict=True):
-            start = time.perf_counter()
+            start = clock()
             call()
             if trial >= 0:
-                each.append(1000 * (time.perf_counter() - start))
+                each.append(1000 * (clock() - start))
     return [sorted(each) for each in times]
 
 
@@ -165,6 +167,9 @@ def main() -> None:
     parser.add_argument("--dtype", choices=WEIGHTS, nargs="+", default=["int8"], help="measured in turns")
     parser.add_argument("--threads", type=int, default=usual_threads())
     parser.add_argument("--trials", type=int, default=15)
+    parser.add_argument(
+        "--processor-time", action="store_true", help="of all threads: where other programs are running"
+    )
     given = parser.parse_args()
     loaded = library()
     if loaded is None:
@@ -179,7 +184,8 @@ def main() -> None:
             steps, sizes_gb[dtype] = Steps(decoder, given.before, max(given.rows)), decoder.size_bytes / 1e9
             calls += [*map(steps.step, given.rows), *map(steps.prompt, given.prompts)]
             calls.append(reading(decoder, given.threads))
-        times = milliseconds(calls, given.trials)
+        clock = time.process_time if given.processor_time else time.perf_counter
+        times = milliseconds(calls, given.trials, clock)
         by_dtype = np.array(times).reshape(len(given.dtype), -1, given.trials)
         for dtype, own in zip(given.dtype, by_dtype, strict=True):
             shown = (f"{f'{median(each):.1f} ({each[0]:.1f})':>14}" for each in own)

@@ -12,7 +12,8 @@ from funasr_cli.native.decoder import NativeDecoder
 # Fixed cost of a forward pass of the decoder (reading its weights), in positions; see docs/performance.md.
 # On a CPU, MLX's products in other types than float32 gain nothing from computing several positions together.
 CPU_FIXED_POSITIONS, CPU_SLOW_FIXED_POSITIONS, GPU_FIXED_POSITIONS = 16, 1, 128
-NATIVE_FIXED_POSITIONS = 10  # of the C library, int8 with AVX512: a line through 1 to 16 rows, one thread
+# Of the C library with AVX512, in int8 and with 4-bit weights: a line through 1 to 16 rows, one thread.
+NATIVE_FIXED_POSITIONS, NATIVE_4_BIT_FIXED_POSITIONS = 10, 5
 MOST_POSITIONS = 128  # in one pass, since each one's logits take 0.6 MB in the release
 CACHED_BYTES = 32 << 20  # packed weights that a processor's cache may keep from one pass to the next
 
@@ -28,7 +29,7 @@ class RunCost:
     def of(cls, llm: Qwen3 | WhisperDecoder | NativeDecoder) -> "RunCost":
         """Estimate the cost for this decoder on this device."""
         if isinstance(llm, NativeDecoder):
-            return cls(NATIVE_FIXED_POSITIONS)
+            return cls(NATIVE_4_BIT_FIXED_POSITIONS if llm.bits == {4} else NATIVE_FIXED_POSITIONS)
         if on_accelerator():
             return cls(GPU_FIXED_POSITIONS)
         dense = llm.matrix_dtype == mx.float32

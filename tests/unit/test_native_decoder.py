@@ -17,6 +17,7 @@ from support.native_arrays import dequantized, quantized
 from support.native_decoder import CONFIG, VOCAB, WIDTH, make, prompt, reference, run
 
 from funasr_cli.compute.backend import mx
+from funasr_cli.decoding.cost import RunCost
 from funasr_cli.models.qwen3 import Qwen3
 from funasr_cli.native import library as native_library
 from funasr_cli.native import threads as native_threads
@@ -91,6 +92,7 @@ def test_4_bits_are_used_as_stored(name: str) -> None:
     np.testing.assert_allclose(native.embed([0, 7, VOCAB - 1]), llm.model.embed_tokens.weight[[0, 7, VOCAB - 1]])
     assert native.bits == {4}
     assert native.size_bytes < 0.57 * decoder(INT8, name).size_bytes
+    assert RunCost.of(native).fixed < RunCost.of(decoder(INT8, name)).fixed  # a pass reads fewer bytes
 
 
 @pytest.mark.parametrize("weights", [FLOAT32, INT8, INT4])
