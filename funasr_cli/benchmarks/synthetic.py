@@ -130,10 +130,11 @@ def _contents(shapes: dict[str, Shape], chosen: Mapping[str, Groups]) -> Iterato
     integers = random.integers(0, 1 << 32, SEED_VALUES, np.uint32)
     for name, shape in shapes.items():
         module, _, part = name.rpartition(".")
-        if groups := chosen.get(module):
-            if part not in (SCALES, BIASES):
-                yield np.resize(integers, math.prod(shape)).data.cast("B")
-                continue
+        groups = chosen.get(module)
+        if groups and part == "weight":
+            yield np.resize(integers, math.prod(shape)).data.cast("B")
+            continue
+        if groups and part in (SCALES, BIASES):
             most = (1 << groups.bits) - 1  # of uniform integers, whose standard deviation is most / sqrt(12)
             scale = 12**0.5 / most * (shape[1] * groups.group_size) ** -0.5
             values = np.full(1, scale if part == SCALES else -scale * most / 2, np.float32)

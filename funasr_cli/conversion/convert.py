@@ -125,6 +125,8 @@ def convert(
     out = _place(name or ASSEMBLED, out, options, hub=hub, replace=force)
     found = assembled or fetch_checkpoint(name or "", revision, progress, hub)
     sources = _sources(found.folder, options, progress, hub)
+    for part in filter(None, (sources.encoder, sources.adaptor, sources.llm)):
+        check_place(out, part, replace=force, hub=hub)  # which must not contain a part
     return _convert(found, out, options, verifier, replace=force, progress=progress, sources=sources)
 
 

@@ -149,6 +149,14 @@ def test_a_missing_part(source: Path, tmp_path: Path, missing: str, option: str)
     assert not (tmp_path / "out").exists()
 
 
+def test_a_part_is_never_replaced(source: Path, sense_voice: Path, tmp_path: Path) -> None:
+    encoder = tmp_path / "converted"
+    convert(sense_voice, encoder)
+    with refused("output-is-source", encoder):
+        convert(source, encoder, force=True, encoder=encoder)
+    assert open_converted(encoder).config.encoder
+
+
 def test_parts_that_nothing_names(tmp_path: Path) -> None:
     with refused("command-line", "--adaptor"):
         convert(None, tmp_path / "out", llm="x")

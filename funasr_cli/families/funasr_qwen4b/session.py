@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING
 
+from funasr_cli.capabilities import BEST_EFFORT
 from funasr_cli.decoding.row_text import RowText
 from funasr_cli.decoding.stopping import StopReason, stopping_criteria
 from funasr_cli.decoding.text import (
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
 ENGLISH = "en"  # the language of all translations
 # What is done with the text. All rows share the sampling and the longest segment.
 ROW_OPTIONS: tuple[str, ...] = (
-    "language", "itn", "max_tokens", "exact_tokens", "confidence", "ctc", "draft", "second_opinion", "translate",
-    "segment_times",
+    "language", "itn", "max_tokens", "exact_tokens", "confidence", "translate", *BEST_EFFORT,
 )  # fmt: skip
 
 

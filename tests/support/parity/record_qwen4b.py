@@ -4,7 +4,7 @@ Runs in the environment of the reference, without this package. A job is a JSON 
 upstream's names, "sizes": of the encoder, "adaptor": state dict, "heads": of the adaptor, "llm": folder,
 "prompts": {task: [before, after]}, "features": file of features (npz), "forced": {clip: token ids}}. OUT, an npz
 file, has for each clip the outputs of encoder and adaptor; for each task, the prompt's token ids; for each clip
-and task, logits after the prompt and after each forced token, and the tokens of greedy decoding.
+and task, logits after the prompt and after each forced token.
 """
 
 from __future__ import annotations
@@ -65,11 +65,6 @@ def main(job_path: Path, out: Path) -> None:
             forced = llm.model.embed_tokens(torch.tensor([job["forced"][name]]))
             logits = llm(inputs_embeds=torch.cat([prompt, forced], dim=1)).logits[0]
             arrays[f"{name}/{task}/logits"] = logits[prompt.shape[1] - 1 :].numpy()
-            written = []
-            for _ in range(job["steps"]):
-                written.append(int(llm(inputs_embeds=prompt).logits[0, -1].argmax()))
-                prompt = torch.cat([prompt, llm.model.embed_tokens(torch.tensor([written[-1:]]))], dim=1)
-            arrays[f"{name}/{task}/written"] = np.array(written)
     np.savez(out, **arrays)
 
 
