@@ -4,7 +4,7 @@
  *
  * Source: transformers models/qwen3/modeling_qwen3.py; openai-whisper whisper/model.py. What differs: keys and
  * values are kept in float16, and with FN_U8 weights the inputs of every product are rounded to 8 bits in groups
- * of 64.
+ * of 64, as are keys and values of the cross-attention.
  *
  * A step goes through each layer in eight phases, each of which is a job of the thread pool: norm and round,
  * queries and keys and values, their norms and positions, attention, output, norm and round, feed-forward up,
@@ -48,6 +48,8 @@ struct fn_decoder {
     struct operand normed;    /* (n, hidden_size) */
     struct operand attended;  /* (n, heads * head_dim) */
     struct operand activated; /* (n, intermediate_size) */
+    struct operand queries;   /* of cross-attention, (n * heads, head_dim) */
+    struct operand scores;    /* of cross-attention, (n * heads, whole_groups of the source's rows) */
     float *logits;            /* (logits_capacity, vocab_size) */
     int logits_capacity;
 };
@@ -58,6 +60,8 @@ struct step {
     int n, layer;
     const int32_t *slots, *positions;
     const struct fn_sources *sources;
+    struct source_shape source;
+    size_t source_size; /* of a layer */
     const struct fn_norm *norm;        /* of the current norm phase */
     const struct fn_linear *linear;    /* the current product */
     const struct operand *input;
@@ -109,6 +113,7 @@ static int has_cross(const struct fn_layer *layer) { return layer->cross_query.m
 
 static int cross_fits(const struct fn_layer *layer, const struct fn_shape *s) {
     return layer->cross_norm.width == s->hidden_size && s->num_key_value_heads == s->num_attention_heads &&
+           (s->weights != FN_U8 || s->head_dim % GROUP == 0) &&
            fits(&layer->cross_query.matrix, query_width(s), s->hidden_size, s->weights) &&
            fits(&layer->cross_output.matrix, s->hidden_size, query_width(s), s->weights);
 }
@@ -169,6 +174,8 @@ void fn_decoder_free(fn_decoder *d) {
     if (!d) return;
     pool_free(d->pool);
     free_working_memory(d);
+    operand_free(&d->queries);
+    operand_free(&d->scores);
     free(d->scratch);
     free(d->logits);
     for (int i = 0; d->slots && i < d->slot_count; i++) fn_clear_slot(d, i);
@@ -391,23 +398,19 @@ static void attend_to_source(void *argument, int chunk) {
     const struct step *step = argument;
     const fn_decoder *d = step->decoder;
     const struct fn_sources *from = step->sources;
-    int heads = d->shape.num_attention_heads, head_dim = d->shape.head_dim;
-    int head = chunk / step->n, row = chunk % step->n, rows = from->rows, number = step->layer * heads + head;
-    size_t size = (size_t)rows * (size_t)head_dim; /* of a head */
-    const uint16_t *keys =
-        from->keys_and_values[row] + ((size_t)step->layer * 2 * (size_t)heads + (size_t)head) * size;
+    const struct source_shape *shape = &step->source;
+    int head_dim = shape->head_dim, head = chunk / step->n, row = chunk % step->n;
+    int number = step->layer * shape->heads + head;
+    const uint8_t *layer = from->keys_and_values[row] + (size_t)step->layer * step->source_size;
     float *query = d->qkv + (size_t)row * (size_t)qkv_width(&d->shape) + (size_t)(head * head_dim);
-    float *scores = d->scratch + (size_t)chunk * (size_t)rows, *out = row_of(&d->attended, row) + head * head_dim;
+    float *scores = row_of(&d->scores, chunk);
     for (int i = 0; i < head_dim; i++) query[i] /= sqrtf((float)head_dim);
-    d->kernels->scores(query, 1, keys, rows, head_dim, scores, (size_t)rows);
+    source_scores(d->kernels, shape, layer, head, query, &d->queries, chunk, scores);
     for (int i = 0; i < from->watched_count; i++)
         if (from->watched[i] == number)
-            memcpy(from->scores + ((size_t)i * (size_t)step->n + (size_t)row) * (size_t)rows, scores,
-                   (size_t)rows * sizeof(float));
-    float sum = d->kernels->exponentials(scores, rows, d->kernels->maximum(scores, rows), scores);
-    memset(out, 0, (size_t)head_dim * sizeof(float));
-    d->kernels->add_weighted(scores, (size_t)rows, 1, keys + (size_t)heads * size, rows, head_dim, out);
-    for (int i = 0; i < head_dim; i++) out[i] /= sum;
+            memcpy(from->scores + ((size_t)i * (size_t)step->n + (size_t)row) * (size_t)from->rows, scores,
+                   (size_t)from->rows * sizeof(float));
+    source_mean(d->kernels, shape, layer, head, &d->scores, chunk, row_of(&d->attended, row) + head * head_dim);
 }
 
 static void round_attended(void *argument, int row) {
@@ -469,9 +472,13 @@ static int prepare(fn_decoder *d, int n, const int32_t *slots, const int32_t *po
     }
     longest = (longest + PAGE - 1) / PAGE * PAGE;
     d->scratch_width = longest;
-    if (sources && (size_t)sources->rows > longest) longest = (size_t)sources->rows;
     size_t scores = (size_t)n * (size_t)s->num_attention_heads * longest;
-    return reserve_scratch(d, scores) || reserve(d, n) ? FN_NO_MEMORY : FN_OK;
+    if (reserve_scratch(d, scores) || reserve(d, n)) return FN_NO_MEMORY;
+    int heads = n * s->num_attention_heads;
+    return sources && (operand_reserve(&d->queries, heads, s->head_dim, s->weights) ||
+                       operand_reserve(&d->scores, heads, whole_groups(sources->rows), s->weights))
+               ? FN_NO_MEMORY
+               : FN_OK;
 }
 
 int fn_step(fn_decoder *d, int32_t n, const int32_t *slots, const int32_t *positions, const float *x,
@@ -488,6 +495,12 @@ int fn_step(fn_decoder *d, int32_t n, const int32_t *slots, const int32_t *posit
             turns[s->head_dim / 2 + i] = (float)sin(positions[row] * d->frequencies[i]);
         }
     struct step step = {.decoder = d, .n = n, .slots = slots, .positions = positions, .sources = sources};
+    if (sources) {
+        step.source =
+            (struct source_shape){s->num_attention_heads, s->head_dim, sources->rows, s->weights};
+        step.source_size =
+            fn_source_size(s->num_attention_heads, s->head_dim, sources->rows, s->weights);
+    }
     for (int i = 0; i < s->num_hidden_layers; i++) run_layer(&step, i);
     for (int row = 0; hidden && row < n; row++) {
         size_t at = (size_t)row * (size_t)s->hidden_size;
