@@ -17,12 +17,11 @@ from funasr_cli import demo
 from funasr_cli.audio.decode import load_audio
 from funasr_cli.compute.backend import mx
 from funasr_cli.families.kept import Int8Proof
-from funasr_cli.options import DEFAULTS, INT8, MLX, NATIVE
+from funasr_cli.options import DEFAULTS, INT8, MLX, NATIVE, TranscribeOptions
 from funasr_cli.speech_model import SpeechModel, Trace
 
 MOST_CLIPS = 3
 SENTENCE = replace(DEFAULTS, max_tokens=24)  # long enough for most clips
-FORCED = replace(SENTENCE, max_tokens=1)  # the tokens are given: no others are decoded
 Load = Callable[[str, str], SpeechModel]  # takes a number type and an engine
 
 
@@ -40,7 +39,8 @@ def prove(load: Load, exact_engine: str = MLX, recordings: Sequence[Path] = ()) 
     clips, rounded = _traces(load(INT8, NATIVE), recordings)
     mx.clear_cache()
     exact = load("float32", exact_engine)
-    differing = [clip.name for clip, trace in zip(clips, rounded, strict=True) if _differs(exact, clip, trace)]
+    compared = zip(clips, map(_options, range(len(clips))), rounded, strict=True)
+    differing = [clip.name for clip, options, trace in compared if _differs(exact, clip, options, trace)]
     return Int8Proof(tuple(clip.name for clip in clips), tuple(differing))
 
 
@@ -53,17 +53,24 @@ def clips_for(languages: Sequence[str]) -> list[Path]:
 def _traces(model: SpeechModel, recordings: Sequence[Path]) -> tuple[Sequence[Path], list[Trace]]:
     """Return the clips, and what a model writes for each of them."""
     clips = recordings or clips_for(model.capabilities.languages)
-    return clips, [_trace(model, clip) for clip in clips]
+    return clips, [_trace(model, clip, _options(place)) for place, clip in enumerate(clips)]
 
 
-def _differs(exact: SpeechModel, clip: Path, rounded: Trace) -> bool:
+def _options(place: int) -> TranscribeOptions:
+    """Return the options for a clip, given its place: the first one with times, where a model writes them."""
+    return replace(SENTENCE, segment_times=place == 0)
+
+
+def _differs(exact: SpeechModel, clip: Path, options: TranscribeOptions, rounded: Trace) -> bool:
     if rounded.blank_id is not None:
-        return _trace(exact, clip).text != rounded.text
-    trace = _trace(exact, clip, rounded.token_ids)
+        return _trace(exact, clip, options).text != rounded.text
+    forced = replace(options, max_tokens=1)  # the tokens are given: no others are decoded
+    trace = _trace(exact, clip, forced, rounded.token_ids)
     likeliest = trace.likeliest_ids or tuple(trace.logits.argmax(-1).tolist())
     return likeliest != rounded.token_ids
 
 
-def _trace(model: SpeechModel, clip: Path, forced_ids: Sequence[int] | None = None) -> Trace:
-    samples = load_audio(clip, model.sample_rate_hz).samples
-    return model.trace(samples, FORCED if forced_ids else SENTENCE, forced_ids)
+def _trace(
+    model: SpeechModel, clip: Path, options: TranscribeOptions, forced_ids: Sequence[int] | None = None
+) -> Trace:
+    return model.trace(load_audio(clip, model.sample_rate_hz).samples, options, forced_ids)
