@@ -117,9 +117,11 @@ def _alike(found: np.ndarray, expected: np.ndarray) -> float:
 
 @pytest.mark.parametrize("rows", [1, 31, 33, 64, 65])
 def test_keys_and_values_in_8_bits_give_the_scores_of_float32(rows: int) -> None:
-    """Also where positions do not fill the last tile or group."""
+    """Also where positions do not fill the last tile or group, and after a row that was not finite."""
     native, exact, heads = decoder(INT8, SETS[0]), decoder(FLOAT32, SETS[0]), [5, 0, 1]
     encoded = [ENCODED[0][:rows]]
+    broken = np.full_like(native.embed(PROMPTS[2]), np.nan)
+    assert np.isnan(native.run([native.new_row(native.memory(ENCODED[1:2])[0])], [broken])[0]).all()
     found, expected = (each.cross_scores(PROMPTS[1], each.memory(encoded)[0], heads) for each in (native, exact))
     np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
     [hidden], [expected_hidden] = (

@@ -178,8 +178,8 @@ FN_EXPORT int fn_run_block(fn_encoder *encoder, const struct fn_block *block, in
 FN_EXPORT int fn_run_linear(fn_encoder *encoder, const struct fn_linear *linear, int32_t activation, int32_t n,
                             const float *x, float *out);
 
-/* Bytes of the keys and values of a cross-attention; 0 if they are not supported. With FN_F32 they are float16, with
- * FN_U8 8 bits; head_dim is a multiple of 16 or, with FN_U8, of 64. */
+/* Bytes of the keys and values of a cross-attention; 0 if they are not supported. With FN_F32 they are float16,
+ * with FN_U8 8 bits; head_dim is a multiple of 16 or, with FN_U8, of 64. */
 FN_EXPORT size_t fn_source_size(int32_t heads, int32_t head_dim, int32_t rows, int32_t weights);
 
 /* Compute keys and values of a cross-attention: x (n, columns) -> out, fn_source_size bytes. The matrix has 2 *

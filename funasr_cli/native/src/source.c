@@ -1,7 +1,7 @@
 /* Keys and values of a cross-attention, which rows of a decoder read at each step: their size sets its pace.
  *
- * With FN_F32 weights they are kept in float16: of each head keys (rows, head_dim), then of each head values of that
- * shape. With FN_U8 weights they are packed matrices of 8 bits, each times one row of inputs:
+ * With FN_F32 weights they are kept in float16: of each head keys (rows, head_dim), then of each head values of
+ * that shape. With FN_U8 weights they are packed matrices of 8 bits, each times one row of inputs:
  *   keys   (rows, head_dim)           times a query, which is rounded to 8 bits as other inputs are
  *   values (head_dim, whole_groups)   times the exponentials of the scores, rounded in groups of 64 positions
  */
