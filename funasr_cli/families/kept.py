@@ -45,7 +45,7 @@ from funasr_cli.native.library import ALIGNMENT, ARITHMETIC, BFLOAT16, TYPES, en
 from funasr_cli.paths import cache_folder
 
 KEPT_FILES = PROOF_FILE, PACKED_FILE, DIGEST_FILE = ("int8.json", "int8.safetensors", "int8.sha256")
-RECORDED = "*/recorded/*.flac"  # a family's own clips, beside this file
+RECORDED = "*/recorded/*.flac"  # a family's own clips, in its folder
 EDGE_BYTES = 4096  # hashed at both ends of each tensor
 CONFIG_LIMIT_BYTES, DIGEST_LIMIT_BYTES = 1 << 20, 1 << 12
 LEAST_PACKED_BYTES = 1 << 26  # less is packed in a moment at each start

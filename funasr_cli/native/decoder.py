@@ -31,7 +31,7 @@ class Tables(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What a row attends to with cross-attention, besides its own positions."""
+    """What a row attends to with cross-attention."""
 
     keys_and_values: np.ndarray  # (layers, source_bytes) uint8
     rows: int  # of the encoder

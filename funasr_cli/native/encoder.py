@@ -153,7 +153,7 @@ class NativeNetwork:
 
     @staticmethod
     def working_bytes(config: Any) -> int:
-        """Return the memory for a computation, besides the weights; 0 where it depends on the recording."""
+        """Return the memory for a computation, without the weights; 0 where it depends on the recording."""
         return 0
 
     @property
