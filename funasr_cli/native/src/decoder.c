@@ -393,13 +393,13 @@ static void attend(void *argument, int chunk) {
     }
 }
 
-/* Cross-attention of one row and one head. The rows of a head follow each other: they may share a source. */
+/* Cross-attention of one row and one head. The heads of a row follow each other, as in its source. */
 static void attend_to_source(void *argument, int chunk) {
     const struct step *step = argument;
     const fn_decoder *d = step->decoder;
     const struct fn_sources *from = step->sources;
     const struct source_shape *shape = &step->source;
-    int head_dim = shape->head_dim, head = chunk / step->n, row = chunk % step->n;
+    int head_dim = shape->head_dim, row = chunk / shape->heads, head = chunk % shape->heads;
     int number = step->layer * shape->heads + head;
     const uint8_t *layer = from->keys_and_values[row] + (size_t)step->layer * step->source_size;
     float *query = d->qkv + (size_t)row * (size_t)qkv_width(&d->shape) + (size_t)(head * head_dim);

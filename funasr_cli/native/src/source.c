@@ -1,14 +1,14 @@
 /* Keys and values of a cross-attention, which rows of a decoder read at each step: their size sets its pace.
  *
- * With FN_F32 weights they are kept in float16: of each head keys (rows, head_dim), then of each head values of
- * that shape. With FN_U8 weights they are packed matrices of 8 bits, each times one row of inputs:
+ * A layer holds the keys and values of one head after the other, in the order in which they are read. With FN_F32
+ * weights they are float16, (rows, head_dim) each. With FN_U8 weights they are packed matrices of 8 bits, each
+ * times one row of inputs:
  *   keys   (rows, head_dim)           times a query, which is rounded to 8 bits as other inputs are
  *   values (head_dim, whole_groups)   times the exponentials of the scores, rounded in groups of 64 positions
  */
 
 #include "internal.h"
 
-#include <math.h>
 #include <string.h>
 
 #define KEYS 0
@@ -30,7 +30,8 @@ static size_t part_size(const struct source_shape *s, int which) {
 
 /* Where the keys or values of a head begin, in bytes. */
 static size_t part_place(const struct source_shape *s, int which, int head) {
-    return (size_t)(which * s->heads) * part_size(s, KEYS) + (size_t)head * part_size(s, which);
+    size_t keys = part_size(s, KEYS);
+    return (size_t)head * (keys + part_size(s, VALUES)) + (which == VALUES ? keys : 0);
 }
 
 int source_is_supported(const struct source_shape *s) {
@@ -41,7 +42,7 @@ int source_is_supported(const struct source_shape *s) {
 
 size_t fn_source_size(int32_t heads, int32_t head_dim, int32_t rows, int32_t weights) {
     struct source_shape s = {heads, head_dim, rows, weights};
-    return source_is_supported(&s) ? part_place(&s, VALUES, heads) : 0;
+    return source_is_supported(&s) ? part_place(&s, KEYS, heads) : 0;
 }
 
 /* Round PAIR outputs of GROUP inputs to a block of 8 bits. */
