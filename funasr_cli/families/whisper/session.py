@@ -32,8 +32,8 @@ ENGLISH = "en"  # the language of all translations
 # Upstream's thresholds: of a text that repeats itself, and of a window without speech.
 MOST_COMPRESSION, SILENT, UNLIKELY = 2.4, 0.6, -1.0
 HAS_WORDS_S = 1.0  # speech of this duration should have words, so an empty text is doubtful
-# Longest time from the last time token to the end of the segment; if it is longer, the last words were left out. In
-# a recording of 16 minutes, it was 2.7 s or more in windows without their last words, at most 1.2 s in all others.
+# Longest time from the last time token to the end of the segment: after a longer one, words were left out. In a
+# recording of 16 minutes, it was 2.7 s or more in windows without their last words, at most 1.2 s in all others.
 LEFT_OUT_S = 1.5
 
 
