@@ -32,7 +32,7 @@ REAL_DATA = $(BIN)/python -m tools.real_data
 QUICK = -q --dist worksteal -m "not slow and not process and not full" --hypothesis-profile=quick
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-.PHONY: demo install lint format docs messages test test-quick test-full real-data coverage eval bench-peers bench-peers-whisper check-release demo-model demo-sense-voice clean
+.PHONY: demo install lint format docs messages test test-quick test-full real-data coverage eval bench-peers bench-peers-whisper check-release demo-model demo-sense-voice demo-translator clean
 
 # Install, and transcribe the bundled clips with the demo model.
 demo: $(VENV)/.runs
@@ -175,6 +175,10 @@ demo-model: install $(TRAINING)/.installed
 	rm -rf "$(STATE)/demo"
 	$(TRAINING)/bin/python -m tools.demo export --state "$(STATE)/training" --out "$(STATE)/demo"
 	$(BIN)/funasr convert "$(STATE)/demo" funasr_cli/demo/model --languages zh,en --force
+
+# Train the small translator for the tests in a few minutes, and put it in place.
+demo-translator: $(TRAINING)/.installed
+	$(TRAINING)/bin/python -m tools.demo.translator tests/data/translator
 
 # Train the small SenseVoice for the tests from the demo model in half an hour, and put it in place.
 demo-sense-voice: $(TRAINING)/.installed

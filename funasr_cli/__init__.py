@@ -86,6 +86,7 @@ def load(
     stages: "Sequence[TranscriptStage]" = (),
     punctuation: str | Path = AUTO_PUNCTUATION,
     speaker_model: str | Path | None = None,
+    translator: str | Path | None = None,
 ) -> "Recognizer":
     """Load a converted model.
 
@@ -102,6 +103,8 @@ def load(
             that is on this machine, if there is one; "none": leave such text as it is.
         speaker_model: a converted model of voices, which the option `speakers` needs; "auto": one that is on this
             machine.
+        translator: a chat model, converted or in the layout of Transformers or mlx-lm, that translates in place of
+            the main model, with the option `translate`. It is computed in the same type and by the same engine.
 
     Raises:
         ModelError: a model has not been converted, or is damaged.
@@ -109,14 +112,21 @@ def load(
             punctuation; the engine cannot compute this model.
         SetupError: the native engine is missing, or there is not enough memory.
     """
-    from funasr_cli.families.load import load_aligner, load_model, load_punctuation, load_speakers
-    from funasr_cli.hubs.find import find_aligner, find_model, find_punctuation, find_speaker_model
+    from funasr_cli.families.load import load_aligner, load_model, load_punctuation, load_speakers, load_text
+    from funasr_cli.hubs.find import (
+        find_aligner,
+        find_model,
+        find_punctuation,
+        find_speaker_model,
+        find_translator,
+    )
     from funasr_cli.pipeline import Recognizer
 
     folder = find_model(os.fspath(model) if model is not None else None)
     aligner = find_aligner(os.fspath(align_with)) if align_with is not None else None
     marks = find_punctuation(name := os.fspath(punctuation))
     voices = find_speaker_model(os.fspath(speaker_model)) if speaker_model is not None else None
+    chat = find_translator(os.fspath(translator)) if translator is not None else None
     loaded = load_model(folder, dtype, engine)
     if name == AUTO_PUNCTUATION and loaded.capabilities.punctuation:
         marks = None
@@ -127,6 +137,7 @@ def load(
         punctuate_with=load_punctuation(marks) if marks else None,
         must_punctuate=name != AUTO_PUNCTUATION,
         tell_apart_with=load_speakers(voices) if voices else None,
+        translator=load_text(chat, dtype, engine) if chat else None,
     )
 
 

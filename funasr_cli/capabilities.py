@@ -12,6 +12,11 @@ from funasr_cli.options import DEFAULTS, TranscribeOptions
 
 NOTHING_TYPED: Mapping[str, str] = MappingProxyType({})
 OTHER_MODEL = "leave it out, or use another model: funasr models lists what each one supports"
+TRANSLATOR = "name a chat model that translates with --translator, such as a converted Qwen3"
+OTHER_WAYS = {  # for capabilities that another model can lend, unless a family has its own hint
+    "translation": f"{TRANSLATOR}; or use a multilingual Whisper model",
+    "any_translation": TRANSLATOR,
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class Capabilities:
         second_opinion: compares its text with a second reading of the audio.
         language_found: identifies the spoken language.
         tags: detects emotion and sounds.
-        translation: translates.
+        translation: translates into English.
+        any_translation: translates into any language, not only into English.
         punctuation: writes punctuation.
         itn_punctuation: writes punctuation only with ITN; matters only without `punctuation`.
         hints: for a capability that is missing, by name: what to do instead. Shown in messages.
@@ -66,6 +72,7 @@ class Capabilities:
     language_found: bool = False
     tags: bool = False
     translation: bool = False
+    any_translation: bool = False
     punctuation: bool = False
     itn_punctuation: bool = False
     hints: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -73,6 +80,10 @@ class Capabilities:
     def with_aligner(self) -> "Capabilities":
         """Return these capabilities and those that come from a second model, which has a CTC output."""
         return replace(self, word_times=True, alignment=True)
+
+    def with_translator(self) -> "Capabilities":
+        """Return these capabilities and those that come from a language model that translates."""
+        return replace(self, translation=True, any_translation=True)
 
     def names(self) -> tuple[str, ...]:
         """Return the supported capabilities in words, without the languages."""
@@ -119,6 +130,7 @@ NEEDS = {
     "exact_tokens": Need("--exact-tokens", "token_limit"),
     "confidence": Need("--confidence", "confidence"),
     "word_times": Need("--timestamps word", "word_times"),
+    "translate_to": Need("--translate-to", "any_translation"),
     "translate": Need("--translate", "translation"),
 }
 # Needed when an option is given on the command line, with any value. Of these, only `draft` is a field of
@@ -210,7 +222,7 @@ def _lacking(options: TranscribeOptions, able: Capabilities, typed: Mapping[str,
 def refuse_missing(option: str, capability: str, capabilities: Capabilities, model: str) -> None:
     """Raise a `UsageError` if a model lacks the capability that an option needs."""
     if not getattr(capabilities, capability):
-        hint = capabilities.hints.get(capability, OTHER_MODEL)
+        hint = capabilities.hints.get(capability, OTHER_WAYS.get(capability, OTHER_MODEL))
         raise UsageError(f"{model} does not support {option}", hint, code="option-unsupported")
 
 

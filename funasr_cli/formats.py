@@ -25,6 +25,7 @@ VTT_NOTES = {  # by the precision of the measured times
     "segment": "NOTE Times within a segment are estimated from the length of its text.",
     "word": "NOTE Some word times are estimated, for example those of numbers written in digits.",
 }
+MISSING = "..."  # in place of a translation of which nothing was written
 MARKDOWN_LIST = re.compile(r"^(\d*)([-+.)])(?=[ -]|$)")  # a list item or a horizontal rule
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>&#|~$])")
 
@@ -52,10 +53,15 @@ def parts_of(segment: Segment, times: Timestamps) -> Iterator[tuple[str, Piece]]
 
 
 def translated(segment: Segment) -> Iterator[tuple[str, Piece]]:
-    """Yield the translation of a segment, with its language as the prefix, unless it repeats the text."""
-    translation = segment.translation
-    if translation and one_line(translation.text) != one_line(segment.text):
-        yield f"[{translation.language}] ", Piece(translation.text, segment.start_s, segment.end_s)
+    """Yield the translation of a segment, with its language as the prefix, unless it repeats the text.
+
+    The prefix of an incomplete translation, of which nothing may have been written, says so.
+    """
+    own = segment.translation
+    if own and not own.complete:
+        yield f"[{own.language}, incomplete] ", Piece(own.text or MISSING, segment.start_s, segment.end_s)
+    elif own and one_line(own.text) != one_line(segment.text):
+        yield f"[{own.language}] ", Piece(own.text, segment.start_s, segment.end_s)
 
 
 def as_lines(segments: Iterable[Segment], prefix: str = "", times: Timestamps = Timestamps.NONE) -> str:
@@ -109,16 +115,21 @@ def as_tsv(transcript: Transcript, times: Timestamps = Timestamps.SEGMENT) -> st
 
     Backslash, tab, line feed and carriage return are escaped as ``\\``, ``\t``, ``\n`` and ``\r``. Other control
     characters, line separators and lone surrogates become ``\u`` and four hexadecimal digits. Quotation marks have
-    no special meaning. If speakers were told apart, they are a column before the text. To decode a field::
+    no special meaning. If speakers were told apart, they are a column before the text. If there are translations,
+    they are a last column, in the first row of each segment. To decode a field::
 
         short = {"t": "\t", "n": "\n", "r": "\r", "\\": "\\"}
         re.sub(r"\\(u....|.)", lambda m: short.get(m[1]) or chr(int(m[1][1:], 16)), field)
     """
     has_speakers = transcript.speakers_by is not None
-    rows = "\t".join(["start", "end", *["speaker"] * has_speakers, "text"]) + "\n"
+    has_translations = any(segment.translation for segment in transcript.segments)
+    columns = ["start", "end", *["speaker"] * has_speakers, "text", *["translation"] * has_translations]
+    rows = "\t".join(columns) + "\n"
     for segment in (transcript if times is Timestamps.WORD else transcript.without_words()).segments:
+        translation = segment.translation.text if segment.translation else ""
         for part in segment.words or segment.pieces or [segment]:
-            texts = [segment.speaker or "", part.text] if has_speakers else [part.text]
+            texts = [*[segment.speaker or ""] * has_speakers, part.text, *[translation] * has_translations]
+            translation = ""
             fields = [
                 TSV_UNSAFE.sub(lambda found: TSV_SHORT.get(found[0]) or _as_hexadecimal(found), x) for x in texts
             ]
@@ -148,10 +159,11 @@ def as_markdown(transcript: Transcript, times: Timestamps = Timestamps.SEGMENT) 
     With `Timestamps.WORD`, the words of each segment are listed below it.
     """
     shares = dataclasses.asdict(transcript.ledger)
-    doubtful_s = shares.pop("doubtful_s")
+    doubtful_s, untranslated_s = shares.pop("doubtful_s"), shares.pop("untranslated_s")
     parts = ", ".join(f"{clock(seconds)} {name.removesuffix('_s')}" for name, seconds in shares.items())
-    doubts = f"; {clock(doubtful_s)} of it doubtful" if doubtful_s else ""
-    account = f"{clock(transcript.duration_s)} long: {parts}{doubts}.\n"
+    notes = {"of it doubtful": doubtful_s, "without a complete translation": untranslated_s}
+    others = "".join(f"; {clock(seconds)} {what}" for what, seconds in notes.items() if seconds)
+    account = f"{clock(transcript.duration_s)} long: {parts}{others}.\n"
     problems = map(_markdown_text, (*transcript.warnings, transcript.fault or ""))
     heading = f"# {_markdown_text(PurePath(transcript.source).name)}\n"
     items = "".join(item for segment in transcript.segments for item in _markdown_items(segment, times))
@@ -164,6 +176,9 @@ def _markdown_items(segment: Segment, times: Timestamps) -> Iterator[str]:
         return
     text = f"**{_markdown_text(segment.speaker)}:** {text}" if segment.speaker else text
     yield f"- {text}\n" if times is Timestamps.NONE else f"- **{clock(int(segment.start_s))}** {text}\n"
+    for head, piece in translated(segment):
+        if other := _markdown_text(piece.text):
+            yield f"  - **{head.strip(' []')}** {other}\n"
     for word in segment.words if times is Timestamps.WORD else ():
         if text := _markdown_text(word.text):
             yield f"  - **{precise_clock(word.start_s)}** {text}\n"
@@ -179,7 +194,8 @@ def _cue_blocks(cues: Iterable[Cue], point: str, safe: Callable[[str], str], spe
         marked = f"<u>{safe(cue.text[first:last])}</u>" if cue.marked else ""
         who = speaker.format(safe(one_line(cue.speaker))) if cue.speaker else ""
         text = f"{who}{safe(cue.text[:first])}{marked}{safe(cue.text[last:])}"
-        yield f"{_stamp(cue.start_ms, point)} --> {_stamp(cue.end_ms, point)}\n{text}\n"
+        below = "".join(f"{safe(line)}\n" for line in cue.below)
+        yield f"{_stamp(cue.start_ms, point)} --> {_stamp(cue.end_ms, point)}\n{text}\n{below}"
 
 
 def _rounded(data: Any) -> Any:

@@ -83,7 +83,7 @@ class Words:
             first = cut
         return [*lines, self.line(first, last)]
 
-    def best_cut(self, first: int, last: int, cuts: Iterable[int], parts: int) -> int:
+    def best_cut(self, first: int, last: int, cuts: Iterable[int], parts: float) -> int:
         """Return the best cut after the first part when a span is divided into ``parts`` of about equal width."""
         even = self.width(first, last) / parts
         return min(cuts, key=lambda cut: self._costs[cut - 1] + abs(self.width(first, cut) / even - 1))

@@ -30,6 +30,7 @@ ENCODER_BITS = (8,)
 AUTO_PUNCTUATION, NO_PUNCTUATION = "auto", "none"  # other values name a punctuation model
 AUTO_SPEAKERS, NO_SPEAKERS = "auto", "none"  # other values are a number, or a range
 AUTO_SPEAKER_MODEL = "auto"
+ENGLISH = "en"  # the language to translate into, if none is named
 OFF, CLIP, FULL = VERIFICATIONS = ("off", "clip", "full")
 DRAFTS = AUTO_DRAFT, NO_DRAFT = ("auto", "off")
 GROUP_SIZES = (32, 64, 128)  # supported by `mx.quantize`
@@ -108,7 +109,9 @@ class TranscribeOptions:
             too much, split the segment and decode it again; warn if that does not help.
         word_times: also return word times, if the model or an aligner provides them.
         segment_times: let a model that divides segments itself do so, and return the times of the pieces.
-        translate: also return a translation into English.
+        translate: also return a translation.
+        translate_to: ISO code or name of the language to translate into; None is English, the only one that speech
+            models translate into. Others need a translator.
         vad: skip silence (voice activity detection) and end segments in pauses.
         vad_model: which detector: one of `VAD_MODELS`.
         vad_threshold: probability from which a frame counts as speech. None is the detector's own, in
@@ -145,6 +148,7 @@ class TranscribeOptions:
     word_times: bool = False
     segment_times: bool = False
     translate: bool = False
+    translate_to: str | None = None
     vad: bool = True
     vad_model: str = SILERO
     vad_threshold: float | None = None
@@ -192,6 +196,12 @@ class TranscribeOptions:
                 message = f"cannot combine --instruction with {unused}: it replaces this part of the prompt"
                 hint = "leave out one of them; an instruction can contain a language and words to expect"
                 raise UsageError(message, hint, code="options-conflict")
+        if self.translate_to is not None:
+            if not self.translate:
+                message = f"--translate-to {self.translate_to} has no effect without --translate"
+                raise UsageError(message, "add --translate", code="options-conflict")
+            code = _known_language(self.translate_to)
+            object.__setattr__(self, "translate_to", None if code == ENGLISH else code)
         if self.speakers and not self.vad:
             message = "--speakers needs voice activity detection: silence would be a speaker"
             raise UsageError(message, "leave out --no-vad", code="options-conflict")
@@ -209,6 +219,11 @@ class TranscribeOptions:
         yield "--lang", (self.language or AUTO).strip().casefold() != AUTO
         yield "--hotword", bool(self.hotwords)
         yield "--no-itn", not self.itn
+
+    @property
+    def target(self) -> str | None:
+        """ISO code of the language to translate into; None without translation."""
+        return (self.translate_to or ENGLISH) if self.translate else None
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,9 @@ from funasr_cli.speech_model import EncodedAudio, SpeechModel, TranscriptStage
 from funasr_cli.stages.punctuation import Punctuation
 from funasr_cli.stages.speakers import Speakers, Voices
 from funasr_cli.stages.stage import EventStage, Stages
+from funasr_cli.stages.translation import Translator
 from funasr_cli.text_generator import TextGenerator
-from funasr_cli.text_model import HasTextModel
+from funasr_cli.text_model import HasTextModel, TextModel
 from funasr_cli.transcript import Transcript
 
 
@@ -53,6 +54,7 @@ class Recognizer:
         punctuate_with: PunctuationModel | None = None,
         must_punctuate: bool = True,
         tell_apart_with: SpeakerModel | None = None,
+        translator: TextModel | None = None,
     ):
         """Wrap a model.
 
@@ -63,6 +65,7 @@ class Recognizer:
             punctuate_with: a model that inserts punctuation where `model` writes none.
             must_punctuate: refuse options with which it has no work; otherwise, it does nothing then.
             tell_apart_with: a model of voices, which the option `speakers` needs.
+            translator: a language model that translates in place of `model`, with the option `translate`.
 
         Raises:
             UsageError: `align_with` cannot provide word times, or `model` provides them itself.
@@ -71,7 +74,7 @@ class Recognizer:
             refuse_aligner(model, align_with)
         self.model, self._stages, self._aligner = model, tuple(stages), align_with
         self._punctuation, self._must_punctuate = punctuate_with, must_punctuate
-        self._speaker_model = tell_apart_with
+        self._speaker_model, self._translator = tell_apart_with, translator
         clear_streams_with_thread()  # frees the streams that loading used
 
     @property
@@ -81,9 +84,10 @@ class Recognizer:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Capabilities of the model, including those that `align_with` provides."""
+        """Capabilities of the model, including those that `align_with` and `translator` provide."""
         capabilities = self.model.capabilities
-        return capabilities.with_aligner() if self._aligner else capabilities
+        capabilities = capabilities.with_aligner() if self._aligner else capabilities
+        return capabilities.with_translator() if self._translator else capabilities
 
     @property
     def timing_model(self) -> SpeechModel:
@@ -218,7 +222,7 @@ class Recognizer:
             voices = Voices(self._speaker_model) if options.speakers and self._speaker_model else None
             stages = self.stages_after(options, voices)
             during = (*self._stages_for(options), *([voices] if voices else []))
-            for event in Scheduler(self.model, options, during).run(openers):
+            for event in Scheduler(self.model, self._of_model(options), during).run(openers):
                 yield from stages(event)
 
     def job(
@@ -239,7 +243,7 @@ class Recognizer:
             raise UsageError(message, "leave it out", code="option-unsupported")
         self.refuse_unsupported(options, typed)
         self.model.prompt(options)
-        return Job(source, opener, suited(options, self.model), self._stages_for(options))
+        return Job(source, opener, suited(self._of_model(options), self.model), self._stages_for(options))
 
     def stages_after(self, options: TranscribeOptions, voices: Voices | None = None) -> Stages:
         """Return the stages after the transcripts of a run with these options, for the events of an `Engine`.
@@ -252,7 +256,14 @@ class Recognizer:
             makers.append(partial(Punctuation, model, language))
         if voices:
             makers.append(partial(Speakers, voices, options))
+        if self._translator and options.target:  # the last: each part of one speaker has its own translation
+            language = resolve_language(options.language, self.capabilities.languages)
+            makers.append(partial(Translator, self._translator, options.target, language))
         return Stages(makers)
+
+    def _of_model(self, options: TranscribeOptions) -> TranscribeOptions:
+        """Return the options of the speech model, which does not translate if a translator does."""
+        return replace(options, translate=False, translate_to=None) if self._translator else options
 
     def _punctuation_problem(self, options: TranscribeOptions) -> UsageError | None:
         if not (model := self._punctuation):

@@ -73,6 +73,7 @@ class Cue:
     estimated: bool  # its start or end is estimated, not measured
     marked: tuple[int, int] | None = None  # start and end, in its text, of the word being spoken
     speaker: str | None = None  # who speaks; not part of its text
+    below: tuple[str, ...] = ()  # lines of the translation
 
     @property
     def text(self) -> str:
@@ -115,14 +116,16 @@ def sentences_of(segment: Segment) -> list[Sentence]:
 def make_cues(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> list[Cue]:
     """Return the cues of a transcript. A segment without visible text has none.
 
-    Without word times, no cue crosses the boundary between two of the model's own pieces.
+    Without word times, no cue crosses the boundary between two of the model's own pieces. If segments have
+    translations, these are spread over their cues.
     """
-    end_s = transcript.start_s + transcript.duration_s
-    groups: list[list[Piece]] = []
+    plans: list[_Plan] = []
     for segment in transcript.segments:
         pieces = pieces_of(segment)
-        groups += [pieces] if segment.words else [[piece] for piece in pieces]
-    return cues_of_pieces(groups, end_s, layout, transcript.start_s)
+        groups = [pieces] if segment.words else [[piece] for piece in pieces]
+        own = [plan for group in groups for plan in _planned(group, layout)]
+        plans += _with_translation(own, segment, layout) if segment.translation else own
+    return _cues(plans, transcript.start_s, transcript.start_s + transcript.duration_s, layout)
 
 
 def cues_of_pieces(
@@ -136,6 +139,11 @@ def cues_of_pieces(
     They stay within the recording unless it has fewer milliseconds than cues.
     """
     plans = [plan for segment in segments for plan in _planned(segment, layout)]
+    return _cues(plans, start_s, end_s, layout)
+
+
+def _cues(plans: Sequence["_Plan"], start_s: float, end_s: float, layout: SubtitleLayout) -> list[Cue]:
+    """Return cues that keep within the recording and do not overlap; see `cues_of_pieces`."""
     cues = _timed(plans, start_s, end_s, layout)
     if not layout.highlight_words:
         return cues
@@ -155,6 +163,7 @@ class _Plan:
     estimated: bool
     marks: tuple[_Mark, ...]
     speaker: str | None
+    below: tuple[str, ...] = ()
 
 
 def _planned(segment: Sequence[Piece], layout: SubtitleLayout) -> Iterator[_Plan]:
@@ -169,6 +178,26 @@ def _planned(segment: Sequence[Piece], layout: SubtitleLayout) -> Iterator[_Plan
         lines = tuple(words.lines(first, last))
         marks = tuple(clock.marks(first, lines)) if layout.highlight_words else ()
         yield _Plan(lines, *clock.span(first, last), marks, segment[0].speaker)
+
+
+def _with_translation(plans: Sequence[_Plan], segment: Segment, layout: SubtitleLayout) -> list[_Plan]:
+    """Spread the translation of a segment over its cues, in proportion to their text, best between sentences.
+
+    A part keeps to the width of a line, but not to the number of lines: it must not be lost.
+    """
+    text = one_line(segment.translation.text) if segment.translation else ""
+    words = Words(text, layout.max_line_width)
+    if not words.columns_before[-1] or text == one_line(segment.text):
+        return list(plans)
+    widths = [sum(map(columns, plan.lines)) for plan in plans]
+    spread, first, last = list[_Plan](), 0, len(words.words)
+    for number, plan in enumerate(plans):
+        cut, cuts = last, range(first + 1, last)
+        if cuts and number < len(plans) - 1:
+            cut = words.best_cut(first, last, cuts, sum(widths[number:]) / widths[number])
+        spread.append(replace(plan, below=tuple(words.lines(first, cut)) if first < cut else ()))
+        first = cut
+    return spread
 
 
 class _Clock:
@@ -251,7 +280,7 @@ def _timed(plans: Sequence[_Plan], start_s: float, end_s: float, layout: Subtitl
         wanted_s = max(layout.min_duration_s, sum(map(columns, plan.lines)) / layout.max_columns_per_s)
         start = min(start, limit - 1)
         end = min(max(end, start + math.ceil(wanted_s * 1000)), limit)
-        cues.append(Cue(start, end, plan.lines, plan.estimated, speaker=plan.speaker))
+        cues.append(Cue(start, end, plan.lines, plan.estimated, speaker=plan.speaker, below=plan.below))
         limit = start
     return cues[::-1]
 

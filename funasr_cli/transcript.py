@@ -120,12 +120,19 @@ class Translation:
         language: ISO code.
         pieces: parts of the text with times, as those of `Segment`.
         mean_logprob: mean log-probability of its tokens; None if there are none.
+        stop_reason: as that of `Segment`; or "empty" (the model wrote nothing) or "error" (it could not be asked).
     """
 
     text: str
     language: str
     pieces: tuple[TimedText, ...] = ()
     mean_logprob: float | None = None
+    stop_reason: str = "eos"
+
+    @property
+    def complete(self) -> bool:
+        """Whether the model itself ended the text."""
+        return self.stop_reason == "eos"
 
 
 @dataclass(frozen=True)
@@ -190,18 +197,30 @@ class Segment:
         return "repaired" if self.retries else "transcribed"
 
     @property
+    def untranslated(self) -> bool:
+        """Whether the translation is missing or cut short although one was requested."""
+        return self.translation is not None and not self.translation.complete
+
+    @property
     def duration_s(self) -> float:
         """Length in seconds."""
         return self.end_s - self.start_s
 
     @property
     def translated(self) -> "Segment":
-        """The translation as a segment, without what is known only of the spoken text; the segment without one."""
+        """The translation as a segment, without what is known only of the spoken text; the segment without one.
+
+        If nothing was written, the spoken text stands in for it, in a segment that is not complete.
+        """
         if not (own := self.translation):
             return self
+        reason = self.stop_reason if own.complete else own.stop_reason
+        if not (own.text or own.complete):
+            return replace(self, stop_reason=reason, translation=None)
         return replace(
             self, text=own.text, language=own.language, pieces=own.pieces, mean_logprob=own.mean_logprob,
-            thinking="", ctc_text=None, scores=(), words=(), disagreement=None, translation=None,
+            stop_reason=reason, thinking="", ctc_text=None, scores=(), words=(), disagreement=None,
+            translation=None,
         )  # fmt: skip
 
 
@@ -215,6 +234,7 @@ class Ledger:
         failed_s: speech whose text is cut short or broken, and audio that could not be read.
         silence_s: without speech.
         doubtful_s: the part of `transcribed_s` and `repaired_s` whose segments are doubtful.
+        untranslated_s: speech whose translation is missing or cut short, if one was requested.
     """
 
     transcribed_s: float = 0.0
@@ -222,6 +242,7 @@ class Ledger:
     failed_s: float = 0.0
     silence_s: float = 0.0
     doubtful_s: float = 0.0
+    untranslated_s: float = 0.0
 
     def __add__(self, other: "Ledger") -> "Ledger":
         """Return the ledger of two recordings together."""
@@ -277,6 +298,7 @@ class Transcript:
     punctuated_by: str | None = None  # the model that inserted punctuation, if there was one (`punctuation`)
     vad_model: str | None = None
     speakers_by: str | None = None  # the model that told speakers apart, if one did (`speakers`)
+    translated_by: str | None = None  # the model that translated the texts, if it is another one (`translator`)
 
     @property
     def text(self) -> str:
@@ -294,6 +316,10 @@ class Transcript:
         segments = tuple(segment.translated for segment in self.segments)
         return replace(self, segments=segments, language=None)
 
+    def without_translations(self) -> "Transcript":
+        """Return a copy without translations."""
+        return replace(self, segments=tuple(replace(segment, translation=None) for segment in self.segments))
+
     def without_words(self) -> "Transcript":
         """Return a copy without word times."""
         return replace(self, segments=tuple(replace(segment, words=()) for segment in self.segments))
@@ -309,13 +335,16 @@ class Transcript:
             seconds[segment.state] += segment.duration_s - lost_s
         silence_s = max(0.0, self.duration_s - sum(seconds.values()))
         doubtful_s = sum((segment.duration_s for segment in self.segments if segment.doubtful), 0.0)
-        shares = seconds["transcribed"], seconds["repaired"], seconds["failed"], silence_s, doubtful_s
+        untranslated_s = sum((segment.duration_s for segment in self.segments if segment.untranslated), 0.0)
+        parts = seconds["transcribed"], seconds["repaired"], seconds["failed"]
+        shares = *parts, silence_s, doubtful_s, untranslated_s
         return Ledger(*(round(share_s, 9) for share_s in shares))  # removes floating-point noise
 
     @property
     def complete(self) -> bool:
-        """Whether the whole input could be read and every segment is complete."""
-        return self.fault is None and not self.lost and all(segment.complete for segment in self.segments)
+        """Whether the whole input could be read and every segment is complete, with its translation."""
+        is_whole = all(segment.complete and not segment.untranslated for segment in self.segments)
+        return self.fault is None and not self.lost and is_whole
 
     @property
     def broken(self) -> bool:

@@ -30,6 +30,7 @@ class Style:
     times: Timestamps | None = None  # None uses each format's `DEFAULT_TIMES`
     subtitles: SubtitleLayout = DEFAULT_LAYOUT
     tags: Tags = Tags.NONE
+    bilingual: bool = False  # subtitles have translations below the text
 
 
 DEFAULT_STYLE = Style()
@@ -69,7 +70,7 @@ def _writer(format: str) -> Callable[..., str]:
         if format not in SUBTITLES:
             return write(transcript, style.times or times)
         shown = transcript.without_words() if style.times is Timestamps.SEGMENT else transcript
-        return write(shown, style.subtitles)
+        return write(shown if style.bilingual else shown.without_translations(), style.subtitles)
 
     return written
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from hypothesis import settings
 
-pytest_plugins = ["support.small", "support.processes", "support.whisper_rows"]
+pytest_plugins = ["support.small", "support.processes", "support.whisper_rows", "support.translating"]
 
 DATA = Path(__file__).parent / "data"
 

@@ -16,7 +16,7 @@ from funasr_cli.capabilities import (
     supported,
 )
 from funasr_cli.cli import alignment, console, parameters
-from funasr_cli.cli.run import choose_aligner, choose_punctuation
+from funasr_cli.cli.run import choose_aligner, choose_punctuation, choose_translator
 from funasr_cli.errors import ExitCode, FunASRError, ModelError, OutputError, SetupError, UsageError
 from funasr_cli.extras import missing, named, to_add
 from funasr_cli.inputs import Input
@@ -62,8 +62,8 @@ def find_or_fetch(
     hub's cache is converted without a question.
 
     Args:
-        context: the command's parameters: ``model``, ``align_with``, ``punctuation``, ``device``, ``dtype``,
-            ``engine``, ``yes``.
+        context: the command's parameters: ``model``, ``align_with``, ``punctuation``, ``translator``, ``device``,
+            ``dtype``, ``engine``, ``yes``.
         inputs: the recordings to transcribe.
         options: how to transcribe.
         typed: the options on the command line, by field of `TranscribeOptions`.
@@ -135,10 +135,12 @@ def _refuse_options(
         second = Known(aligner.name, capabilities(aligner))
         refuse_aligner(Known(download.name, download.capabilities or NOTHING), second)
         refuse_unaligned_language(options, second)
+    translator = choose_translator(context.params["translator"], able, options, typed)
     if able is ANYTHING:
         resolve_language(options.language, able.languages, download.name)
     else:
         able = able.with_aligner() if aligner else able
+        able = able.with_translator() if translator else able
         known: dict[str, Any] = {"longest_segment_s": download.longest_segment_s, "typed": typed}
         refuse_unsupported(supported(options, able, **known), able, download.name, **known)
     if context.params["plot_alignment"]:

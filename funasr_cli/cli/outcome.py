@@ -45,7 +45,7 @@ class Row:
     complete: bool = False
     duration_s: float = 0.0
     segments: int = 0
-    states: Counter[str] = field(default_factory=Counter)  # segments by state, and once more if "doubtful"
+    states: Counter[str] = field(default_factory=Counter)  # segments by state; "doubtful", "untranslated" again
     ledger: Ledger = field(default_factory=Ledger)
     level_dbfs: float | None = None
 
@@ -71,6 +71,7 @@ class Outcome:
             state = "incomplete" if not transcript.complete else "done" if segments else "silent"
             states = Counter(segment.state for segment in segments)
             states["doubtful"] = sum(segment.doubtful for segment in segments)
+            states["untranslated"] = sum(segment.untranslated for segment in segments)
             self.rows.append(
                 Row(
                     event.source, "failed" if event.source in self.failed else state, transcript.complete,
@@ -100,6 +101,8 @@ class Outcome:
             for state in ("repaired", "failed", "doubtful"):
                 if count := states[state]:
                     facts.append(f"{count} segment{'s' * (count != 1)} {state}")
+            if count := states["untranslated"]:
+                facts.append(f"{count} translation{'s' * (count != 1)} incomplete")
             if ledger.failed_s:
                 facts.append(f"{clock(ledger.failed_s)} of audio failed")
             parts.append(", ".join(facts))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from unicodedata import normalize
 
 from funasr_cli import writers
@@ -24,7 +24,7 @@ from funasr_cli.options import Timestamps
 from funasr_cli.paths import shown
 from funasr_cli.tags import decorated
 from funasr_cli.transcript import Segment, Transcript
-from funasr_cli.writers import DEFAULT_STYLE, DEFAULT_TIMES, WRITERS, Style
+from funasr_cli.writers import DEFAULT_STYLE, DEFAULT_TIMES, SUBTITLES, WRITERS, Style
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -44,6 +44,13 @@ Result = tuple[Input, Path]  # an input and its file
 WORD = re.compile(rf"[{UNSPACED_LETTERS}]|[^\s{UNSPACED_LETTERS}]+|\s+")
 
 
+class Content(NamedTuple):
+    """What a result file contains."""
+
+    format: str
+    target: str | None = None  # the language of the translation that it contains; None: the transcript
+
+
 @dataclass(frozen=True)
 class OutputPlan:
     """The formats and places of results."""
@@ -52,6 +59,7 @@ class OutputPlan:
     folder: Path | None = None  # for files; None prints the only format
     template: str = DEFAULT_TEMPLATE  # for file names in the folder
     language: str = AUTO  # the requested language, for the template
+    target: str | None = None  # the language of the translations; None without them
     style: Style = DEFAULT_STYLE
     replace: bool = False  # overwrite existing results
     resume: bool = False  # keep existing results, and write the missing ones
@@ -70,6 +78,13 @@ class OutputPlan:
             raise UsageError("cannot combine --force with --resume", hint, code="options-conflict")
         for format in self.formats:
             writers.refuse_timeless(format, self.style.times)
+
+    @property
+    def contents(self) -> tuple[Content, ...]:
+        """What the files of an input contain. Translations have subtitle files of their own, unless bilingual."""
+        own = [format for format in self.formats if format in SUBTITLES] if self.target else []
+        separate = [] if self.style.bilingual else [Content(format, self.target) for format in own]
+        return *map(Content, self.formats), *separate
 
     def refuse_together(self, inputs: Sequence[Input]) -> None:
         """Raise a UsageError for several inputs on stdout in a format that needs a separate file for each."""
@@ -96,12 +111,12 @@ class Files:
         self._refuse_shared_names(inputs, (*others, self._folder / NOTES))
         writers.refuse_unwritable(self._folder, "choose another --output-dir")
 
-    def files(self, input: Input) -> dict[str, Path]:
-        """Return the files of an input, by format."""
+    def files(self, input: Input) -> dict[Content, Path]:
+        """Return the files of an input, by what they contain."""
         return self._files(input, self._plan.template)
 
-    def _files(self, input: Input, template: str) -> dict[str, Path]:
-        return {name: self._folder / self._name(input, name, template) for name in self._plan.formats}
+    def _files(self, input: Input, template: str) -> dict[Content, Path]:
+        return {each: self._folder / self._name(input, each, template) for each in self._plan.contents}
 
     def left(self, inputs: Sequence[Input], notes: Notes) -> list[Input]:
         """Return the inputs to transcribe: with `--resume`, those whose results are missing or outdated.
@@ -120,11 +135,11 @@ class Files:
             return list(inputs)
         left, again = [], defaultdict(list)
         for input in inputs:
-            files = [(name, file) for name, file in self.files(input).items() if os.path.lexists(file)]
-            found = {file: notes.outdated(file, name, input) for name, file in files}
+            files = [(each, file) for each, file in self.files(input).items() if os.path.lexists(file)]
+            found = {file: notes.outdated(file, each.format, input) for each, file in files}
             outdated = {file: reason for file, reason in found.items() if reason}
             self._outdated |= outdated.keys()
-            if outdated or len(files) < len(self._plan.formats):
+            if outdated or len(files) < len(self._plan.contents):
                 left.append(input)
             else:
                 self.incomplete += any(map(notes.is_incomplete, found))
@@ -160,15 +175,15 @@ class Files:
             OutputError: a file cannot be written. The other files are written anyway.
         """
         problem: OutputError | None = None
-        for name, file in self.files(input).items():
+        for (format, target), file in self.files(input).items():
             if self._kept(file):
                 continue
-            content = WRITERS[name](transcript, self._plan.style)
+            content = WRITERS[format](transcript.translated if target else transcript, self._plan.style)
             try:
                 with console.uninterrupted():
                     writers.write_new(file, content, replace=self._plan.replace or file in self._outdated)
                     if self._notes:
-                        self._notes.add(file, name, input, content, complete=transcript.complete)
+                        self._notes.add(file, format, input, content, complete=transcript.complete)
                 console.note(f"wrote {shown(file)}")
             except OutputError as error:
                 problem = problem or error
@@ -212,12 +227,14 @@ class Files:
                     return owners[folder], owner
         return None
 
-    def _name(self, input: Input, format: str, template: str) -> PurePath:
+    def _name(self, input: Input, content: Content, template: str) -> PurePath:
         """Return the name of a result. Inputs from a folder keep their subfolders, below the template's."""
-        place = PurePath(input.stem)
-        language, suffix = language_code(self._plan.language) or AUTO, input.path.suffix.removeprefix(".")
-        fields = {"stem": place.name, "suffix": suffix, "lang": language, "ext": format}
+        place, suffix = PurePath(input.stem), input.path.suffix.removeprefix(".")
+        language = content.target or language_code(self._plan.language) or AUTO
+        fields = {"stem": place.name, "suffix": suffix, "lang": language, "ext": content.format}
         name = PurePath(_filled_in(template, fields))
+        if content.target and name.name and "{lang}" not in template:
+            name = name.with_name(f"{name.stem}.{content.target}{name.suffix}")
         if not name.name or name.is_absolute() or ".." in name.parts:
             message = f"--output-template {template!r} leads out of the output folder"
             raise UsageError(message, TEMPLATE_HINT, code="option-value")

@@ -12,7 +12,7 @@ from funasr_cli.languages import AUTO, LANGUAGES
 from funasr_cli.options import AUTO_PUNCTUATION, DEFAULTS, NO_PUNCTUATION
 
 LANGUAGE, DECODING, TERMINAL = "Language and prompt", "Decoding", "Terminal"  # panels of the help
-SPEAKERS = "Speakers"
+SPEAKERS, TRANSLATION = "Speakers", "Translation"
 Drafting = Literal["auto", "off"]
 DEFAULT_DRAFT = cast(Drafting, DEFAULTS.draft)
 DEFAULT_DTYPE: Literal["auto"] = "auto"
@@ -82,6 +82,16 @@ def complete_punctuation(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def complete_translators(incomplete: str) -> list[str]:
+    """Offer the chat models on this machine."""
+    from funasr_cli.families.family import TEXT
+    from funasr_cli.hubs.find import converted_for
+
+    with suppress(FunASRError):
+        return [name for name in sorted(converted_for(TEXT)) if name.startswith(incomplete)]
+    return []
+
+
 def option(panel: str | None, name: str, help: str, *short: str, env: bool = True, **settings: Any) -> Any:
     """Make an option. A variable with the same name also sets it, unless `env` is false."""
     variable = "FUNASR_" + name.split("/")[0].removeprefix("--").replace("-", "_").upper()
@@ -143,6 +153,13 @@ SpeakerModel = Annotated[
     option(
         SPEAKERS, "--speaker-model", "Model of voices. auto: the one that has been converted.",
         metavar="auto|MODEL", env=False,
+    ),
+]
+Translator = Annotated[
+    str | None,
+    option(
+        TRANSLATION, "--translator", "Chat model that translates, such as a converted Qwen3.", metavar="MODEL",
+        autocompletion=complete_translators,
     ),
 ]
 MaxTokens = Annotated[

@@ -49,10 +49,11 @@ class Notes:
         aligner: Path | None = None,
         punctuation: Path | None = None,
         speakers: Path | None = None,
+        translator: Path | None = None,
     ):
         self._folder = folder
         self._options, self._style, self._aligner, self._punctuation = options, style, aligner, punctuation
-        self._dtype, self._engine, self._speakers = dtype, engine, speakers
+        self._dtype, self._engine, self._speakers, self._translator = dtype, engine, speakers, translator
         self._model = _model_hash(model)
         self._noted = dict(_read(folder / NOTES))
         self._recordings: dict[Path, str] = {}
@@ -122,6 +123,10 @@ class Notes:
             own["punctuation"] = _model_hash(self._punctuation)
         if self._speakers:
             own["speaker_model"] = _model_hash(self._speakers)
+        if self._translator:
+            own["translator"] = _model_hash(self._translator)
+        if self._style.bilingual and format in SUBTITLES:
+            own["bilingual"] = True
         options = _hash(json.dumps([_text_options(self._options), own]).encode())
         return {"recording": recording, "model": self._model, "options": options}
 

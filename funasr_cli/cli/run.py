@@ -126,6 +126,22 @@ def choose_punctuation(
     return None if problem else folder
 
 
+def choose_translator(
+    name: str | None, able: Capabilities, options: TranscribeOptions, typed: Mapping[str, str]
+) -> Path | None:
+    """Return the folder of the model that translates, if one is needed.
+
+    A model that is named on the command line translates even if the speech model can. A default from a variable or
+    the settings file helps a speech model that cannot translate, or not into the language that is asked for.
+    """
+    from funasr_cli.hubs.find import find_translator
+
+    is_able = able.any_translation if options.translate_to else able.translation
+    if not name or not options.translate or (is_able and "translator" not in typed):
+        return None
+    return find_translator(name)
+
+
 def choose_type_and_engine(folder: Path, context: "typer.Context") -> tuple[str | None, str]:
     """Return the number type and the engine to load a model with, as `choose_engine` chooses them.
 
@@ -154,6 +170,7 @@ def load(
     aligner: Path | None = None,
     marks: Path | None = None,
     voices: Path | None = None,
+    translator: tuple[Path, str | None, str] | None = None,
     *,
     device: str | None,
     dtype: str | None,
@@ -171,6 +188,7 @@ def load(
         aligner: folder of a second model that aligns words.
         marks: folder of a model that punctuates.
         voices: folder of a model that tells speakers apart.
+        translator: folder, number type and engine of a language model that translates.
         device: "cpu" or "gpu"; None leaves the choice to MLX.
         dtype: number type to compute in, as `load_model` takes it.
         engine: engine that computes the model, as `load_model` takes it.
@@ -178,7 +196,7 @@ def load(
     """
     from funasr_cli.compute.backend import lacks_blas
     from funasr_cli.compute.device import gflops_a_core, in_words, use_device
-    from funasr_cli.families.load import load_aligner, load_model, load_punctuation, load_speakers
+    from funasr_cli.families.load import load_aligner, load_model, load_punctuation, load_speakers, load_text
     from funasr_cli.pipeline import Recognizer
 
     if device:
@@ -198,8 +216,17 @@ def load(
         with console.busy(f"loading {voices.name}"):
             tell_apart_with = load_speakers(voices)
         console.detail(f"speakers by {tell_apart_with.name} from {voices}")
+    translate_with = None
+    if translator:
+        with console.busy(f"loading {translator[0].name}"):
+            translate_with = load_text(*translator)
+        console.detail(f"translation by {translate_with.name} from {translator[0]}: {translate_with.engine}")
     recognizer = Recognizer(
-        model, align_with=align_with, punctuate_with=punctuate_with, tell_apart_with=tell_apart_with
+        model,
+        align_with=align_with,
+        punctuate_with=punctuate_with,
+        tell_apart_with=tell_apart_with,
+        translator=translate_with,
     )
     options = recognizer.supported(options, typed)
     recognizer.refuse_unsupported(options, typed)

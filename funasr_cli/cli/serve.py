@@ -3,10 +3,10 @@
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Generic, TypeVar
 
 import typer
 
@@ -20,7 +20,9 @@ from funasr_cli.paths import why_unreadable
 if TYPE_CHECKING:
     from funasr_cli.pipeline import Recognizer
     from funasr_cli.punctuation_model import PunctuationModel
+    from funasr_cli.text_model import TextModel
 
+Helper = TypeVar("Helper")
 KEY_VARIABLE = "FUNASR_API_KEY"
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 MOST_KEY_BYTES = 4096
@@ -44,6 +46,7 @@ def serve(
         ),
     ] = None,
     punctuation: parameters.PunctuationModel = AUTO_PUNCTUATION,
+    translator: parameters.Translator = None,
     device: parameters.Device = None,
     dtype: parameters.DType = parameters.DEFAULT_DTYPE,
     engine: parameters.Engine = parameters.DEFAULT_ENGINE,
@@ -127,16 +130,21 @@ def serve(
             f"--host {host}: other machines could use the server without a key", hint, code="key-missing"
         )
     folders = _folders([str(each) for each in model or ()])
-    aligner, marks = _aligner(align_with), Lazily(_punctuation(punctuation))
+    aligner, marks, chat = _aligner(align_with), _punctuation(punctuation), _translator(translator)
     _refuse_idle(context, folders)
 
+    from funasr_cli.families.load import load_punctuation, load_text
     from funasr_cli.server.app import make_app
     from funasr_cli.server.guard import Guard
     from funasr_cli.server.run import listening, run
     from funasr_cli.server.service import Transcriptions
     from funasr_cli.server.shelf import Shelf
 
-    shelf = Shelf(folders, lambda folder: _load(folder, aligner, marks, device, context), keep_alive * 60)
+    def load_chat(folder: Path) -> "TextModel":
+        return load_text(folder, *choose_type_and_engine(folder, context))
+
+    helpers = aligner, Lazily(load_punctuation, marks), Lazily(load_chat, chat)
+    shelf = Shelf(folders, lambda folder: _load(folder, *helpers, device, context), keep_alive * 60)
     service = Transcriptions(shelf, most_open=max_requests, continues=prompt_as_text)
     guard = Guard(key, (host, *(allowed_host or ())), tuple(origin.rstrip("/") for origin in cors_origin or ()))
     for name, level in (("funasr_cli.server", logging.INFO), ("uvicorn", logging.WARNING)):
@@ -237,24 +245,33 @@ def _punctuation(name: str) -> Path | None:
     return find_punctuation(name)
 
 
-class Lazily:
-    """A punctuation model, loaded when the first model needs it, and shared by all."""
+def _translator(name: str | None) -> Path | None:
+    from funasr_cli.hubs.find import find_translator
 
-    def __init__(self, folder: Path | None):
-        self._folder = folder
+    return find_translator(name) if name else None
+
+
+class Lazily(Generic[Helper]):
+    """A model that helps others, loaded when the first of them needs it, and shared by all."""
+
+    def __init__(self, load: Callable[[Path], Helper], folder: Path | None):
+        self._load, self._folder = load, folder
 
     @cached_property
-    def model(self) -> "PunctuationModel | None":
+    def model(self) -> Helper | None:
         """The loaded model; None if there is none."""
-        from funasr_cli.families.load import load_punctuation
-
-        return load_punctuation(self._folder) if self._folder else None
+        return self._load(self._folder) if self._folder else None
 
 
 def _load(
-    folder: Path, aligner: Path | None, marks: Lazily, device: str | None, context: typer.Context
+    folder: Path,
+    aligner: Path | None,
+    marks: "Lazily[PunctuationModel]",
+    chat: "Lazily[TextModel]",
+    device: str | None,
+    context: typer.Context,
 ) -> "Recognizer":
-    """Load a model, in the thread that computes, and others if it needs help with word times or punctuation."""
+    """Load a model, in the thread that computes, and others if it needs help with times, marks or translations."""
     from funasr_cli.compute.device import use_device
     from funasr_cli.families.load import load_aligner, load_model
     from funasr_cli.pipeline import Recognizer
@@ -265,6 +282,11 @@ def _load(
     model = load_model(folder, dtype, engine)
     helper = load_aligner(aligner, dtype) if aligner and not model.capabilities.word_times else None
     punctuate_with = None if model.capabilities.punctuation else marks.model
+    # As with `transcribe`, one that is named on the command line translates even for models that can.
+    needs_chat = parameters.is_typed(context, "translator") or not model.capabilities.translation
+    translator = chat.model if needs_chat else None
     console.note(f"loaded {model.name}: {model.engine}")
     # A request whose options leave it no work is not refused: the option is one of the server.
-    return Recognizer(model, align_with=helper, punctuate_with=punctuate_with, must_punctuate=False)
+    return Recognizer(
+        model, align_with=helper, punctuate_with=punctuate_with, must_punctuate=False, translator=translator
+    )

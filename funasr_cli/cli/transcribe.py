@@ -18,6 +18,7 @@ from funasr_cli.cli.resume import Notes
 from funasr_cli.cli.run import (
     choose_aligner,
     choose_punctuation,
+    choose_translator,
     choose_type_and_engine,
     load,
     read_dialogue,
@@ -46,6 +47,7 @@ from funasr_cli.writers import (
     DATA,
     DEFAULT_FORMAT,
     DEFAULT_TIMES,
+    SUBTITLES,
     TIMED_FORMATS,
     WRITERS,
     Style,
@@ -54,8 +56,9 @@ from funasr_cli.writers import (
 
 SAMPLING_OPTIONS = ("top_p", "top_k", "seed")
 RESULT_OPTIONS = (
-    "output_template", "force", "resume", "timestamps", "tags", "translate", "align_with", "punctuation",
-    "highlight_words", "plot_alignment", "max_line_width", "max_line_count", "speakers",
+    "output_template", "force", "resume", "timestamps", "tags", "translate", "translate_to", "translator",
+    "bilingual", "align_with", "punctuation", "highlight_words", "plot_alignment", "max_line_width",
+    "max_line_count", "speakers",
 )  # fmt: skip
 HOTWORD_HELP = (
     f"A word to expect, such as a name. Repeatable; the prompt is limited to {MAX_PROMPT_TOKENS} tokens."
@@ -84,10 +87,11 @@ FORMATS_HELP = (
     f"Output format: {', '.join(WRITERS)}. With --output-dir, also several, separated by commas, or "
     f"all. On stdout, json prints one line per recording. Default: {DEFAULT_FORMAT}."
 )
-TRANSLATION_HINT = (
-    "add --format json for the translation with its times; for subtitles of it alone, use funasr serve: "
-    "/v1/audio/translations with response_format=srt"
+TRANSLATE_HELP = (
+    "Also translate: with --translator, or into English if the model can. A second line in txt and md, a column "
+    "in tsv, a field in json, a second file of subtitles."
 )
+BILINGUAL_HELP = "With --translate, show both languages in each subtitle, as on stdout, not in two files."
 PLOT_HELP = "Draw a .png or .svg file with waveform, spectrogram, CTC output, and words at their times."
 
 
@@ -112,6 +116,7 @@ def _path(text: str) -> Path:
 _input = partial(parameters.option, "Input")
 _prompt = partial(parameters.option, parameters.LANGUAGE)
 _speakers = partial(parameters.option, parameters.SPEAKERS)
+_translation = partial(parameters.option, parameters.TRANSLATION)
 _segments = partial(parameters.option, "Segments and batches")
 _decoding = partial(parameters.option, parameters.DECODING)
 _output = partial(parameters.option, "Output")
@@ -213,9 +218,17 @@ def transcribe(
             "--speaker-names", "Names in order of appearance, as in host,guest.", metavar="NAMES", env=False
         ),
     ] = None,
-    translate: Annotated[
-        bool, _prompt("--translate", "Also translate into English, in txt and json, if the model can.")
-    ] = DEFAULTS.translate,
+    translate: Annotated[bool, _translation("--translate", TRANSLATE_HELP)] = DEFAULTS.translate,
+    translator: parameters.Translator = None,
+    translate_to: Annotated[
+        str | None,
+        _translation(
+            "--translate-to",
+            "Language to translate into: a code or a name. Others than English need --translator. Default: en.",
+            metavar="LANGUAGE",
+            autocompletion=parameters.complete_languages,
+        ),
+    ] = DEFAULTS.translate_to,
     show_prompt: Annotated[
         bool, _prompt("--show-prompt", "Show the model's prompt, word for word.", env=False)
     ] = False,
@@ -314,6 +327,7 @@ def transcribe(
     highlight_words: Annotated[
         bool, _output("--highlight-words", "In subtitles, underline each word as it is spoken.")
     ] = False,
+    bilingual: Annotated[bool, _output("--bilingual", BILINGUAL_HELP)] = False,
     plot_alignment: Annotated[
         Path | None, _output("--plot-alignment", PLOT_HELP, metavar="FILE", parser=_path, env=False)
     ] = None,
@@ -341,7 +355,8 @@ def transcribe(
     console.set_volume(quiet="quiet" in chosen, verbose="verbose" in chosen)
     formats = _formats(context)
     _refuse_idle_options(context, formats)
-    options, plan, typed = _options(context, formats), _plan(context, formats), _typed(context)
+    options, typed = _options(context, formats), _typed(context)
+    plan = _plan(context, formats, options.target)
     if stream or not plan.folder:
         console.refuse_closed_stdout()
     pcm_format = None if pcm is None else PCMFormat(pcm, rate, pcm_channels)
@@ -382,6 +397,10 @@ def transcribe(
     number_type, computed_by = choose_type_and_engine(folder, context)
     aligner = choose_aligner(align_with, able, options, typed)
     able = able.with_aligner() if aligner else able
+    chat = choose_translator(translator, able, options, typed)
+    able = able.with_translator() if chat else able
+    if options.translate and not chat and not set(SUBTITLES).isdisjoint(plan.formats):
+        options = replace(options, segment_times=True)  # a translation has no word times
     if plot_alignment:  # a library is asked for only if there will be a picture
         refuse_unsupported(supported(options, able, typed=typed), able, folder.name, typed=typed)
         alignment.require_libraries()
@@ -389,13 +408,18 @@ def transcribe(
     if plan.folder and files:  # results depend only on the options that have an effect
         style = plan.style if able.tags or "tags" in typed else replace(plan.style, tags=Tags.NONE)
         effective = supported(options, able, typed=typed)
-        notes = Notes(plan.folder, folder, effective, style, number_type, computed_by, aligner, marks, voices)
+        if effective.target != plan.target:  # a setting that has no effect
+            files = Files(replace(plan, target=effective.target), inputs, others)
+        notes = Notes(
+            plan.folder, folder, effective, style, number_type, computed_by, aligner, marks, voices, chat
+        )
         left = files.left(inputs, notes)
     outcome = Outcome(skipped=len(inputs) - len(left), incomplete=files.incomplete if files else 0)
     if not left:
         raise typer.Exit(outcome.exit_code(strict=strict))
+    translate_by = (chat, *choose_type_and_engine(chat, context)) if chat else None
     recognizer, options = load_with(
-        folder, options, typed, aligner, marks, voices, dtype=number_type, engine=computed_by
+        folder, options, typed, aligner, marks, voices, translate_by, dtype=number_type, engine=computed_by
     )
     finish = []
     if plot_alignment:
@@ -436,7 +460,7 @@ def _typed(context: typer.Context) -> dict[str, str]:
     """Return the options on the command line, by field of `TranscribeOptions`, and others that may be refused."""
     params = context.params
     names = _parameters() | {
-        name: (name,) for name in ("align_with", "show_prompt", "plot_alignment", "punctuation")
+        name: (name,) for name in ("align_with", "show_prompt", "plot_alignment", "punctuation", "translator")
     }
     typed = parameters.typed(context, names)
     if parameters.is_typed(context, "tags") and params["tags"] is not Tags.NONE:
@@ -455,6 +479,8 @@ def _options(context: typer.Context, formats: tuple[str, ...]) -> TranscribeOpti
     for name in SAMPLING_OPTIONS:  # ignored without a temperature, unless they are on the command line
         if not params["temperature"] and not parameters.is_typed(context, name):
             params[name] = None
+    if not params["translate"] and not parameters.is_typed(context, "translate_to"):
+        params["translate_to"] = None
     if params["vad_model"] not in MIN_PAUSES_S and not parameters.is_typed(context, "min_pause"):
         params["min_pause"] = None
     if params["instruction"] is not None:  # what it replaces is refused on the command line, else ignored
@@ -472,8 +498,9 @@ def _options(context: typer.Context, formats: tuple[str, ...]) -> TranscribeOpti
     return TranscribeOptions(**(same | own))
 
 
-def _plan(context: typer.Context, formats: tuple[str, ...]) -> OutputPlan:
+def _plan(context: typer.Context, formats: tuple[str, ...], target: str | None) -> OutputPlan:
     params = context.params
+    bilingual = target is not None and (params["bilingual"] or params["output_dir"] is None)
     layout = SubtitleLayout(
         max_line_width=params["max_line_width"],
         max_line_count=params["max_line_count"],
@@ -484,7 +511,8 @@ def _plan(context: typer.Context, formats: tuple[str, ...]) -> OutputPlan:
         folder=params["output_dir"],
         template=DEFAULT_TEMPLATE if params["output_template"] is None else params["output_template"],
         language=params["lang"],
-        style=Style(_times(context, formats), layout, params["tags"]),
+        target=target,
+        style=Style(_times(context, formats), layout, params["tags"], bilingual),
         replace=params["force"],
         resume=params["resume"],
         tint=params["confidence"] and console.colours_stdout(),
@@ -531,10 +559,8 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
             ("speaker_model", "speaker_threshold", "speaker_names"),
             (params["speakers"] != NO_SPEAKERS, "works only with --speakers"),
         ),
-        "translate": (
-            params["translate"] and not {DEFAULT_FORMAT, *DATA}.isdisjoint(formats),
-            f"works only with --format {DEFAULT_FORMAT} or {' or '.join(DATA)}",
-        ),
+        **dict.fromkeys(("translator", "translate_to"), (params["translate"], "works only with --translate")),
+        "bilingual": (subtitles[0] and params["translate"], "works only with --translate and --format srt or vtt"),
         "tags": (has_text or params["tags"] is Tags.NONE, "is not needed: json always contains tags"),
         "align_with": (
             bool(params["align_with"]) and (has_words or params["plot_alignment"]),
@@ -551,8 +577,7 @@ def _refuse_idle_options(context: typer.Context, formats: tuple[str, ...]) -> No
         needs |= dict.fromkeys((*RESULT_OPTIONS, "format", "output_dir", "stream", "confidence", "strict"), alone)
     for name, (has_effect, reason) in needs.items():
         if not has_effect and parameters.is_typed(context, name):
-            hint = TRANSLATION_HINT if name == "translate" else ""
-            raise UsageError(f"--{name.replace('_', '-')} {reason}", hint, code="option-idle")
+            raise UsageError(f"--{name.replace('_', '-')} {reason}", code="option-idle")
     if _prints_data(context, formats) and parameters.is_typed(context, "stream"):
         message = f"--stream and --format {','.join(formats)} would both write to stdout"
         raise UsageError(message, "add --output-dir for the data", code="options-conflict")

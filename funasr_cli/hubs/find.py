@@ -351,6 +351,17 @@ def find_speaker_model(name: str) -> Path:
     return find_model(name, SPEAKERS)
 
 
+def find_translator(name: str) -> Path:
+    """Find the folder of a language model that translates, as `find_model` does. Errors suggest such a model."""
+    try:
+        return find_model(name, TEXT)
+    except ModelError as error:
+        if error.code == "model-missing" and not error.hint.startswith(DID_YOU_MEAN):
+            wanted = name if name in ALIASES or HUB_ID.fullmatch(name) else "qwen3-4b"
+            error.hint = f"name the folder of a chat model, or convert one: {convert_command(wanted)}"
+        raise
+
+
 def convert_command(name: str) -> str:
     """Return the command that fetches and converts a model."""
     there = ALIASES.get(name, name) in registry.only_on_modelscope()

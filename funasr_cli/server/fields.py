@@ -14,7 +14,7 @@ from typing import Any
 
 from funasr_cli.capabilities import Capabilities
 from funasr_cli.errors import UsageError
-from funasr_cli.languages import AUTO
+from funasr_cli.languages import AUTO, language_code
 from funasr_cli.options import DEFAULTS, MIN_PAUSES_S, VAD_MODELS, TranscribeOptions
 from funasr_cli.server.problems import invalid
 
@@ -25,7 +25,7 @@ GRANULARITIES = WORD, SEGMENT = ("word", "segment")
 OWN = (
     "file", "model", "language", "languages", "keywords", "hotwords", "context", "prompt", "response_format",
     "temperature", "timestamp_granularities", "stream", "include", "chunking_strategy", "known_speaker_names",
-    "known_speaker_references", "spk", "itn", "vad", "vad_model", "translate",
+    "known_speaker_references", "spk", "itn", "vad", "vad_model", "translate", "to_language",
 )  # fmt: skip
 SPEAKERS = ("known_speaker_names", "known_speaker_references", "spk")
 SPELLED = re.compile(r"(\w+)(?:\[(\w*)\])?")
@@ -240,6 +240,11 @@ def wanted(given: Sequence[tuple[str, Any]], model: str | None = None, *, transl
     if translate or fields.truth("translate", default=False):
         options, spelled["translate"] = replace(options, translate=True), "translate"
         _refuse_with_translation(format, translated=translate, words=WORD in granularities, logprobs=bool(include))
+    if to := fields.text("to_language"):
+        if not options.translate or language_code(to) is None:
+            needs = "needs 'translate'" if not options.translate else f"unknown language {to[:50]!r}"
+            raise invalid("to_language", f"'to_language': {needs}", "unsupported_value")
+        options, spelled["translate_to"] = replace(options, translate_to=to), "to_language"
     prompt = fields.text("prompt") or ""
     terms, length = [*options.hotwords, *terms_in(prompt)], sum(map(len, (*options.hotwords, prompt)))
     if len(terms) > MOST_TERMS or length > MOST_EXPECTED_CHARACTERS:  # before the model counts their tokens

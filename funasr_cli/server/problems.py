@@ -77,7 +77,7 @@ def as_problem(error: BaseException, spelled: Mapping[str, str] | None = None) -
         return Problem(400, message, error.code, param="file")
     if isinstance(error, UsageError):
         names = ["language"] if error.code == "language-unknown" else (spelled or {}).values()
-        param = next((name for name in names if name in message), None)
+        param = min((name for name in names if name in message), key=message.index, default=None)
         return Problem(400, message, "unsupported_value" if error.code == "option-unsupported" else error.code,
                        param=param)  # fmt: skip
     if isinstance(error, SetupError) and error.code == "lanes-taken":

@@ -18,7 +18,6 @@ JSON_TYPE = "application/json"
 TYPES = {
     TEXT: "text/plain; charset=utf-8", SRT: "text/plain; charset=utf-8", VTT: "text/vtt; charset=utf-8",
 }  # fmt: skip
-ENGLISH = "en"  # the language of translations
 UNKNOWN = "unknown"  # the language, if it was neither requested nor detected
 FRAMES_A_SECOND = 100  # of `seek`
 
@@ -103,7 +102,7 @@ def verbose(transcript: Transcript, wanted: Wanted) -> dict[str, Any]:
     parts = [(segment, part) for segment in transcript.segments for part in segment.pieces or (segment,)]
     return {
         "task": "translate" if wanted.translated else "transcribe",
-        "language": ENGLISH if wanted.translated else language_of(transcript),
+        "language": wanted.options.target if wanted.translated else language_of(transcript),
         "duration": round(transcript.duration_s, 3),
         "text": transcript.text,
         **translation(transcript, wanted),

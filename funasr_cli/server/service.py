@@ -13,7 +13,7 @@ from funasr_cli.audio.recording import Source
 from funasr_cli.compute.memory import FREED_BUFFERS, clear_streams_with_thread
 from funasr_cli.errors import UnexpectedError
 from funasr_cli.inputs import Input
-from funasr_cli.options import LONG_PROMPT_TOKENS, SERVE_DEFAULTS
+from funasr_cli.options import LONG_PROMPT_TOKENS, SERVE_DEFAULTS, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.scheduling.engine import Engine
 from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
@@ -96,8 +96,8 @@ class Transcriptions:
         stages: dict[int, Stages] = {}  # by channel, from its preparation on
 
         def prepare(channel: int, source: int) -> tuple[SpeechModel, Job]:
-            recognizer, job = self._prepare(offer, inputs[channel], wanted, asked, source)
-            stages[channel] = recognizer.stages_after(job.options)
+            recognizer, options, job = self._prepare(offer, inputs[channel], wanted, asked, source)
+            stages[channel] = recognizer.stages_after(options)
             return recognizer.model, job
 
         def hear(channel: int, event: Event) -> None:
@@ -132,8 +132,8 @@ class Transcriptions:
 
     def _prepare(
         self, offer: Offer, input: Input, wanted: Wanted, asked: list[Wanted], source: int
-    ) -> tuple[Recognizer, Job]:
-        """Load the model if necessary, in the thread that computes."""
+    ) -> tuple[Recognizer, TranscribeOptions, Job]:
+        """Load the model if necessary, in the thread that computes; return it, the options and the recording."""
         recognizer = self.shelf.recognizer(offer, self._engine.models_in_use)
         wanted = wanted.suited(recognizer.capabilities, continues=self.continues)
         opener = partial(_opened, input, recognizer.sample_rate_hz)
@@ -144,7 +144,7 @@ class Transcriptions:
                 "keywords", f"more than {LONG_PROMPT_TOKENS} tokens of words to expect", "prompt-too-long"
             )
         asked[:] = [wanted]
-        return recognizer, job
+        return recognizer, wanted.options, job
 
     def _compute(self) -> None:
         clear_streams_with_thread()

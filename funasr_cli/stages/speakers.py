@@ -107,8 +107,8 @@ class Speakers:
 def cut(segment: Segment, found: Sequence[Turn]) -> list[Segment]:
     """Return the parts of a segment with one speaker each, numbered as in `found`; the segment if there are none.
 
-    A cut is between two words, in the middle of the pause. What belongs to the segment as a whole, such as a
-    translation, stays with the first part.
+    A cut is between two words, in the middle of the pause. What belongs to the segment as a whole, such as the
+    speech model's own translation, stays with the first part.
     """
     near = [turn for turn in found if turn.end_s > segment.start_s and turn.start_s < segment.end_s] or list(found)
     if not near:

@@ -32,16 +32,17 @@ ASKED: dict[str, Any] = {  # by field: a value that is not the default
     "language": "en", "hotwords": ("Kubernetes",), "prev_text": "So", "itn": False, "max_tokens": 5,
     "exact_tokens": 5, "temperature": 0.5, "top_p": 0.5, "top_k": 5, "seed": 5, "confidence": True, "ctc": True,
     "draft": NO_DRAFT, "second_opinion": False, "word_times": True, "segment_times": True, "translate": True,
-    "vad": False, "vad_model": FSMN, "vad_threshold": 0.3, "min_pause_s": 0.3, "join_s": 3.0,
+    "translate_to": "de", "vad": False, "vad_model": FSMN, "vad_threshold": 0.3, "min_pause_s": 0.3, "join_s": 3.0,
     "max_segment_s": 20.0, "batch_size": 2, "speakers": (2, 4), "speaker_threshold": 0.5,
     "speaker_names": ("Ann",), "instruction": "Translate:", "dialogue": (("user", "a"), ("assistant", "b")),
 }  # fmt: skip
 SAMPLING_OPTIONS = ("top_p", "top_k", "seed")
+NEEDED = {**dict.fromkeys(SAMPLING_OPTIONS, "temperature"), "translate_to": "translate"}  # another option
 
 
 def asking(field: str) -> TranscribeOptions:
-    """Return the defaults with this field changed, and a temperature if the field needs one."""
-    others = {"temperature": ASKED["temperature"]} if field in SAMPLING_OPTIONS else {}
+    """Return the defaults with this field changed, and the option that it needs, if it needs one."""
+    others = {name: ASKED[name] for name in [NEEDED.get(field)] if name}
     return TranscribeOptions(**(others | {field: ASKED[field]}))
 
 
@@ -71,7 +72,8 @@ def test_what_a_model_lacks_is_refused(field: str) -> None:
     with refused("option-unsupported", named, "Speaking") as caught:
         refuse_unsupported(asking(field), NOTHING, "Speaking")
     assert isinstance(caught.value, UsageError)
-    refuse_unsupported(asking(field), replace(NOTHING, **{capability: True}), "Speaking")
+    translates = {"translation": True} if field == "translate_to" else {}
+    refuse_unsupported(asking(field), replace(NOTHING, **{capability: True}, **translates), "Speaking")
     without = replace(EVERYTHING, **{capability: False})
     with refused("option-unsupported", named):
         refuse_unsupported(asking(field), without, "Speaking")
@@ -153,7 +155,7 @@ def test_settings_that_a_model_lacks_are_dropped(field: str) -> None:
     able, options = replace(NOTHING, digits=True), asking(field)
     left = supported(options, able, longest_segment_s=10.0, typed={"language": "--lang", "vad": "--vad"})
     refuse_unsupported(left, able, "Speaking", longest_segment_s=10.0)
-    expected = dict.fromkeys((field, "temperature") if field in SAMPLING_OPTIONS else (field,))
+    expected = dict.fromkeys(filter(None, (field, NEEDED.get(field))))
     assert left == replace(options, **{name: getattr(DEFAULTS, name) for name in expected})
     assert supported(options, able, longest_segment_s=10.0, typed={field: "--typed"}) == options
     assert supported(options, EVERYTHING, longest_segment_s=40.0) == options

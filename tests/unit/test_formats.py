@@ -92,9 +92,13 @@ def test_tsv_comes_back_exactly(original: Transcript) -> None:
     content = as_tsv(original)
     assert len(content.splitlines()) == content.count("\n") == len(original.segments) + 1
     head, *rows = csv.reader(io.StringIO(content), delimiter="\t", quoting=csv.QUOTE_NONE)
-    assert head == ["start", "end", "text"]
-    assert [[int(start), int(end), documented_unescape(text)] for start, end, text in rows] == [
-        [round(part.start_s * 1000), round(part.end_s * 1000), part.text] for part in original.segments
+    others = [[part.translation.text if part.translation else ""] for part in original.segments]
+    if not any(part.translation for part in original.segments):
+        others = [[] for _ in others]
+    assert head == ["start", "end", "text", *["translation"] * any(others)]
+    assert [[int(start), int(end), *map(documented_unescape, texts)] for start, end, *texts in rows] == [
+        [round(part.start_s * 1000), round(part.end_s * 1000), part.text, *other]
+        for part, other in zip(original.segments, others, strict=True)
     ]
 
 
@@ -109,7 +113,7 @@ def test_tsv_example() -> None:
 
 def expected_cues(original: Transcript, layout: SubtitleLayout | None = None) -> list[Shown]:
     cues = make_cues(original, layout) if layout else make_cues(original)
-    return [(cue.start_ms, cue.end_ms, cue.text) for cue in cues]
+    return [(cue.start_ms, cue.end_ms, "\n".join((cue.text, *cue.below))) for cue in cues]
 
 
 def without_arrows(shown: list[Shown]) -> list[Shown]:
@@ -184,6 +188,7 @@ def rendered(markdown: str) -> tuple[str, list[str], str, list[str]]:
 @given(transcripts())
 def test_markdown(original: Transcript) -> None:
     """The rendered text equals the original, and never becomes a tag, link or emphasis."""
+    original = original.without_translations()
     heading, items, account, problems = rendered(as_markdown(original))
     assert heading == folded(Path(original.source).name)
     texts = [text for part in original.segments if (text := folded(part.text))]
@@ -356,7 +361,8 @@ def test_marked_words(original: Transcript) -> None:
     assert (len(tag.findall(vtt)), vtt.count("<u>"), vtt.count("</u>")) == (count, count, count)
     assert read_vtt(tag.sub(r"\1", vtt))[1] == expected_cues(original, MARKING)
     shown = read_with_webvtt(vtt, "vtt")
-    assert [tag.sub(r"\1", text) for _, _, text in shown] == [cue.text for cue in cues]
+    expected = [text for *_, text in expected_cues(original, MARKING)]
+    assert [tag.sub(r"\1", text) for _, _, text in shown] == expected
     found = [match[1] if (match := tag.search(text)) else None for _, _, text in shown]
     assert found == [cue.text[slice(*cue.marked)] if cue.marked else None for cue in cues]
     srt = read_srt(as_srt(original, MARKING))

@@ -44,6 +44,7 @@ def test_the_ledger_sums_to_the_length(parts: list[Any], silent_end: int, unread
     """Every second is counted once, whatever its outcome, in the transcript and in its JSON."""
     segments, position = [], 0
     wanted = {"transcribed_s": 0, "repaired_s": 0, "failed_s": 0, "silence_s": silent_end, "doubtful_s": 0}
+    wanted["untranslated_s"] = 0
     for silence, samples, stop_reason, retries in parts:
         start, position = position + silence, position + silence + samples
         segments.append(segment(start * SAMPLE, position * SAMPLE, "a", stop_reason, retries))

@@ -88,7 +88,10 @@ def capabilities(config: WhisperConfig) -> Capabilities:
 
 def capabilities_of(languages: tuple[str, ...], *, translates: bool) -> Capabilities:
     """Return what a model with these languages can do. A single language means an English model."""
-    instead = "leave it out, or use a larger multilingual model, such as whisper-small; turbo cannot translate"
+    instead = (
+        "name a chat model with --translator, or use a larger multilingual model, such as whisper-small; turbo "
+        "cannot translate"
+    )
     return Capabilities(
         languages=languages,
         hotwords=True,

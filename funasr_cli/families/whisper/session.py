@@ -109,6 +109,7 @@ class WhisperSession(DecoderSession[WhisperRow]):
                 ENGLISH,
                 self._pieces(row, english) if options.segment_times and not is_silent else (),
                 english.mean_logprob,
+                "eos" if is_silent else str(english.reason),
             )
         segment = row.segment(
             text,

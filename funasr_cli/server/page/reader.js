@@ -104,6 +104,8 @@ export class Reader {
     if (segment.state === "failed")
       notes.push(element("p", { className: "hole", text: "This text is not complete." }));
     if (segment.doubtful) notes.push(element("p", { className: "doubt", text: "This may not be what was said." }));
+    if (segment.translation && (segment.translation.stop_reason ?? "eos") !== "eos")
+      notes.push(element("p", { className: "hole", text: "The translation is not complete." }));
     if (index in this.corrections) notes.push(element("p", { className: "hint changed", text: "Corrected" }));
     const other = segment.translation;
     const below = other
