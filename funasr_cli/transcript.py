@@ -299,6 +299,7 @@ class Transcript:
     vad_model: str | None = None
     speakers_by: str | None = None  # the model that told speakers apart, if one did (`speakers`)
     translated_by: str | None = None  # the model that translated the texts, if it is another one (`translator`)
+    failed_stages: tuple[str, ...] = ()  # models that failed after the transcript; a warning says from when on
 
     @property
     def text(self) -> str:
@@ -342,9 +343,9 @@ class Transcript:
 
     @property
     def complete(self) -> bool:
-        """Whether the whole input could be read and every segment is complete, with its translation."""
+        """Whether all was read, each segment is complete, with its translation, and no stage after it failed."""
         is_whole = all(segment.complete and not segment.untranslated for segment in self.segments)
-        return self.fault is None and not self.lost and is_whole
+        return self.fault is None and not self.lost and not self.failed_stages and is_whole
 
     @property
     def broken(self) -> bool:

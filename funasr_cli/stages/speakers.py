@@ -31,6 +31,7 @@ class Voices(TranscriptStage):
     def __init__(self, model: SpeakerModel):
         self.model = model
         self._kept: defaultdict[int, dict[tuple[int, int], tuple[list[Span], np.ndarray]]] = defaultdict(dict)
+        self._failed: dict[int, Exception] = {}  # by recording
 
     def segment(self, request: SegmentRequest, segment: Segment) -> Segment:
         """Keep the embeddings of a segment, in place of those of the longer one that it is a part of."""
@@ -43,14 +44,24 @@ class Voices(TranscriptStage):
         padded = np.pad(audio.samples, (0, max(0, round(WINDOW_S * rate_hz) - len(audio.samples))))
         starts = [min(round(start_s * rate_hz), len(padded) - round(WINDOW_S * rate_hz)) for start_s, _ in spans]
         clips = np.stack([padded[start : start + round(WINDOW_S * rate_hz)] for start in starts])
-        embedded = self.model.embed(clips)  # (windows, width)
+        try:
+            embedded = self.model.embed(clips)  # (windows, width)
+        except (MemoryError, RuntimeError) as error:  # costs the speakers, not the transcript
+            self._failed[request.source] = error
+            return segment
         kept[audio.start, audio.end] = [(audio.start_s + a, audio.start_s + b) for a, b in spans], embedded
         return segment
 
     def take(self, source: int) -> list[tuple[Span, list[Span], np.ndarray]]:
-        """Return times, windows and embeddings of the segments of a recording, in order, and forget them."""
+        """Return times, windows and embeddings of the segments of a recording, in order, and forget them.
+
+        Raises:
+            MemoryError, RuntimeError: an embedding could not be computed.
+        """
         rate_hz = self.model.sample_rate_hz
         kept = sorted(self._kept.pop(source, {}).items(), key=lambda item: item[0])
+        if error := self._failed.pop(source, None):
+            raise error
         return [((a / rate_hz, b / rate_hz), spans, vectors) for (a, b), (spans, vectors) in kept]
 
 

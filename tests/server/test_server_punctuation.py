@@ -18,6 +18,7 @@ from support.speaking import SAID, SpeakingModel
 from funasr_cli import demo
 from funasr_cli.capabilities import Capabilities
 from funasr_cli.pipeline import Recognizer
+from funasr_cli.server.app import NOTES_HEADER
 from funasr_cli.transcript import join_texts
 
 pytestmark = pytest.mark.slow
@@ -76,17 +77,27 @@ def test_events(server: Served, joined: Path) -> None:
     assert "".join(done["text"].split()) == "".join(whole.split())
 
 
-@pytest.mark.parametrize(
-    ("error", "code"), [(RuntimeError("the device is gone"), "computation-failed"), (ValueError("a bug"), None)]
-)
-def test_failures_end_one_request(error: Exception, code: str | None) -> None:
+def test_a_failure_costs_the_marks_not_the_text(joined: Path) -> None:
+    """The answer has the text without marks, and says so in every format; other requests are served."""
+    with serving({"speaking": demo.MODEL}, load=lambda _: recognizer(Broken())) as served:
+        answer = served.transcribe(CLIP, itn="false", response_format="verbose_json")
+        assert (answer.status_code, answer.json()["text"]) == (200, SAYS.text)
+        assert answer.json()["complete"] is False
+        [warning] = answer.json()["warnings"]
+        assert MODEL.name in warning
+        text = served.transcribe(CLIP, itn="false", response_format="text")
+        assert (text.status_code, text.text) == (200, SAYS.text)
+        assert MODEL.name in text.headers[NOTES_HEADER]
+        *deltas, done = events(served, joined, itn="false")
+        assert "".join(event["delta"] for event in deltas) == done["text"] == join_texts([SAYS.text] * len(deltas))
+        assert "warnings" not in served.transcribe(CLIP).json()
+
+
+def test_a_bug_ends_one_request() -> None:
     broken = Broken()
-    broken.error = error
+    broken.error = ValueError("a bug")
     with serving({"speaking": demo.MODEL}, load=lambda _: recognizer(broken)) as served:
-        answer = served.transcribe(CLIP, itn="false")
-        assert answer.status_code == 500
-        if code:
-            assert answer.json()["error"]["code"] == code
+        assert served.transcribe(CLIP, itn="false").status_code == 500
         assert served.transcribe(CLIP).json()["text"] == SAYS.text
 
 

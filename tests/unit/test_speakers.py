@@ -35,10 +35,14 @@ def segment(start_s: float, end_s: float, text: str, *words: tuple[float, float]
 
 
 def told_apart(
-    recording: np.ndarray, segments: list[Segment], options: TranscribeOptions = AUTO, source: int = 0
+    recording: np.ndarray,
+    segments: list[Segment],
+    options: TranscribeOptions = AUTO,
+    source: int = 0,
+    model: type[Pitches] = Pitches,
 ) -> list[Event]:
     """Run a recording through both stages, as the scheduler and `Recognizer.run` do."""
-    voices = Voices(Pitches())
+    voices = Voices(model())
     stages = Stages([lambda: Speakers(voices, options)])
     for each in segments:
         start, end = round(each.start_s * RATE_HZ), round(each.end_s * RATE_HZ)
@@ -60,6 +64,13 @@ def transcript_of(events: list[Event]) -> Transcript:
     [done] = [event for event in events if isinstance(event, Finished)]
     assert [event.segment for event in events if isinstance(event, SegmentFinished)] == [*done.transcript.segments]
     return done.transcript
+
+
+class Deaf(Pitches):
+    """A model whose device fails."""
+
+    def embed(self, clips: np.ndarray) -> np.ndarray:
+        raise MemoryError("no memory")
 
 
 CHANGE = np.concatenate([tone(250, 6), tone(950, 6)])
@@ -172,3 +183,10 @@ def test_wrong_numbers_of_speakers(text: str) -> None:
 def test_options_that_cannot_work(changes: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         dataclasses.replace(AUTO, **changes)
+
+
+def test_a_failure_costs_the_speakers_not_the_text() -> None:
+    found = transcript_of(told_apart(CHANGE, [WORDS], model=Deaf))
+    assert found.segments == (WORDS,)
+    assert (found.complete, found.failed_stages, found.speakers_by) == (False, (Pitches().name,), None)
+    assert "no memory" in found.warnings[0]
