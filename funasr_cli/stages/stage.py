@@ -2,7 +2,7 @@
 
 A `TranscriptStage` changes each segment as soon as its model has written it. A stage after the transcript changes
 events: it gets final segments in order, may hold them back until it knows more, and passes them on in order. What
-it has passed on never changes. If it fails, its recording continues without it: a transcript is worth hours of work.
+it has passed on never changes. If it fails, its recording continues without it: a transcript is hours of work.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
