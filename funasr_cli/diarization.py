@@ -20,8 +20,8 @@ WINDOW_S, STEP_S = 1.5, 0.75
 SHORTEST_TURN_S = 0.7
 FEW_WINDOWS = 4  # a cluster of fewer is part of the nearest one with more, if there is one
 SMALL_SHARE, SMALL_MARGIN = 0.03, 0.1  # a cluster of a smaller share of the windows must be that much further away
-# Telephone sound has less than this share of its power above the second frequency. What is below the first one may be
-# hum or a constant, and does not count. In talks of real voices, the share was 1e-4 or more; 16 bits leave 1e-8.
+# Telephone sound has less than this share of its power above the second frequency. What is below the first one may
+# be hum or a constant, and does not count. In talks of real voices, it was 1e-4 or more; 16 bits leave 1e-8.
 TELEPHONE_HZ, TELEPHONE_SHARE = (300, 4200), 1e-5
 MOST_CLUSTERS = 2000  # that are compared with each other, in 16 MB; more windows are first joined with neighbours
 
