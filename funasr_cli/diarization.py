@@ -20,8 +20,9 @@ WINDOW_S, STEP_S = 1.5, 0.75
 SHORTEST_TURN_S = 0.7
 FEW_WINDOWS = 4  # a cluster of fewer is part of the nearest one with more, if there is one
 SMALL_SHARE, SMALL_MARGIN = 0.03, 0.1  # a cluster of a smaller share of the windows must be that much further away
-TELEPHONE_HZ, TELEPHONE_SHARE = 4200, 1e-6  # telephone sound has less than this share of its power above that
-TELEPHONE_MARGIN = 0.08  # by which voices are more alike there
+# Telephone sound has less than this share of its power above the second frequency. What is below the first one may
+# be hum or a constant, and does not count. In talks of real voices, it was 1e-4 or more; 16 bits leave 1e-8.
+TELEPHONE_HZ, TELEPHONE_SHARE = (300, 4200), 1e-5
 MOST_CLUSTERS = 2000  # that are compared with each other, in 16 MB; more windows are first joined with neighbours
 
 
@@ -59,9 +60,10 @@ def embedded(audio: AudioSegment, model: SpeakerModel) -> tuple[list[Span], np.n
 
 
 def powers(samples: np.ndarray, rate_hz: int) -> np.ndarray:
-    """Return the power (2,) of `samples` (samples,) in all and above `TELEPHONE_HZ`."""
-    power = np.abs(np.fft.rfft(samples)) ** 2  # (frequencies,)
-    return np.array([power.sum(), power[int(TELEPHONE_HZ * len(samples) / rate_hz) + 1 :].sum()])
+    """Return the power (2,) of `samples` (samples,) above each frequency of `TELEPHONE_HZ`."""
+    # A Hann window, or the step from the end to the beginning would have power at all frequencies.
+    power = np.abs(np.fft.rfft(samples * np.hanning(len(samples)))) ** 2  # (frequencies,)
+    return np.array([power[int(hertz * len(samples) / rate_hz) + 1 :].sum() for hertz in TELEPHONE_HZ])
 
 
 def cluster(vectors: np.ndarray, threshold: float, fewest: int = 1, most: int | None = None) -> np.ndarray:

@@ -31,7 +31,7 @@ AUTO_PUNCTUATION, NO_PUNCTUATION = "auto", "none"  # other values name a punctua
 AUTO_SPEAKERS, NO_SPEAKERS = "auto", "none"  # other values are a number, or a range
 AUTO_SPEAKER_MODEL, NO_SPEAKER_MODEL = "auto", "none"
 SPEAKER_METHODS = AVERAGE, FUNASR = ("average", "funasr")  # average linkage, and FunASR's clusters
-SPEAKER_THRESHOLD = 0.75
+SPEAKER_THRESHOLD, TELEPHONE_MARGIN = 0.75, 0.08  # the margin: by which voices are more alike on the telephone
 ENGLISH = "en"  # the language to translate into, if none is named
 OFF, CLIP, FULL = VERIFICATIONS = ("off", "clip", "full")
 DRAFTS = AUTO_DRAFT, NO_DRAFT = ("auto", "off")
@@ -130,8 +130,9 @@ class TranscribeOptions:
         speakers: tell speakers apart: the fewest and the most there are; None as the most is no limit. None does
             not tell them apart.
         speaker_method: how windows of speech are grouped into speakers: one of `SPEAKER_METHODS`.
-        speaker_threshold: mean cosine distance from which two groups of voices are two speakers; FunASR's method
-            has another measure.
+        speaker_threshold: mean cosine distance from which two groups of voices are two speakers. None is
+            `SPEAKER_THRESHOLD`, or `TELEPHONE_MARGIN` less for telephone sound. FunASR's method has another
+            measure.
         speaker_names: names of the speakers, in order of appearance; further ones are numbered.
         known_speakers: a recording of each known speaker, by name: a path or a `Source`. Who sounds like one of
             them gets that name. `speaker_names` are for the others.
@@ -167,7 +168,7 @@ class TranscribeOptions:
     batch_size: int | None = None
     speakers: tuple[int, int | None] | None = None
     speaker_method: str = AVERAGE
-    speaker_threshold: float = SPEAKER_THRESHOLD
+    speaker_threshold: float | None = None
     speaker_names: tuple[str, ...] = ()
     known_speakers: Mapping[str, Any] | None = None
     speaker_embeddings: bool = False
@@ -228,7 +229,7 @@ class TranscribeOptions:
             if most not in (None, fewest) or (most is None and fewest > 1):
                 message = "--speaker-method funasr takes auto or one number of speakers, not a range"
                 raise UsageError(message, "use --speakers auto or a number", code="options-conflict")
-            if self.speaker_threshold != SPEAKER_THRESHOLD:
+            if self.speaker_threshold is not None:
                 message = "--speaker-threshold has no effect with --speaker-method funasr"
                 raise UsageError(message, "leave out one of them", code="options-conflict")
         sampling = {"--top-p": self.top_p, "--top-k": self.top_k, "--seed": self.seed}

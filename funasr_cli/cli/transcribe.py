@@ -35,6 +35,8 @@ from funasr_cli.options import (
     MAX_PROMPT_TOKENS,
     MIN_PAUSES_S,
     NO_SPEAKERS,
+    SPEAKER_THRESHOLD,
+    TELEPHONE_MARGIN,
     VAD_THRESHOLDS,
     Tags,
     Timestamps,
@@ -221,8 +223,13 @@ def transcribe(
         ),
     ] = DEFAULT_SPEAKER_METHOD,
     speaker_threshold: Annotated[
-        float,
-        _speakers("--speaker-threshold", "Cosine distance of two speakers: less finds more speakers.", env=False),
+        float | None,
+        _speakers(
+            "--speaker-threshold",
+            "Cosine distance of two speakers: less finds more speakers. Default: "
+            f"{SPEAKER_THRESHOLD:g}, or {SPEAKER_THRESHOLD - TELEPHONE_MARGIN:g} for telephone sound.",
+            env=False,
+        ),
     ] = DEFAULTS.speaker_threshold,
     speaker_names: Annotated[
         str | None,

@@ -99,10 +99,10 @@ class NativeEncoder:
         self._call(self.library.fn_run_linear, linear, activation, len(x), x, out)
         return out
 
-    def keys_and_values(self, linear: Linear, heads: int, x: np.ndarray, out: np.ndarray) -> None:
-        """Compute those of a cross-attention, (rows, in) -> `source_bytes`, in the type of the matrix."""
+    def keys_and_values(self, linear: Linear, heads: int, x: np.ndarray, weights: int, out: np.ndarray) -> None:
+        """Compute those of a cross-attention, (rows, in) -> `source_bytes`, for a decoder with such weights."""
         _require(x, linear.matrix.columns)
-        weights, head_dim = linear.matrix.weights, linear.matrix.rows // (2 * heads)
+        head_dim = linear.matrix.rows // (2 * heads)
         if out.nbytes != source_bytes(self.library, heads, head_dim, len(x), weights):
             raise ValueError(f"the CPU engine refuses to write keys and values into {out.nbytes} bytes")
         self._call(self.library.fn_keys_and_values, linear, heads, len(x), x, weights, out)

@@ -140,7 +140,7 @@ class NativeWhisperDecoder(NativeDecoder):
     def _source(self, encoded: np.ndarray) -> Source:
         kept = np.empty(self._source_shape(len(encoded)), np.uint8)
         for linear, out in zip(self._keys_and_values, kept, strict=True):
-            self.encoder.keys_and_values(linear, self.config.heads, encoded, out)
+            self.encoder.keys_and_values(linear, self.config.heads, encoded, self._weights.type, out)
         return Source(kept, len(encoded))
 
     def first_logits(self, token_id: int, memory: Sequence[Source]) -> np.ndarray:

@@ -16,7 +16,6 @@ import numpy as np
 
 from funasr_cli import funasr_clusters
 from funasr_cli.diarization import (
-    TELEPHONE_MARGIN,
     TELEPHONE_SHARE,
     Span,
     Turn,
@@ -28,7 +27,7 @@ from funasr_cli.diarization import (
     speaker_of,
     turns,
 )
-from funasr_cli.options import FUNASR, TranscribeOptions
+from funasr_cli.options import FUNASR, SPEAKER_THRESHOLD, TELEPHONE_MARGIN, TranscribeOptions
 from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
 from funasr_cli.speaker_model import SpeakerModel
 from funasr_cli.speech_model import SegmentRequest, TranscriptStage
@@ -62,10 +61,10 @@ class Voices(TranscriptStage):
             self._failed[request.source] = error
         return segment
 
-    def margin(self, source: int) -> float:
-        """Return how much less of a threshold suits the sound of a recording, and forget the sound."""
+    def threshold(self, source: int) -> float:
+        """Return the threshold that suits the sound of a recording, and forget the sound."""
         total, above = self._powers.pop(source, np.ones(2))
-        return TELEPHONE_MARGIN if above < TELEPHONE_SHARE * total else 0.0
+        return SPEAKER_THRESHOLD - (TELEPHONE_MARGIN if above < TELEPHONE_SHARE * total else 0)
 
     def take(self, source: int) -> list[Kept]:
         """Return times, windows and embeddings of the segments of a recording, in order, and forget them.
@@ -98,7 +97,7 @@ class Speakers:
             yield from (SegmentFinished(event.source, segment) for segment in transcript.segments)
             yield replace(event, transcript=transcript)
         elif isinstance(event, Failed):
-            self._voices.margin(event.source)
+            self._voices.threshold(event.source)
             self._voices.take(event.source)
             yield from self._held
             yield event
@@ -107,7 +106,8 @@ class Speakers:
 
     def _with_speakers(self, source: int, transcript: Transcript) -> Transcript:
         began = time.perf_counter()
-        threshold = self._options.speaker_threshold - self._voices.margin(source)
+        usual, stated = self._voices.threshold(source), self._options.speaker_threshold
+        threshold = usual if stated is None else stated
         kept = self._voices.take(source)
         vectors = np.concatenate([own for _, _, own in kept] or [np.zeros((0, 1))])  # (windows, width)
         labels = clusters(vectors, self._options, threshold)

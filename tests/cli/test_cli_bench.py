@@ -124,7 +124,8 @@ def test_tables(
     assert len(lines) >= 4 + len(rows)
     for line, row in zip(lines[4:], rows, strict=False):
         assert line.startswith(row)
-    assert ("|decode" in result.stdout) == ("memory" not in mode)
+    bars = [line for line in lines if " |" in line]  # how long their parts are depends on the machine
+    assert len(bars) == (0 if "memory" in mode else len(rows))
     assert ("a.flac: 50.00 % errors, 1 of 2 (" in result.stdout) == ("refs" in mode)
 
 

@@ -269,7 +269,7 @@ def test_another_model_s_word_times_are_computed_by_mlx(make_checkpoint: MakeChe
 @pytest.mark.process
 @pytest.mark.parametrize("moment", range(4))
 def test_ctrl_c(moment: int) -> None:
-    """At several moments while texts are written: the process ends within a second, without a traceback."""
+    """At several moments while texts are written: the process ends soon, without a traceback."""
     command = [*COMMAND, *map(str, (*BASE, *PATHS * 300, "--engine", "native"))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process:
         assert process.stdout
@@ -278,7 +278,7 @@ def test_ctrl_c(moment: int) -> None:
         process.send_signal(signal.SIGINT)
         started = time.monotonic()
         _, stderr = process.communicate(timeout=60)
-        assert time.monotonic() - started < 1 + 2  # with the end of Python itself, on a busy machine
+        assert time.monotonic() - started < 10  # long before all recordings are done, on a busy machine, too
     assert process.returncode == 130
     assert [line.partition(":")[0] for line in stderr.decode().splitlines()] == ["warning"]
     assert stderr.startswith(b"warning: interrupted")

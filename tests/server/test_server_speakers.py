@@ -17,6 +17,7 @@ import soundfile
 from support.running import invoke
 from support.serving import Served, serving
 from support.speaking import SAID, SpeakingModel, SpeakingSession
+from support.waiting import wait_for
 
 from funasr_cli import demo
 from funasr_cli.capabilities import Capabilities
@@ -211,7 +212,7 @@ def test_known_speakers(server: Served, talk: Path, speech: np.ndarray) -> None:
     body = {"file": content, "known_speaker_names": ["Bo"], "known_speaker_references": [quiet],
             "response_format": "diarized_json", "model": "timed"}  # fmt: skip
     assert server.post(json=body).json()["segments"][1]["speaker"] == "Bo"
-    assert not server.uploads()
+    wait_for(lambda: not server.uploads())  # the last one is removed after its answer
 
 
 def test_channels(server: Served, without_voices: Served, call: Path) -> None:
@@ -282,7 +283,7 @@ SHORT, LONG = np.zeros(RATE_HZ // 2), np.zeros(31 * RATE_HZ)
 )  # fmt: skip
 def test_what_is_refused(server: Served, talk: Path, fields: dict[str, Any], param: str, code: str | None) -> None:
     assert refusal(server, talk, **fields) == (param, code)
-    assert not server.uploads()
+    wait_for(lambda: not server.uploads())
 
 
 def test_large_fields(server: Served, talk: Path) -> None:
@@ -326,10 +327,12 @@ class Broken(Levels):
         raise RuntimeError("the device is gone")
 
 
-def test_failures_end_one_request(talk: Path) -> None:
+def test_a_failure_costs_the_speakers_not_the_text(talk: Path) -> None:
     with serving({"timed": demo.MODEL}, load=lambda _: recognizer(), load_voices=Broken) as served:
         answer = served.transcribe(talk, response_format="diarized_json")
-        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "computation-failed")
+        assert (answer.status_code, answer.json()["text"]) == (200, SAYS.text)
+        assert Levels.name in " ".join(answer.json()["warnings"])
+        assert "speaker" not in answer.json()["segments"][0]
         assert served.transcribe(talk).json()["text"] == SAYS.text
 
 

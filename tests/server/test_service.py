@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ import pytest
 from support.errors import refused
 from support.serving import Served, load, serving
 from support.speaking import SAID, SpeakingModel, SpeakingSession
+from support.waiting import wait_for
 
 from funasr_cli import demo
 from funasr_cli.errors import SetupError
@@ -43,7 +44,6 @@ pytestmark = pytest.mark.slow
 
 CLIP = demo.clips()[3].path
 SECRET = "Anton's password is swordfish"
-PATIENCE_S = 30.0
 
 
 @dataclass
@@ -79,13 +79,6 @@ class Session(SpeakingSession):
     def drop(self, row: int) -> None:
         super().drop(row)
         self._model.rows.discard(row)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was never met"
-        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -427,7 +420,7 @@ def test_a_thousand_requests_leave_nothing(small_sense_voice: Path) -> None:
         assert resident_mb() < before_mb + 50
         wait_for(lambda: "reading" not in {thread.name for thread in threading.enumerate()})
         assert threading.active_count() < 60, "the pools of asyncio and Starlette have limits"
-        assert not server.uploads()
+        wait_for(lambda: not server.uploads())
 
 
 def test_names_of_models() -> None:

@@ -12,9 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WIDTH = 64, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 32, FEED_FORWARD = 128, VOCAB = 40, LAYERS = 2, SLOTS = 3 };
+enum { WIDTH = 64, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 64, FEED_FORWARD = 128, VOCAB = 40, LAYERS = 2, SLOTS = 3 };
 enum { QKV = 3 * HEADS * HEAD_DIM, LONGEST = 70, THREADS = 3 };
-enum { SOURCE_ROWS = 301, SOURCE_VALUES = LAYERS * 2 * HEADS * SOURCE_ROWS * HEAD_DIM };
+enum { SOURCE_ROWS = 301 };
 
 static long until_failure = -1; /* allocations that still succeed; negative: all of them do */
 
@@ -39,14 +39,12 @@ static void check(int is_right, const char *what) {
 
 static float numbers[QKV * WIDTH > 2 * FEED_FORWARD * WIDTH ? QKV * WIDTH : 2 * FEED_FORWARD * WIDTH];
 static float x[LONGEST * WIDTH], norm[WIDTH], scores[LONGEST * SOURCE_ROWS];
-static uint16_t source[SOURCE_VALUES];
-static const uint16_t *sources[LONGEST];
 
 static int pack_4_bits(void *data, int rows, int columns) {
     enum { COUNT = sizeof numbers / sizeof *numbers };
     static uint8_t values[COUNT];
     static uint16_t scales[COUNT / 64], offsets[COUNT / 64];
-    for (int i = 0; i < COUNT; i++) values[i] = (uint8_t)(i * i % 16);
+    for (unsigned i = 0; i < COUNT; i++) values[i] = (uint8_t)(i * i % 16);
     for (int i = 0; i < COUNT / 64; i++) scales[i] = 0x3E00, offsets[i] = 0xBF70; /* 1/8 and -15/16 in bfloat16 */
     return fn_pack_4_bits(data, values, scales, offsets, rows, columns, 64, FN_U4);
 }
@@ -61,6 +59,23 @@ static struct fn_matrix packed(int rows, int columns, int weights) {
     until_failure = before;
     m.data = data;
     return m;
+}
+
+/* Keys and values of a source in all layers, as a decoder with such weights reads them. */
+static uint8_t *source_for(int weights) {
+    size_t size = fn_source_size(HEADS, HEAD_DIM, SOURCE_ROWS, weights);
+    uint8_t *made = malloc(LAYERS * size);
+    struct fn_linear linear = {packed(2 * HEADS * HEAD_DIM, WIDTH, weights), NULL};
+    fn_encoder *encoder = NULL;
+    check(size && made && !fn_encoder_new(&encoder, THREADS, NULL), "what makes a source");
+    for (int i = 0; i < LAYERS; i++) {
+        const float *encoded = numbers + i * WIDTH;
+        check(!fn_keys_and_values(encoder, &linear, HEADS, SOURCE_ROWS, encoded, weights, made + (size_t)i * size),
+              "a source");
+    }
+    fn_encoder_free(encoder);
+    free((void *)linear.matrix.data);
+    return made;
 }
 
 /* Two rows of different lengths, then more of one of them, a copy, an end, and logits: a call that fails returns
@@ -103,7 +118,7 @@ static int life(const struct fn_shape *shape, const struct fn_layer *layers, con
 /* A layer over two batches, with cross-attention in the second, a product and the best of its outputs. */
 static int encoder_life(int weights, const struct fn_block *block, const struct fn_block *crossed, float *hidden) {
     static const int32_t offsets[] = {0, 1, 30, LONGEST}, source_offsets[] = {0, 9, 10, LONGEST};
-    static float out[LONGEST * 3 * WIDTH];
+    static float out[LONGEST * 4 * WIDTH];
     int32_t places[LONGEST];
     float totals[LONGEST];
     fn_encoder *encoder = NULL;
@@ -111,11 +126,14 @@ static int encoder_life(int weights, const struct fn_block *block, const struct 
     REPEATED(fn_encoder_new(&encoder, THREADS, NULL))
     REPEATED(fn_run_block(encoder, block, 2, offsets, x, NULL, NULL, hidden))
     REPEATED(fn_run_block(encoder, crossed, 3, offsets, x, x, source_offsets, hidden))
-    struct fn_linear linear = {packed(3 * WIDTH, WIDTH, weights), NULL};
+    struct fn_linear linear = {packed(4 * WIDTH, WIDTH, weights), NULL};
     REPEATED(fn_run_linear(encoder, &linear, FN_GELU, LONGEST, hidden, out))
-    static uint16_t halves[LONGEST * 3 * WIDTH];
-    REPEATED(fn_keys_and_values(encoder, &linear, 6, LONGEST, hidden, halves))
-    REPEATED(fn_highest(encoder, LONGEST, 3 * WIDTH, out, places, totals))
+    static uint8_t kept[LONGEST * 4 * WIDTH * sizeof(uint16_t)];
+    for (int kind = FN_F32; kind <= FN_U8; kind++) {
+        check(fn_source_size(2, WIDTH, LONGEST, kind) <= sizeof kept, "the size of a source");
+        REPEATED(fn_keys_and_values(encoder, &linear, 2, LONGEST, hidden, kind, kept))
+    }
+    REPEATED(fn_highest(encoder, LONGEST, 4 * WIDTH, out, places, totals))
     fn_encoder_free(encoder);
     fn_encoder_free(NULL);
     free((void *)linear.matrix.data);
@@ -199,13 +217,15 @@ int main(void) {
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) numbers[i] = sinf((float)i * 1.7f);
     for (int i = 0; i < LONGEST * WIDTH; i++) x[i] = cosf((float)i * 0.3f);
     for (int i = 0; i < WIDTH; i++) norm[i] = 1.0f;
-    for (int i = 0; i < SOURCE_VALUES; i++) source[i] = (uint16_t)(0x2000 + i % 0x1800); /* 2^-7 to 0.5 */
-    for (int i = 0; i < LONGEST; i++) sources[i] = source;
     static const int32_t watched[] = {HEADS + 1};
-    struct fn_sources from = {sources, SOURCE_ROWS, 1, watched, scores};
     for (int weights = FN_F32; weights <= FN_U8; weights++) {
         try_all(weights, NULL);
+        uint8_t *source = source_for(weights);
+        const uint8_t *sources[LONGEST];
+        for (int i = 0; i < LONGEST; i++) sources[i] = source;
+        struct fn_sources from = {sources, SOURCE_ROWS, 1, watched, scores};
         try_all(weights, &from);
+        free(source);
     }
     try_all(FN_U4, NULL);
     for (int weights = FN_F32; weights <= FN_BF16; weights++) try_encoder(weights);

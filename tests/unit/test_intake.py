@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from support.waiting import PATIENCE_S, wait_for
 
 from funasr_cli.scheduling.intake import Prefetcher
-
-PATIENCE_S = 30.0  # limit for things that should happen immediately
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was never met"
-        time.sleep(0.002)
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,11 @@ import soxr
 from support.campplus import Pitches
 
 from funasr_cli.audio.segment import AudioSegment
-from funasr_cli.diarization import TELEPHONE_MARGIN, Turn
+from funasr_cli.diarization import Turn
 from funasr_cli.errors import AudioError, UsageError
-from funasr_cli.options import TranscribeOptions, parse_speakers
+from funasr_cli.options import SPEAKER_THRESHOLD, TELEPHONE_MARGIN, TranscribeOptions, parse_speakers
 from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
+from funasr_cli.speaker_model import SpeakerModel
 from funasr_cli.speech_model import SegmentRequest
 from funasr_cli.stages.known_speakers import KnownSpeakers
 from funasr_cli.stages.speakers import COARSE, Speakers, Voices, cut
@@ -43,10 +44,10 @@ def told_apart(
     options: TranscribeOptions = AUTO,
     source: int = 0,
     known: KnownSpeakers | None = None,
-    model: type[Pitches] = Pitches,
+    model: SpeakerModel | None = None,
 ) -> list[Event]:
     """Run a recording through both stages, as the scheduler and `Recognizer.run` do."""
-    voices = Voices(model())
+    voices = Voices(model or Pitches())
     stages = Stages([lambda: Speakers(voices, options, known)])
     for each in segments:
         start, end = round(each.start_s * RATE_HZ), round(each.end_s * RATE_HZ)
@@ -200,15 +201,37 @@ def noisy(rate_hz: int) -> np.ndarray:
     return soxr.resample(noise, rate_hz, RATE_HZ).astype(np.float32)
 
 
+def hum(samples: np.ndarray, level: float) -> np.ndarray:
+    """Return samples with a constant and a hum, as a bad microphone adds them."""
+    return samples + level + level * np.sin(2 * np.pi * 50.15 * np.arange(len(samples)) / RATE_HZ + 1)
+
+
+@pytest.mark.parametrize("level", [0, 0.3])
 @pytest.mark.parametrize(("rate_hz", "margin"), [(8000, TELEPHONE_MARGIN), (16000, 0.0)])
-def test_telephone_sound(rate_hz: int, margin: float) -> None:
+def test_telephone_sound(rate_hz: int, margin: float, level: float) -> None:
     """A quantized recording at 8 kHz is recognised; one of 16 kHz is not, even if a quiet part sounds like it."""
-    voices, sound = Voices(Pitches()), np.round(noisy(rate_hz) * 32767) / 32768
+    voice = 0.2 * noisy(8000) + 0.01 * noisy(rate_hz)  # a thousandth of it is above 4 kHz, as of speech
+    voices, sound = Voices(Pitches()), np.round(hum(voice, level) * 32767) / 32768
     for start, samples in ((0, sound), (len(sound), 0.3 * noisy(8000))):
         audio = AudioSegment(start, samples.astype(np.float32), np.ones(1))
         voices.segment(SegmentRequest(5, audio, first=True), WORDS)
-    assert voices.margin(5) == margin
-    assert voices.margin(5) == 0.0
+    assert voices.threshold(5) == pytest.approx(SPEAKER_THRESHOLD - margin)
+    assert voices.threshold(5) == SPEAKER_THRESHOLD
+
+
+def test_a_threshold_that_is_stated_is_not_changed() -> None:
+    """Two voices at a distance of 0.71 are two only with the threshold for telephone sound."""
+
+    class Alike(Pitches):
+        def embed(self, clips: np.ndarray) -> np.ndarray:
+            means = super().embed(clips)
+            return means + np.eye(len(means[0]), dtype=np.float32)[0] * 0.64
+
+    sound = soxr.resample(soxr.resample(CHANGE, RATE_HZ, 8000), 8000, RATE_HZ).astype(np.float32)
+    for stated, count in ((None, 2), (SPEAKER_THRESHOLD, 1), (SPEAKER_THRESHOLD - TELEPHONE_MARGIN, 2)):
+        options = dataclasses.replace(AUTO, speaker_threshold=stated)
+        found = transcript_of(told_apart(sound, [WORDS], options, model=Alike()))
+        assert len({part.speaker for part in found.segments}) == count
 
 
 def test_without_voices_nothing_changes() -> None:
@@ -246,7 +269,7 @@ def test_wrong_numbers_of_speakers(text: str) -> None:
     [
         {"speaker_threshold": 0}, {"speaker_threshold": 2}, {"vad": False}, {"speaker_method": "best"},
         {"speaker_method": "funasr", "speakers": (2, 4)}, {"speaker_method": "funasr", "speakers": (2, None)},
-        {"speaker_method": "funasr", "speaker_threshold": 0.5},
+        {"speaker_method": "funasr", "speaker_threshold": SPEAKER_THRESHOLD},
     ],
 )  # fmt: skip
 def test_options_that_cannot_work(changes: dict[str, Any]) -> None:
@@ -255,7 +278,7 @@ def test_options_that_cannot_work(changes: dict[str, Any]) -> None:
 
 
 def test_a_failure_costs_the_speakers_not_the_text() -> None:
-    found = transcript_of(told_apart(CHANGE, [WORDS], model=Deaf))
+    found = transcript_of(told_apart(CHANGE, [WORDS], model=Deaf()))
     assert found.segments == (WORDS,)
     assert (found.complete, found.failed_stages, found.speakers_by) == (False, (Pitches().name,), None)
     assert "no memory" in found.warnings[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.native import LIBRARY, WITHOUT
+from support.small import convert
 from support.whisper_rows import CLIPS, assert_same, decode, load_whisper, request
 
 from funasr_cli.compute.backend import mx
@@ -73,6 +74,19 @@ def test_rows_give_back_their_slots(models: dict[str, WhisperModel]) -> None:
     assert decoder.free_slots == free - 1
     session._decoder.close()
     assert decoder.free_slots == free
+
+
+@pytest.mark.parametrize("quantize", ["4", "8", "mixed"])
+def test_quantized_models(small_whisper: Path, quantize: str, tmp_path: Path) -> None:
+    """In int8, matrices have the bits in which they are stored; what rows attend to always has 8."""
+    folder = convert(small_whisper, tmp_path / "quantized", quantize=quantize).folder
+    ours, theirs = load_whisper(folder, "int8", "native"), load_whisper(folder, "float32", "native")
+    assert ours.network.decoder.bits == {"4": {4}, "8": {8}, "mixed": {4, 8}}[quantize]
+    forced = theirs.trace(CLIPS[1], TranscribeOptions(max_tokens=8)).token_ids
+    rounded, exact = (
+        each.trace(CLIPS[1], TranscribeOptions(max_tokens=1), forced).logits for each in (ours, theirs)
+    )
+    assert np.vdot(rounded, exact) / np.linalg.norm(rounded) / np.linalg.norm(exact) > 0.99
 
 
 def test_rules_by_the_library_are_those_on_mlx() -> None:

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from funasr_cli.diarization import TELEPHONE_MARGIN, WINDOW_S, Turn, cluster, turns, windows
+from funasr_cli.diarization import WINDOW_S, Turn, cluster, turns, windows
 from funasr_cli.families.load import load_speakers
-from funasr_cli.options import DEFAULTS
+from funasr_cli.options import DEFAULTS, SPEAKER_THRESHOLD, TELEPHONE_MARGIN
 from funasr_cli.speaker_model import SpeakerModel
 from tools.accuracy.detectors import cut
 from tools.accuracy.mixtures import CLEAN, CONDITIONS, MIXTURES, RATE_HZ, TELEPHONE, Mixture, Said, segments
@@ -59,7 +59,7 @@ class Talk:
 
     @property
     def margin(self) -> np.ndarray:
-        """What the stage takes off the threshold: see `Voices.margin`, which recognises telephone sound."""
+        """What is taken off each threshold: see `Voices.threshold`, which recognises telephone sound."""
         return np.array(TELEPHONE_MARGIN if self.condition == TELEPHONE else 0.0)
 
 
@@ -182,7 +182,7 @@ def answers(talk: Talk, funasr: dict[str, list[Turn]]) -> dict[str, list[Turn]]:
     if talk.speech in (FSMN, FSMN_STATIC):
         return funasr
     ways = {f"threshold {threshold}": told_apart(kept, threshold) for threshold in THRESHOLDS}
-    ways["number given"] = told_apart(kept, DEFAULTS.speaker_threshold, number)
+    ways["number given"] = told_apart(kept, SPEAKER_THRESHOLD, number)
     return ways | {way: found for way, found in funasr.items() if not way.endswith("by segment")}
 
 
