@@ -26,7 +26,8 @@ def open_checkpoint(
     """Open a checkpoint in any layout, and merge a LoRA adapter into it.
 
     Args:
-        folder: where the checkpoint is. If PEFT has written an adapter into it, that is merged.
+        folder: where the checkpoint is. If PEFT has written an adapter into it, or into the folder of a part's
+            language model, that is merged.
         name: its hub id or its folder's name, which may be the only indication of its languages.
         adapter: the folder of another adapter.
         sources: the parts of a model that is put together from several; None looks for them in the folder.
@@ -37,7 +38,9 @@ def open_checkpoint(
         SetupError: torch is needed, but not installed.
     """
     checkpoint = _open(folder, name, sources or Sources(folder))
-    found = [folder] if (folder / adapters.CONFIG).exists() else []
+    # A language model that is a part of the model, whose weights are the last, may be in a folder of its own.
+    places = {place.resolve(): place for place in (folder, checkpoint.weights[-1].parent)}.values()
+    found = [place for place in places if (place / adapters.CONFIG).exists()]
     for each in (*found, *([adapter] if adapter else [])):
         tied = registry.of_config(checkpoint.config).tied(checkpoint.config)
         checkpoint = adapters.apply(checkpoint, adapters.open_adapter(each), tied)
