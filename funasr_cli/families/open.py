@@ -38,7 +38,7 @@ def open_checkpoint(
         SetupError: torch is needed, but not installed.
     """
     checkpoint = _open(folder, name, sources or Sources(folder))
-    # A language model that is a part of the model, whose weights are the last, may be in a folder of its own.
+    # A language model that is a part of the model, whose weights are the last, may be in another folder.
     places = {place.resolve(): place for place in (folder, checkpoint.weights[-1].parent)}.values()
     found = [place for place in places if (place / adapters.CONFIG).exists()]
     for each in (*found, *([adapter] if adapter else [])):

@@ -372,7 +372,7 @@ def test_two_filters_are_always_silent(qwen4b_source: Path) -> None:
     assert open_checkpoint(qwen4b_source, "x").layout == "OminiX"
 
 
-@pytest.mark.parametrize("where", ["named", "beside"])
+@pytest.mark.parametrize("where", ["named", "found"])
 def test_an_adapter_of_the_language_model(source: Path, tmp_path: Path, where: str) -> None:
     """It is merged if it is named, or if PEFT has written it into the language model's folder."""
     weights = {name: torch.from_numpy(values) for name, values in shards_of(source / LLM_FOLDER).items()}

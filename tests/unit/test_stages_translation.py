@@ -17,7 +17,7 @@ from support.speaking import SAID, SpeakingModel
 from support.transcripts import segment, transcript
 from support.translating import Interpreter
 
-from funasr_cli.audio.decode import AudioInput
+from funasr_cli.audio.decode import AudioInput, opener
 from funasr_cli.audio.segment import AudioSegment
 from funasr_cli.capabilities import Capabilities
 from funasr_cli.errors import FunASRError, UsageError
@@ -25,7 +25,6 @@ from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.scheduling.events import Event, Failed, Finished, PartialText, Read, SegmentFinished
 from funasr_cli.speech_model import SegmentRequest
-from funasr_cli.stages.speakers import Voices
 from funasr_cli.stages.stage import Stages
 from funasr_cli.stages.translation import LONGEST_WAIT_S, MOST_HELD, Translator
 from funasr_cli.text_generator import LEAST_TOKENS
@@ -275,16 +274,20 @@ def test_after_punctuation_and_speakers() -> None:
     texts = ("今天", "天气", "你好", "世界")
     words = tuple(Word(word, 3.0 * at, 3.0 * at + 2.5, 0.9) for at, word in enumerate(texts))
     said = replace(segment(0, 12, " ".join(texts)), words=words)
-    marks, translator, voices = GuessingPunctuation(0.2), Interpreter(), Voices(Pitches())
+    marks, translator = GuessingPunctuation(0.2), Interpreter()
     seconds = np.arange(6 * 16000) / 16000
     two = np.concatenate([np.sin(2 * np.pi * 250 * seconds), np.sin(2 * np.pi * 950 * seconds)])
     audio = AudioSegment(0, two.astype(np.float32), np.ones(1))
     asr = recognizer(
-        Capabilities(("zh",)), punctuate_with=marks, tell_apart_with=voices.model, translator=translator
+        Capabilities(("zh",), word_times=True),
+        punctuate_with=marks,
+        tell_apart_with=Pitches(),
+        translator=translator,
     )
-    voices.segment(SegmentRequest(0, audio, first=True), said)
     options = TranscribeOptions(speakers=(1, None), word_times=True, translate=True, language="zh")
-    stages = asr.stages_after(options, voices)
+    job, stages = asr.job(0, opener(two, 16000, 16000), options)
+    [voices] = job.stages
+    voices.segment(SegmentRequest(0, audio, first=True), said)
     *passed, last = [later for event in events_of([said]) for later in stages(event)]
     assert isinstance(last, Finished)
     found = last.transcript
