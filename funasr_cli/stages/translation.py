@@ -21,13 +21,6 @@ from funasr_cli.transcript import Segment, Transcript, Translation, join_texts
 
 MOST_HELD = 16  # segments translated together
 LONGEST_WAIT_S = 2.0  # for further segments; looked at when an event comes
-PROBLEMS = {  # by the stop reason of a translation
-    "budget": "the translation is cut short: its end may be missing",
-    "loop": "the translation repeats itself in a loop: anything after the first round is missing",
-    "nonfinite": "the model computed a value that is not a number: the rest of the translation is missing",
-    "empty": "the translation is missing",
-    "error": "the translation could not be computed",
-}
 
 
 class Translator:
@@ -128,9 +121,9 @@ class Translator:
         """Put the translations into the transcript, and warn of those that are not complete."""
         segments = tuple(map(self._translated, transcript.segments))
         problems = (
-            f"{segment.start_s:.1f}-{segment.end_s:.1f} s: {PROBLEMS[segment.translation.stop_reason]}"
+            f"{segment.start_s:.1f}-{segment.end_s:.1f} s: {segment.translation.problem}"
             for segment in segments
-            if segment.translation and segment.translation.stop_reason in PROBLEMS
+            if segment.translation and segment.translation.problem
         )
         return replace(
             transcript,
