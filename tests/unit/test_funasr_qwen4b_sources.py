@@ -211,6 +211,13 @@ def test_a_language_model_that_lacks_a_shard_or_a_tensor(source: Path, tmp_path:
         convert(source, tmp_path / "out")
 
 
+def test_a_language_model_in_our_layout(source: Path, tmp_path: Path) -> None:
+    """It could be read, but has other names: the message says so instead of a missing key."""
+    convert(write_qwen3(tmp_path / "base"), tmp_path / "converted")
+    with refused("model-unsupported", "--llm", "converted"):
+        convert(source, tmp_path / "out", llm=tmp_path / "converted")
+
+
 def test_another_language_model(source: Path, tmp_path: Path) -> None:
     """Of other widths, or with adapters that are not merged."""
     with refused("model-config", "adaptor"):
