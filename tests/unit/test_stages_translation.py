@@ -80,6 +80,25 @@ def test_each_segment_has_its_translation(texts: list[str]) -> None:
     assert found.translated_by == model.name
 
 
+def test_what_another_stage_changes_at_the_end_is_translated_too() -> None:
+    """A stage of the caller's may change the transcript after its segments have been passed on."""
+    one, two = segments_of("one", "two")
+    model = Interpreter()
+    stages = Stages([lambda: Translator(model, "en")])
+    changed = [one, replace(two, text="three"), segment(5, 6, "four")]
+    [*_, last] = [
+        later
+        for event in (
+            SegmentFinished(0, one),
+            SegmentFinished(0, two),
+            Finished(0, transcript(*changed, duration_s=6.0)),
+        )
+        for later in stages(event)
+    ]
+    assert isinstance(last, Finished)
+    assert [each.translation for each in last.transcript.segments] == list(map(english, ("ONE", "THREE", "FOUR")))
+
+
 def test_the_limit_grows_with_the_text() -> None:
     """By its bytes, so that one in a script of many bytes and tokens has enough."""
     model = Interpreter()
