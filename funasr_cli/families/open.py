@@ -58,8 +58,9 @@ def _open(folder: Path, name: str, sources: Sources) -> Checkpoint:
     if not is_safe and any((folder / file).exists() for file in upstream):
         path, options = funasr.read_config(folder)
         with stated_in(str(path)):
-            family = registry.of_upstream_class(options.get("model"))
-        return family.open_funasr(folder, options, name)
+            open_funasr = registry.of_upstream_class(options.get("model")).open_funasr
+        assert open_funasr is not None  # of a family with upstream classes
+        return open_funasr(folder, options, name)
     if not has_config:
         if (folder / adapters.CONFIG).exists():
             message = f"{folder / adapters.CONFIG}: a LoRA adapter, without the model that it changes"
