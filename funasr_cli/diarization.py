@@ -77,6 +77,10 @@ def cluster(vectors: np.ndarray, threshold: float, fewest: int = 1, most: int | 
     """
     if not len(vectors):
         return np.zeros(0, int)
+    if fewest > 1 or most is not None:  # a cut elsewhere would count unusual windows as a speaker
+        usual = cluster(vectors, threshold)
+        if fewest <= usual.max() + 1 <= (most or len(usual)):
+            return usual
     units = of_length_one(vectors)
     groups, means, sizes = _neighbours_joined(units)
     merges = list(_merges(means, sizes))

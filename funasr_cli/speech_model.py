@@ -42,7 +42,8 @@ class Hypothesis:
     """A model's final result for one request."""
 
     segment: Segment
-    agreement: Comparison | None = None  # the text compared with a second reading of the audio; None without one
+    # The text compared with a second reading of the audio, or its times with the audio's length; None without one.
+    agreement: Comparison | None = None
     retry_may_help: bool = False  # whether decoding the segment again in two halves may give a better text
 
 

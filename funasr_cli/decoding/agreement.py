@@ -22,7 +22,10 @@ DOUBTFUL_SHARE, DOUBTFUL_UNITS = 0.5, 3
 
 @dataclass(frozen=True)
 class Comparison:
-    """Result of comparing two texts in units: characters of scripts without spaces, words of other scripts."""
+    """Result of comparing two texts in units: characters of scripts without spaces, words of other scripts.
+
+    For a text with times but without a second one, the units are time steps: those that it covers are common.
+    """
 
     common: int  # units that both texts have in the same order, each pair counted once
     different: int  # units of either text that the other lacks

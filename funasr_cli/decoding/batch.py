@@ -45,6 +45,8 @@ class Batch(ABC):
     A subclass for each engine holds their keys and values, and runs the decoder.
     """
 
+    drops_at_once = False  # whether rows that have ended leave at once, since that needs no copies of the others
+
     def __init__(
         self,
         sampler: Sampler,

@@ -66,8 +66,8 @@ class BatchDecoder:
         restricted = {"rules": list(rules)} if rules else {}
         new: Batch = self._engine(self._llm, self._sampler, numbers, own, start, **restricted)
         try:
+            self._keep_live_rows()  # first, since prompts need memory, too
             tokens = new.prefill([prompt[self._shared_rows :] for prompt in prompts])
-            self._keep_live_rows()
             if self._batch:
                 self._ready = self._ready or self._batch.step(run_ahead=False)
                 self._batch.join(new)
@@ -86,10 +86,12 @@ class BatchDecoder:
             self._shared, self._shared_rows, self._prefix = shared, len(shared), None
 
     def end(self, row: int) -> None:
-        """End a row. It leaves the batch when others join, or when half of the batch's rows have ended."""
+        """End a row. It leaves the batch at once, or when others join or half of the batch's rows have ended."""
         if row in self._live and self._batch:
             self._live.remove(row)
             self._batch.drop_draft(row)
+            if self._batch.drops_at_once:
+                self._keep_live_rows()
 
     def step(self) -> list[Token]:
         """Return the next tokens of every live row, row by row, in the order in which the rows were added."""

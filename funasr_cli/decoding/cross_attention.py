@@ -4,7 +4,8 @@ Source: openai-whisper ``whisper/timing.py`` (``find_alignment``, ``median_filte
 the search is vectorised, words are those of `units.word_spans`, and characters that share a token divide its time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import reduce
 
 import numpy as np
 
@@ -16,24 +17,31 @@ FILTER_WIDTH = 7  # of the median filter, in rows
 LEFT, UP, BOTH = range(3)  # steps of a path: to the next row, to the next token, to both
 
 
-def token_rows(scores: np.ndarray, skipped: int) -> np.ndarray:
+def token_rows(groups: Iterable[np.ndarray], skipped: int) -> np.ndarray:
     """Find the row of the audio at which each token begins.
 
     Args:
-        scores: (heads, tokens, rows) of cross-attention before its softmax, only the rows of the clip itself. The
-            first tokens are the prompt, the last one is the end of the text.
+        groups: heads of the cross-attention, each group (heads, tokens, rows) before the softmax, only the rows of
+            the clip itself. The first tokens are the prompt, the last one is the end of the text. Groups are
+            read one by one, since a large model's heads need 1.3 MB each.
         skipped: number of tokens whose successor is not part of the text.
 
     Returns:
         (text tokens + 1,) the row where each token of the text begins, and where the end token does.
     """
+    total = reduce(np.add, (_relative(scores) for group in groups for scores in group))
+    matrix = total[skipped:-1]  # (text tokens + 1, rows): the scale does not matter
+    tokens, rows = cheapest_path(-matrix)
+    return rows[np.flatnonzero(np.diff(tokens, prepend=-1))]
+
+
+def _relative(scores: np.ndarray) -> np.ndarray:
+    """Return how much more a head attends to a row of the audio for one token than for others: (tokens, rows)."""
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        weights = (weights - weights.mean(axis=1, keepdims=True)) / weights.std(axis=1, keepdims=True)
-    matrix = median_filtered(np.nan_to_num(weights)).mean(axis=0)[skipped:-1]  # (text tokens + 1, rows)
-    tokens, rows = cheapest_path(-matrix)
-    return rows[np.flatnonzero(np.diff(tokens, prepend=-1))]
+        weights = (weights - weights.mean(axis=0)) / weights.std(axis=0)
+    return median_filtered(np.nan_to_num(weights))
 
 
 def median_filtered(values: np.ndarray) -> np.ndarray:

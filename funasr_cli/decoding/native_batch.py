@@ -18,6 +18,8 @@ from funasr_cli.native.decoder import NativeDecoder, Row
 class NativeBatch(Batch):
     """Rows in slots of the library's decoder."""
 
+    drops_at_once = True
+
     def __init__(
         self,
         llm: NativeDecoder,

@@ -71,8 +71,8 @@ class StoppingCriteria:
     def worth_retrying(self, reason: StopReason, doubtful: bool = False) -> bool:
         """Return whether decoding smaller pieces may help.
 
-        It does not help against the user's own limit, or if the weights are broken. `doubtful` means that the
-        text disagrees with that of the CTC branch.
+        It does not help against the user's own limit, or if the weights are broken. `doubtful` means that
+        something else contradicts the text, such as the CTC branch, or times that end too early.
         """
         if reason == StopReason.EOS:
             return doubtful

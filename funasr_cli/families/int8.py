@@ -9,7 +9,7 @@ same text, by induction: greedy decoding depends only on the tokens before. The 
 are compared themselves. A model that writes text from text continues `PROMPTS` instead.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +17,12 @@ from funasr_cli import demo
 from funasr_cli.audio.decode import load_audio
 from funasr_cli.compute.backend import mx
 from funasr_cli.families.kept import Int8Proof
-from funasr_cli.options import DEFAULTS, INT8, MLX, NATIVE
+from funasr_cli.options import DEFAULTS, INT8, MLX, NATIVE, TranscribeOptions
 from funasr_cli.speech_model import SpeechModel, Trace
 from funasr_cli.text_model import TextModel
 
 MOST_CLIPS = 3
 SENTENCE = replace(DEFAULTS, max_tokens=24)  # long enough for most clips
-FORCED = replace(SENTENCE, max_tokens=1)  # the tokens are given: no others are decoded
 PROMPTS = {  # what a model of texts is asked, by name
     "into English": "Translate to English: 开放时间：早上九点至下午五点。",
     "into Chinese": "Translate to Chinese: The meeting starts at three sharp.",
@@ -31,6 +30,7 @@ PROMPTS = {  # what a model of texts is asked, by name
 }
 PROMPT_TOKENS = 24  # that are written for each
 Load = Callable[[str, str], SpeechModel | TextModel]  # takes a number type and an engine
+Case = tuple[Path | str, TranscribeOptions]  # a clip and its options, or a prompt
 
 
 def prove(load: Load, exact_engine: str = MLX, recordings: Sequence[Path] = ()) -> Int8Proof:
@@ -57,17 +57,19 @@ def clips_for(languages: Sequence[str]) -> list[Path]:
     return [clip.path for clip in [clip for clip in clips if clip.language in languages] or clips][:MOST_CLIPS]
 
 
-def _traces(
-    model: SpeechModel | TextModel, recordings: Sequence[Path]
-) -> tuple[Mapping[str, Path | str], list[Trace]]:
-    """Return the clips or prompts by name, and what a model writes for each of them."""
-    cases: Mapping[str, Path | str] = PROMPTS
+def _traces(model: SpeechModel | TextModel, recordings: Sequence[Path]) -> tuple[dict[str, Case], list[Trace]]:
+    """Return the clips or prompts by name, and what a model writes for each of them.
+
+    The first clip is read with times, where a model writes them.
+    """
+    cases: dict[str, Case] = {name: (prompt, SENTENCE) for name, prompt in PROMPTS.items()}
     if not isinstance(model, TextModel):
-        cases = {clip.name: clip for clip in recordings or clips_for(model.capabilities.languages)}
+        clips = enumerate(recordings or clips_for(model.capabilities.languages))
+        cases = {clip.name: (clip, replace(SENTENCE, segment_times=place == 0)) for place, clip in clips}
     return cases, [_trace(model, case) for case in cases.values()]
 
 
-def _differs(exact: SpeechModel | TextModel, case: Path | str, rounded: Trace) -> bool:
+def _differs(exact: SpeechModel | TextModel, case: Case, rounded: Trace) -> bool:
     if rounded.blank_id is not None:
         return _trace(exact, case).text != rounded.text
     trace = _trace(exact, case, rounded.token_ids)
@@ -75,8 +77,10 @@ def _differs(exact: SpeechModel | TextModel, case: Path | str, rounded: Trace) -
     return likeliest != rounded.token_ids
 
 
-def _trace(model: SpeechModel | TextModel, case: Path | str, forced_ids: Sequence[int] | None = None) -> Trace:
+def _trace(model: SpeechModel | TextModel, case: Case, forced_ids: Sequence[int] | None = None) -> Trace:
+    what, options = case
     if isinstance(model, TextModel):
-        return model.trace(model.chat(str(case)), 1 if forced_ids else PROMPT_TOKENS, forced_ids)
-    samples = load_audio(case, model.sample_rate_hz).samples
-    return model.trace(samples, FORCED if forced_ids else SENTENCE, forced_ids)
+        return model.trace(model.chat(str(what)), 1 if forced_ids else PROMPT_TOKENS, forced_ids)
+    if forced_ids:
+        options = replace(options, max_tokens=1)  # the tokens are given: no others are decoded
+    return model.trace(load_audio(what, model.sample_rate_hz).samples, options, forced_ids)

@@ -1,10 +1,11 @@
 """What the native engine keeps about a model: whether int8 is proven, and packed matrices.
 
-Both are files in a folder. It is ``native`` inside a model that this program converted, if that can be written
-to, else one in the user's cache folder. Folders of other programs are never written to. The files may be deleted
-at any time. They are used only if they state the model's fingerprint and the version of the engine's arithmetic.
-They also state the number type of everything but the decoder, which depends on the CPU. Packed matrices are used
-in that type only. A proof made in bfloat16 also covers float32, which rounds less.
+Both are files in a folder. It is ``native`` inside a model that this program converted, if that can be written to,
+else one in the user's cache folder. Folders of other programs are never written to. The files may be deleted at
+any time. They are used only if they state the model's fingerprint and the version of the engine's arithmetic, and
+a proof only with the hash of the bundled clips. They also state the number type of everything but the decoder,
+which depends on the CPU. Packed matrices are used in that type only. A proof made in bfloat16 also covers float32,
+which rounds less.
 
 The fingerprint is a hash of the configuration and, for each file of weights, of its size, its header, and the
 first and last 4 kB of each tensor. It takes milliseconds, where a hash of the whole file takes seconds. A change
@@ -20,13 +21,13 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from funasr_cli import __version__
+from funasr_cli import __version__, demo
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import (
     CONFIG_FILE,
@@ -44,6 +45,7 @@ from funasr_cli.native.library import ALIGNMENT, ARITHMETIC, BFLOAT16, TYPES, en
 from funasr_cli.paths import cache_folder
 
 KEPT_FILES = PROOF_FILE, PACKED_FILE, DIGEST_FILE = ("int8.json", "int8.safetensors", "int8.sha256")
+RECORDED = "*/recorded/*.flac"  # a family's own clips, in its folder
 EDGE_BYTES = 4096  # hashed at both ends of each tensor
 CONFIG_LIMIT_BYTES, DIGEST_LIMIT_BYTES = 1 << 20, 1 << 12
 LEAST_PACKED_BYTES = 1 << 26  # less is packed in a moment at each start
@@ -87,6 +89,15 @@ def fingerprint(folder: Path, weights: tuple[Path, ...]) -> str:
     return digest.hexdigest()
 
 
+@cache
+def clips_hash() -> str:
+    """Return a hash of the clips of all families: a proof made with other clips is made again."""
+    digest = hashlib.sha256()
+    for path in sorted([*demo.CLIPS.glob("*.flac"), *Path(__file__).parent.glob(RECORDED)]):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True)
 class Kept:
     """What is kept about one model, and where."""
@@ -116,13 +127,16 @@ class Kept:
 
     # --- the proof of int8 ---
 
+    def _proof_stamp(self) -> dict[str, Any]:
+        return {**self._stamp(), "clips_hash": clips_hash()}
+
     def proof(self) -> Int8Proof | None:
         """Return the proof, if there is one of these weights, this arithmetic and this CPU's number types."""
         types = {TYPES[encoder_type()], TYPES[BFLOAT16]}
         for place in self.places:
             with suppress(ModelError, KeyError, TypeError):
                 stated = read_json(file_in(place, PROOF_FILE))
-                if stated.items() >= self._stamp().items() and stated["encoder"] in types:
+                if stated.items() >= self._proof_stamp().items() and stated["encoder"] in types:
                     clips, differing = ([str(name) for name in stated[key]] for key in ("clips", "differing"))
                     return Int8Proof(tuple(clips), tuple(differing))
         return None
@@ -130,7 +144,7 @@ class Kept:
     def keep_proof(self, proof: Int8Proof) -> Path | None:
         """Write the proof; return its file, or None if it cannot be written."""
         content = {
-            **self._stamp(),
+            **self._proof_stamp(),
             "encoder": TYPES[encoder_type()],
             "same_texts": proof.holds,
             "clips": proof.clips,

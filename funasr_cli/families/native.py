@@ -17,6 +17,7 @@ import numpy as np
 
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
+from funasr_cli.checkpoints.tensors import size_bytes
 from funasr_cli.compute.backend import mx, on_accelerator
 from funasr_cli.errors import SetupError, UsageError
 from funasr_cli.families.family import SPEECH, TEXT, Download, Family, NativePart
@@ -131,11 +132,17 @@ def _packed_type(part: NativePart, dtype: str) -> int:
 
 
 def needed_bytes(checkpoint: Checkpoint, parts: list[NativePart], dtype: str) -> int:
-    """Return the memory that the parts take, with the largest tensor while it is being packed."""
+    """Return the memory that the parts take, with the largest tensor while it is being packed.
+
+    Convolutions are packed in float32. Working memory is counted where a network needs much.
+    """
     has_offset = bool(checkpoint.quantized())
-    own = (tensor for name, tensor in checkpoint.tensors.items() if any(belongs(name, part) for part in parts))
-    packed_bytes = _packed_bytes(checkpoint, parts, dtype, partial(_own_type, checkpoint), has_offset=has_offset)
-    return packed_bytes + max(tensor.size_bytes for tensor in own)
+    own = [tensor for name, tensor in checkpoint.tensors.items() if any(belongs(name, part) for part in parts)]
+    largest = max(tensor.size_bytes for tensor in own)
+    convolutions = sum(size_bytes("float32", tensor.shape) for tensor in own if len(tensor.shape) == 3)
+    working = sum(part.network.working_bytes(part.config(checkpoint.config)) for part in parts)
+    packed = _packed_bytes(checkpoint, parts, dtype, partial(_own_type, checkpoint), has_offset=has_offset)
+    return largest + convolutions + working + packed
 
 
 def kept_bytes(source: Checkpoint, family: Family, chosen: Mapping[str, Groups], dtype: str) -> int:

@@ -4,7 +4,7 @@ Source: openai-whisper ``whisper/model.py`` (``TextDecoder``); Radford et al. 20
 of different lengths share a batch, and with bfloat16 weights, residual sums stay in float32.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,18 +163,16 @@ class WhisperDecoder(nn.Module):
         hidden = self(self.embed(mx.array(token_ids))[None], self.make_cache(1, [memory]))
         return np.array(self.logits(hidden[0, -count:]))
 
-    def cross_scores(
-        self, token_ids: Sequence[int], memory: Memory, heads: Mapping[int, Sequence[int]]
-    ) -> np.ndarray:
+    def cross_scores(self, token_ids: Sequence[int], memory: Memory, heads: Sequence[int]) -> np.ndarray:
         """Read the tokens as one row; return the scores of some cross-attention heads, before their softmax.
 
         Args:
             token_ids: the whole row.
             memory: what the row attends to.
-            heads: the heads of each layer whose scores to return.
+            heads: the heads whose scores to return: a layer times the number of heads, plus a head of it.
 
         Returns:
-            (heads, tokens, rows) float32, in the order of layers, then of heads.
+            (heads, tokens, rows) float32, in the order of these numbers.
         """
         cache = self.make_cache(1, [memory])
         positions = cache.extend(len(token_ids))
@@ -182,8 +180,9 @@ class WhisperDecoder(nn.Module):
         scores = []
         for index, (block, layer) in enumerate(zip(self.blocks, cache.layers, strict=True)):
             x = block.attend_to_text(x, mask, positions, layer)
-            if chosen := heads.get(index):
-                picked, keys = mx.array(list(chosen)), memory[index][0]
+            count = self.config.heads
+            if chosen := [number % count for number in sorted(heads) if number // count == index]:
+                picked, keys = mx.array(chosen), memory[index][0]
                 q, k = (
                     block.cross_queries(x)[0, picked],
                     keys[0, picked],

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from funasr_cli.compute.backend import mx
-from funasr_cli.native.encoder import NativeEncoder, NativeNetwork, Weights
+from funasr_cli.native.encoder import NativeEncoder, NativeNetwork, Weights, source_bytes
 from funasr_cli.native.library import Layer, Matrix, Norm, Shape, Sources, check
 
 SLOTS = 256  # rows that may have keys and values at a time: more than any batch has
@@ -28,6 +28,13 @@ class Tables(NamedTuple):
     final_norm: Norm
     embeddings: Matrix
     head: Matrix
+
+
+class Source(NamedTuple):
+    """What a row attends to with cross-attention."""
+
+    keys_and_values: np.ndarray  # (layers, source_bytes) uint8
+    rows: int  # of the encoder
 
 
 class NativeDecoder(NativeNetwork, ABC):
@@ -100,11 +107,11 @@ class NativeDecoder(NativeNetwork, ABC):
         """Number of rows that may still be taken."""
         return SLOTS - sum(kept() is not None for kept in list(self._rows.values()))
 
-    def new_row(self, source: np.ndarray | None = None) -> "Row":
+    def new_row(self, source: Source | None = None) -> "Row":
         """Take a slot for a new row, and give back those of rows that were forgotten without their end.
 
-        With cross-attention, the row attends to ``source``, (layers, 2, heads, rows, head_dim) float16, as uint16.
-        An exception at any moment, as of Ctrl-C, leaves at most a slot that the next row takes.
+        With cross-attention, the row attends to ``source``. An exception at any moment, as of Ctrl-C, leaves at
+        most a slot that the next row takes.
 
         Raises:
             MemoryError: there is no slot.
@@ -177,16 +184,16 @@ class NativeDecoder(NativeNetwork, ABC):
         return x
 
     def _attended(
-        self, sources: Sequence[np.ndarray | None], watched: Sequence[int]
+        self, sources: Sequence[Source | None], watched: Sequence[int]
     ) -> tuple[Sources | None, np.ndarray]:
         """Return the sources of a step's positions, and the array of the watched scores."""
         present = [source for source in sources if source is not None]
         if not present:
             return None, np.empty(0)
-        if len(present) < len(sources) or len({source.shape for source in present}) > 1:
+        if len(present) < len(sources) or len({source.rows for source in present}) > 1:
             raise ValueError("the CPU engine refuses rows together whose sources are not of one length")
-        addresses = (ctypes.c_void_p * len(sources))(*(source.ctypes.data for source in present))
-        heads, rows = (ctypes.c_int32 * len(watched))(*watched), present[0].shape[3]
+        addresses = (ctypes.c_void_p * len(sources))(*(each.keys_and_values.ctypes.data for each in present))
+        heads, rows = (ctypes.c_int32 * len(watched))(*watched), present[0].rows
         scores = np.empty((len(watched), len(sources), rows), np.float32)
         return Sources(addresses, rows, len(watched), heads, scores.ctypes.data), scores
 
@@ -197,14 +204,19 @@ class NativeDecoder(NativeNetwork, ABC):
                 f"the CPU engine refuses {x.shape} values: it needs rows of {self._sizes.hidden_size}"
             )
 
-    def _require_source(self, source: np.ndarray) -> None:
-        """Raise a ValueError for anything but what the library will read as a source; see `new_row`."""
-        layers, _, heads, rows, head_dim = source.shape if source.ndim == 5 else (0,) * 5
+    def _source_shape(self, rows: int) -> tuple[int, int]:
+        """Return the shape of a source's keys and values."""
         sizes = self._sizes
-        wanted = (sizes.num_hidden_layers, sizes.num_attention_heads, sizes.head_dim)
-        is_whole = source.dtype == np.uint16 and source.flags.c_contiguous and source.shape[1:2] == (2,) and rows
-        if (layers, heads, head_dim) != wanted or not is_whole:
-            raise ValueError(f"the CPU engine refuses a source of {source.shape} {source.dtype} values")
+        heads, head_dim = sizes.num_attention_heads, sizes.head_dim
+        return sizes.num_hidden_layers, source_bytes(self._library, heads, head_dim, rows, sizes.weights)
+
+    def _require_source(self, source: Source) -> None:
+        """Raise a ValueError for anything but what the library will read as a source."""
+        found, wanted = source.keys_and_values, self._source_shape(source.rows)
+        if found.shape != wanted or 0 in wanted or found.dtype != np.uint8 or not found.flags.c_contiguous:
+            raise ValueError(
+                f"the CPU engine refuses a source of {found.shape} {found.dtype} values for {source.rows} rows"
+            )
 
     def choose(
         self, hidden: np.ndarray, excluded: np.ndarray | None = None, first_of_group: np.ndarray | None = None
@@ -263,7 +275,7 @@ class Row:
     To take positions back, lower `length`: what follows is overwritten.
     """
 
-    def __init__(self, decoder: NativeDecoder, slot: int, source: np.ndarray | None):
+    def __init__(self, decoder: NativeDecoder, slot: int, source: Source | None):
         self._decoder, self.slot, self.length, self.source = decoder, slot, 0, source
 
     def end(self) -> None:

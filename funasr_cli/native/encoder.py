@@ -99,12 +99,13 @@ class NativeEncoder:
         self._call(self.library.fn_run_linear, linear, activation, len(x), x, out)
         return out
 
-    def keys_and_values(self, linear: Linear, heads: int, x: np.ndarray) -> np.ndarray:
-        """Compute those of a cross-attention: (rows, in) -> (2, heads, rows, head_dim) float16, as uint16."""
+    def keys_and_values(self, linear: Linear, heads: int, x: np.ndarray, out: np.ndarray) -> None:
+        """Compute those of a cross-attention, (rows, in) -> `source_bytes`, in the type of the matrix."""
         _require(x, linear.matrix.columns)
-        out = np.empty((2, heads, len(x), linear.matrix.rows // (2 * heads)), np.uint16)
-        self._call(self.library.fn_keys_and_values, linear, heads, len(x), x, out.ctypes.data)
-        return out
+        weights, head_dim = linear.matrix.weights, linear.matrix.rows // (2 * heads)
+        if out.nbytes != source_bytes(self.library, heads, head_dim, len(x), weights):
+            raise ValueError(f"the CPU engine refuses to write keys and values into {out.nbytes} bytes")
+        self._call(self.library.fn_keys_and_values, linear, heads, len(x), x, weights, out)
 
     def convolve(
         self,
@@ -167,6 +168,11 @@ class NativeEncoder:
             check(function(self._encoder, *arguments))
 
 
+def source_bytes(loaded: ctypes.CDLL, heads: int, head_dim: int, rows: int, weights: int) -> int:
+    """Return the bytes of the keys and values of a layer's cross-attention: float16, or 8 bits with `INT8`."""
+    return int(loaded.fn_source_size(heads, head_dim, rows, weights))
+
+
 def _require(x: np.ndarray, width: int, offsets: np.ndarray | None = None) -> None:
     """Raise a ValueError for other rows than the library will read, (frames, width)."""
     if x.ndim != 2 or x.shape[1] != width or (offsets is not None and offsets[-1] != len(x)):
@@ -184,6 +190,11 @@ class NativeNetwork:
     def __init__(self, encoder: NativeEncoder, weights: Weights, config: Any):
         self.encoder, self._weights, self.config = encoder, weights, config
         self._kept: list[Packed | np.ndarray] = []
+
+    @staticmethod
+    def working_bytes(config: Any) -> int:
+        """Return the memory for a computation, without the weights; 0 where it depends on the recording."""
+        return 0
 
     @property
     def size_bytes(self) -> int:

@@ -1,14 +1,18 @@
 """Whisper's encoder and decoder on the C library; `models` has the same on MLX, and their sources."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from funasr_cli.models.whisper_decoder import WhisperDecoderConfig
 from funasr_cli.models.whisper_encoder import LAYER_NORM_EPS, TAPS, WhisperEncoderConfig
-from funasr_cli.native.decoder import HALF_BYTES, NativeDecoder, Tables
+from funasr_cli.native.decoder import NativeDecoder, Source, Tables
 from funasr_cli.native.encoder import GELU, Batch, NativeEncoder, NativeNetwork, Weights
-from funasr_cli.native.library import GROUP, TILE, Block, Layer, Linear, Packed, Shape
+from funasr_cli.native.library import GROUP, Block, Layer, Linear, Packed, Shape
+
+FLOAT_BYTES = 4
+WORKING_VALUES = 14  # per position and column: found with base, 12 with bfloat16 weights
 
 
 class NativeWhisperEncoder(NativeNetwork):
@@ -20,6 +24,11 @@ class NativeWhisperEncoder(NativeNetwork):
         self._positions = weights.vector("positional_embedding")
         self._blocks = [self._block(f"blocks.{number}") for number in range(config.layers)]
         self._last_norm = self._norm("ln_post", LAYER_NORM_EPS)
+
+    @staticmethod
+    def working_bytes(config: WhisperEncoderConfig) -> int:
+        """Return the memory for a window."""
+        return WORKING_VALUES * config.positions * config.width * FLOAT_BYTES
 
     def _convolution(self, name: str) -> Linear:
         """Pack a convolution's (width, taps, input_dim) weights as a matrix."""
@@ -41,10 +50,12 @@ class NativeWhisperEncoder(NativeNetwork):
         )
 
     def __call__(self, features: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Encode a batch of windows."""
-        batch = Batch.of([self._convolved(frames) + self._positions for frames in features])
-        batch = self._run(self._blocks, batch)
-        return batch._replace(x=self.encoder.norm(self._last_norm, batch.x)).split()
+        """Encode windows, one after the other: each has work enough for all threads, and needs memory."""
+        return [self._encoded(frames) for frames in features]
+
+    def _encoded(self, frames: np.ndarray) -> np.ndarray:
+        batch = self._run(self._blocks, Batch.of([self._convolved(frames) + self._positions]))
+        return self.encoder.norm(self._last_norm, batch.x)
 
     def _convolved(self, frames: np.ndarray) -> np.ndarray:
         """Apply both convolutions to one window."""
@@ -64,11 +75,7 @@ def unfolded(x: np.ndarray, stride: int) -> np.ndarray:
 
 
 class NativeWhisperDecoder(NativeDecoder):
-    """The network of `models.whisper_decoder`.
-
-    What a row attends to, its memory, is an array (layers, 2, heads, encoder rows, head_dim) of keys and values in
-    float16.
-    """
+    """The network of `models.whisper_decoder`. What a row attends to, its memory, is a `Source`."""
 
     config: WhisperDecoderConfig
 
@@ -84,9 +91,7 @@ class NativeWhisperDecoder(NativeDecoder):
     def why_unsupported(config: WhisperDecoderConfig) -> str | None:
         """Return what keeps the library from computing a decoder of this shape; None if nothing does."""
         head_dim = config.width // config.heads
-        if config.width % GROUP:
-            return f"its width is {config.width}, not a multiple of {GROUP}"
-        return f"a head's width is {head_dim}, not a multiple of {TILE}" if head_dim % TILE else None
+        return f"a head's width is {head_dim}, not a multiple of {GROUP}" if head_dim % GROUP else None
 
     def _shape(self) -> Shape:
         config = self.config
@@ -126,18 +131,19 @@ class NativeWhisperDecoder(NativeDecoder):
     def row_bytes(self, columns: int) -> int:
         """Return the memory of a row that attends to this number of the encoder's rows."""
         config = self.config
-        memory = 2 * config.layers * columns * config.width * HALF_BYTES
-        return memory + super().row_bytes(config.positions)
+        return math.prod(self._source_shape(columns)) + super().row_bytes(config.positions)
 
-    def memory(self, encoded: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def memory(self, encoded: Sequence[np.ndarray]) -> list[Source]:
         """Compute what rows attend to, of each window's (encoder rows, width)."""
-        heads = self.config.heads
-        return [
-            np.stack([self.encoder.keys_and_values(linear, heads, rows) for linear in self._keys_and_values])
-            for rows in encoded
-        ]
+        return [self._source(rows) for rows in encoded]
 
-    def first_logits(self, token_id: int, memory: Sequence[np.ndarray]) -> np.ndarray:
+    def _source(self, encoded: np.ndarray) -> Source:
+        kept = np.empty(self._source_shape(len(encoded)), np.uint8)
+        for linear, out in zip(self._keys_and_values, kept, strict=True):
+            self.encoder.keys_and_values(linear, self.config.heads, encoded, out)
+        return Source(kept, len(encoded))
+
+    def first_logits(self, token_id: int, memory: Sequence[Source]) -> np.ndarray:
         """Compute the logits after this token, the first of a row for each memory: (rows, vocab)."""
         rows = [self.new_row(each) for each in memory]
         try:
@@ -147,7 +153,7 @@ class NativeWhisperDecoder(NativeDecoder):
                 row.end()
         return self.logits(np.concatenate(hidden))
 
-    def logits_after(self, token_ids: Sequence[int], memory: np.ndarray, count: int) -> np.ndarray:
+    def logits_after(self, token_ids: Sequence[int], memory: Source, count: int) -> np.ndarray:
         """Read the tokens as one row; return the logits after each of the last ones: (count, vocab)."""
         row = self.new_row(memory)
         try:
@@ -156,14 +162,11 @@ class NativeWhisperDecoder(NativeDecoder):
             row.end()
         return self.logits(hidden[-count:])
 
-    def cross_scores(
-        self, token_ids: Sequence[int], memory: np.ndarray, heads: Mapping[int, Sequence[int]]
-    ) -> np.ndarray:
+    def cross_scores(self, token_ids: Sequence[int], memory: Source, heads: Sequence[int]) -> np.ndarray:
         """Return the scores of some cross-attention heads; see `WhisperDecoder.cross_scores`."""
-        row, count = self.new_row(memory), self.config.heads
-        watched = [layer * count + head for layer, chosen in sorted(heads.items()) for head in chosen]
+        row = self.new_row(memory)
         try:
-            [scores] = self.run([row], [self.embed(token_ids)], watched)
+            [scores] = self.run([row], [self.embed(token_ids)], sorted(heads))
         finally:
             row.end()
         return scores

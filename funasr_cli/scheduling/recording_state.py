@@ -141,15 +141,15 @@ class RecordingState:
 def _are_better(parts: list[Attempt], whole: Attempt) -> bool:
     """Return whether all parts are complete and agree better with the second reading than the whole does.
 
-    Without a second reading, none of them may be doubtful, or lack its translation.
+    If there is none, or the whole lacks its translation, none of them may be doubtful or lack its translation.
     """
     complete = [part for part in parts if part.segment.complete]
+    first = whole.hypothesis.agreement
+    if first is None or whole.segment.untranslated:
+        is_flawed = any(part.segment.doubtful or part.segment.untranslated for part in parts)
+        return len(complete) == len(parts) and not is_flawed
     known = [part.hypothesis.agreement for part in complete if part.hypothesis.agreement]
-    if (first := whole.hypothesis.agreement) is not None:
-        return len(known) == len(parts) and sum(known, Comparison(0, 0)).better_than(first)
-    return len(complete) == len(parts) and not any(
-        part.segment.doubtful or part.segment.untranslated for part in parts
-    )
+    return len(known) == len(parts) and sum(known, Comparison(0, 0)).better_than(first)
 
 
 def _warnings(segment: Segment, word_times: bool) -> Iterator[str]:

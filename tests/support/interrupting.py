@@ -62,13 +62,13 @@ def encode(encoder: NativeSANM) -> list[Any]:
 
 def make_whisper(threads: int) -> NativeWhisperDecoder:
     """Make a decoder with cross-attention."""
-    config = WhisperDecoderConfig(vocab_size=80, positions=80, width=64, heads=2, layers=3)
+    config = WhisperDecoderConfig(vocab_size=80, positions=80, width=128, heads=2, layers=3)
     return NativeWhisperDecoder(NativeEncoder(LIBRARY, threads), Arrays(WhisperDecoder(config), INT8), config)
 
 
 def listen(native: NativeWhisperDecoder) -> list[Any]:
     """Read three prompts that attend to different windows, and make four steps; find scores of a head."""
-    memory = native.memory([prompt(70)[:, :64] + number for number in range(3)])
+    memory = native.memory([prompt(70) + number for number in range(3)])
     first = native.first_logits(5, memory).tobytes()
     batch = NativeBatch(native, greedy, [0, 1, 2], [None] * 3, memory)
     try:
@@ -76,7 +76,7 @@ def listen(native: NativeWhisperDecoder) -> list[Any]:
         tokens += [batch.step(run_ahead=False) for _ in range(4)]
     finally:
         batch.close()
-    return [first, tokens, native.cross_scores(range(70), memory[1], {1: [0]}).tobytes()]
+    return [first, tokens, native.cross_scores(range(70), memory[1], [2]).tobytes()]
 
 
 def threads() -> int:

@@ -52,11 +52,11 @@ def test_tokens_begin_where_attention_moves_to_them() -> None:
     scores = np.zeros((2, 2 + 4 + 1, 60))
     for token, (first, last) in enumerate(itertools.pairwise([*begins, 60])):
         scores[:, 2 + token, first:last] = 8.0
-    assert token_rows(scores, 2).tolist() == begins
+    assert token_rows([scores], 2).tolist() == token_rows([scores[:1], scores[1:]], 2).tolist() == begins
 
 
 def test_constant_attention_gives_times_in_order() -> None:
-    rows = token_rows(np.zeros((1, 6, 20)), 2)
+    rows = token_rows([np.zeros((1, 6, 20))], 2)
     assert len(rows) == 3
     assert rows.tolist() == sorted(rows.tolist())
 

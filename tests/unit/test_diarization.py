@@ -75,6 +75,10 @@ def test_what_a_voice_sounds_like_now_and_then_is_no_speaker() -> None:
     labels = cluster(vectors, 0.75)
     assert [set(part.tolist()) for part in np.split(labels, [150, 300, 306])] == [{0}, {1}, {0}, {2}]
     assert set(cluster(vectors, 0.75, 4).tolist()) == {0, 1, 2, 3}  # unless there are more speakers
+    similar = directions(150, {0: 0.3, 1: 0.6}, 4)  # nearer to the first voice than its unusual windows
+    further = directions(6, {0: 0.23, 2: 0.75}, 5)
+    labels = cluster(np.concatenate([first, similar, further]), 0.75, 2, 2)
+    assert [set(part.tolist()) for part in np.split(labels, [150, 300])] == [{0}, {1}, {0}]
     short = np.concatenate([first[:40], second[:40], unusual])  # where six windows are a larger share
     assert set(cluster(short, 0.75).tolist()) == {0, 1, 2}
 

@@ -17,10 +17,12 @@ from support.small import edit_json
 
 from funasr_cli.capabilities import refuse_unsupported
 from funasr_cli.compute.backend import mx
+from funasr_cli.decoding.agreement import Comparison
 from funasr_cli.decoding.continuous import BatchDecoder
 from funasr_cli.errors import UsageError
 from funasr_cli.families.funasr_qwen4b.model import Qwen4BModel
 from funasr_cli.families.funasr_qwen4b.prompt import FORMATS, TRANSCRIBE, TRANSLATE, budget
+from funasr_cli.families.funasr_qwen4b.session import Qwen4BSession
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.text_generator import TextGenerator
@@ -167,10 +169,18 @@ def test_halves_replace_a_repeated_instruction_if_they_do_not_repeat_it(
     assert len(found.warnings) == doubtful
 
 
+@pytest.mark.parametrize("agreement", [None, Comparison(5, 5)])
 def test_a_translation_that_does_not_end_leaves_the_text_complete(
-    qwen4b: Qwen4BModel, monkeypatch: pytest.MonkeyPatch
+    qwen4b: Qwen4BModel, monkeypatch: pytest.MonkeyPatch, agreement: Comparison | None
 ) -> None:
-    """The halves of the segment are taken if their translations end; else the warning is about the translation."""
+    """The halves of the segment are taken if their translations end; else the warning is about the translation.
+
+    So it is also with a model that has a second reading, with which they agree as well as the whole.
+    """
+    own = Qwen4BSession._hypothesis
+    monkeypatch.setattr(
+        Qwen4BSession, "_hypothesis", lambda *args: dataclasses.replace(own(*args), agreement=agreement)
+    )
     endless = "".join(f"{number} " for number in range(100))
     for halves, reasons in ((("今天", "很好", "Today", "good"), ["eos", "eos"]), (("今天", endless), ["budget"])):
         writes_in_turn(qwen4b, monkeypatch, ("今天很好", endless), halves)

@@ -111,6 +111,18 @@ def test_a_file_of_another_model_or_version_is_not_used(
     assert_same(about(folder).packed(), matrices)
 
 
+def test_a_proof_with_other_clips_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about(folder).keep_packed(random_matrices([100]))
+    about(folder).keep_proof(Int8Proof(("a.flac",)))
+    module.clips_hash.cache_clear()
+    monkeypatch.setattr(module, "RECORDED", "*/recorded/none")
+    try:
+        assert about(folder).proof() is None
+        assert about(folder).packed()
+    finally:
+        module.clips_hash.cache_clear()
+
+
 @pytest.mark.parametrize("made_in", [FLOAT32, BFLOAT16])
 @pytest.mark.parametrize("used_in", [FLOAT32, BFLOAT16])
 def test_a_cpu_with_other_number_types(

@@ -14,6 +14,7 @@ from support.native_arrays import Arrays
 from funasr_cli.compute.backend import mx, nn
 from funasr_cli.models.whisper_decoder import WhisperDecoder, WhisperDecoderConfig
 from funasr_cli.models.whisper_encoder import WhisperEncoder, WhisperEncoderConfig
+from funasr_cli.native.decoder import Source
 from funasr_cli.native.encoder import NativeEncoder
 from funasr_cli.native.library import BFLOAT16, FLOAT32, INT8
 from funasr_cli.native.whisper import NativeWhisperDecoder, NativeWhisperEncoder
@@ -60,8 +61,8 @@ def test_the_encoder_in_bfloat16(name: str) -> None:
 
 # --- the decoder ---
 
-DECODER = WhisperDecoderConfig(vocab_size=203, positions=80, width=64, heads=2, layers=3)
-ENCODED = [np.random.default_rng(seed).standard_normal((70, 64)).astype(np.float32) for seed in range(3)]
+DECODER = WhisperDecoderConfig(vocab_size=203, positions=80, width=128, heads=2, layers=3)
+ENCODED = [np.random.default_rng(seed).standard_normal((70, 128)).astype(np.float32) for seed in range(3)]
 PROMPTS = [[5], [7, 1, 9, 30], list(range(70))]
 
 
@@ -100,9 +101,33 @@ def test_the_decoder_is_what_mlx_computes(name: str) -> None:
 @pytest.mark.parametrize("name", SETS)
 def test_the_decoder_in_int8(name: str) -> None:
     native = decoder(INT8, name)
-    row = native.new_row(native.memory(ENCODED)[2])
-    found, expected = native.logits(native.run([row], [native.embed(PROMPTS[2])])[0]), expected_logits(2)
-    assert np.vdot(found, expected) / np.linalg.norm(found) / np.linalg.norm(expected) > 0.998
+    memory = native.memory(ENCODED)
+    row = native.new_row(memory[2])
+    [hidden] = native.run([row], [native.embed(PROMPTS[2])])
+    assert _alike(native.logits(hidden), expected_logits(2)) > 0.998
+    rows = [native.new_row(each) for each in memory]
+    together = native.run(rows, [native.embed(ids) for ids in PROMPTS])
+    np.testing.assert_array_equal(together[2], hidden)
+
+
+def _alike(found: np.ndarray, expected: np.ndarray) -> float:
+    """Return the cosine of the angle between two arrays."""
+    return float(np.vdot(found, expected) / np.linalg.norm(found) / np.linalg.norm(expected))
+
+
+@pytest.mark.parametrize("rows", [1, 31, 33, 64, 65])
+def test_keys_and_values_in_8_bits_give_the_scores_of_float32(rows: int) -> None:
+    """Also where positions do not fill the last tile or group, and after a row that was not finite."""
+    native, exact, heads = decoder(INT8, SETS[0]), decoder(FLOAT32, SETS[0]), [5, 0, 1]
+    encoded = [ENCODED[0][:rows]]
+    broken = np.full_like(native.embed(PROMPTS[2]), np.nan)
+    assert np.isnan(native.run([native.new_row(native.memory(ENCODED[1:2])[0])], [broken])[0]).all()
+    found, expected = (each.cross_scores(PROMPTS[1], each.memory(encoded)[0], heads) for each in (native, exact))
+    np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+    [hidden], [expected_hidden] = (
+        each.run([each.new_row(each.memory(encoded)[0])], [each.embed(PROMPTS[1])]) for each in (native, exact)
+    )
+    assert _alike(hidden, expected_hidden) > 0.998
 
 
 def test_a_row_that_continues_is_a_row_read_at_once() -> None:
@@ -119,17 +144,17 @@ def test_a_row_that_continues_is_a_row_read_at_once() -> None:
 
 @pytest.mark.parametrize("name", SETS)
 def test_scores_of_cross_attention(name: str) -> None:
-    native, llm, heads = decoder(FLOAT32, name), reference(), {2: [1], 0: [1, 0]}
-    found = native.cross_scores(PROMPTS[2], native.memory(ENCODED)[1], dict(sorted(heads.items())))
+    native, llm, heads = decoder(FLOAT32, name), reference(), [5, 1, 0]
+    found = native.cross_scores(PROMPTS[2], native.memory(ENCODED)[1], heads)
     [memory] = llm.memory(mx.array(ENCODED[1])[None])
-    expected = np.array(llm.cross_scores(PROMPTS[2], memory, dict(sorted(heads.items()))))
+    expected = np.array(llm.cross_scores(PROMPTS[2], memory, heads))
     np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_excluded_tokens_and_a_group_that_is_likelier_together(name: str) -> None:
     native, rng = decoder(FLOAT32, name), np.random.default_rng(4)
-    hidden = rng.standard_normal((40, 64)).astype(np.float32) * 0.2
+    hidden = rng.standard_normal((40, 128)).astype(np.float32) * 0.2
     logits = native.logits(hidden)
     excluded = rng.random(logits.shape) < 0.5
     excluded[0, 150:] = True
@@ -160,13 +185,16 @@ def test_a_row_without_a_source_is_refused() -> None:
         native.run([native.new_row()], [native.embed([1])])
 
 
-def test_sources_that_the_library_would_read_beyond_their_ends_are_refused() -> None:
-    native = decoder(FLOAT32, SETS[0])
-    [source, other] = native.memory(ENCODED[:2])  # (layers, 2, heads, rows, head_dim) each
-    short = np.ascontiguousarray(source[:, :, :, :3])
+@pytest.mark.parametrize("weights", [FLOAT32, INT8])
+def test_sources_that_the_library_would_read_beyond_their_ends_are_refused(weights: int) -> None:
+    native = decoder(weights, SETS[0])
+    [source, other] = native.memory(ENCODED[:2])
+    [short] = native.memory([ENCODED[0][:3]])
+    kept = source.keys_and_values  # (layers, bytes)
     wrong = (
-        source[:2], source[:, :1], source[:, :, :1], source[..., :16], source[:, :, :, :0], source[0],
-        source.astype(np.float32), source[:, :, :, ::2],
+        Source(kept[:2], 70), Source(kept[:, :-1], 70), Source(kept[0], 70), Source(kept, 130), Source(kept, 3),
+        Source(kept, -1), Source(kept[:, :0], 0), Source(kept.astype(np.float32), 70),
+        Source(np.repeat(kept, 2, axis=1)[:, ::2], 70),
     )  # fmt: skip
     for each in wrong:
         with pytest.raises(ValueError, match="refuses"):
@@ -180,5 +208,5 @@ def test_sources_that_the_library_would_read_beyond_their_ends_are_refused() -> 
 
 def test_shapes_that_are_refused() -> None:
     assert NativeWhisperDecoder.why_unsupported(DECODER) is None
-    for changed in ({"width": 100}, {"heads": 8}):
+    for changed in ({"width": 100}, {"heads": 4}):
         assert NativeWhisperDecoder.why_unsupported(replace(DECODER, **changed))

@@ -43,9 +43,10 @@ def told_apart(
     options: TranscribeOptions = AUTO,
     source: int = 0,
     known: KnownSpeakers | None = None,
+    model: type[Pitches] = Pitches,
 ) -> list[Event]:
     """Run a recording through both stages, as the scheduler and `Recognizer.run` do."""
-    voices = Voices(Pitches())
+    voices = Voices(model())
     stages = Stages([lambda: Speakers(voices, options, known)])
     for each in segments:
         start, end = round(each.start_s * RATE_HZ), round(each.end_s * RATE_HZ)
@@ -67,6 +68,13 @@ def transcript_of(events: list[Event]) -> Transcript:
     [done] = [event for event in events if isinstance(event, Finished)]
     assert [event.segment for event in events if isinstance(event, SegmentFinished)] == [*done.transcript.segments]
     return done.transcript
+
+
+class Deaf(Pitches):
+    """A model whose device fails."""
+
+    def embed(self, clips: np.ndarray) -> np.ndarray:
+        raise MemoryError("no memory")
 
 
 CHANGE = np.concatenate([tone(250, 6), tone(950, 6)])
@@ -244,3 +252,10 @@ def test_wrong_numbers_of_speakers(text: str) -> None:
 def test_options_that_cannot_work(changes: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         dataclasses.replace(AUTO, **changes)
+
+
+def test_a_failure_costs_the_speakers_not_the_text() -> None:
+    found = transcript_of(told_apart(CHANGE, [WORDS], model=Deaf))
+    assert found.segments == (WORDS,)
+    assert (found.complete, found.failed_stages, found.speakers_by) == (False, (Pitches().name,), None)
+    assert "no memory" in found.warnings[0]

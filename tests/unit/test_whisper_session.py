@@ -56,6 +56,20 @@ def test_pieces(whisper: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
     assert decode(whisper, TranscribeOptions(segment_times=True), CLIPS[1])[0].pieces[0].end_s == 3.0
 
 
+def test_words_that_were_left_out_at_the_end(whisper: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the times end long before the segment, here of 2.5 s, its halves are decoded, which cover more of it."""
+    one = whisper.vocabulary.encode(" One.")
+    for end, times_s in (("1.40", [(0.0, 1.4)]), ("0.80", [(0.0, 0.8), (1.25, 2.05)])):
+        writes(whisper, monkeypatch, ["0.00", *one, end])
+        transcript = Recognizer(whisper).transcribe(
+            CLIPS[1], sample_rate_hz=16000, vad=False, language="de", segment_times=True
+        )
+        pieces = [piece for segment in transcript.segments for piece in segment.pieces]
+        assert [piece.text for piece in pieces] == ["One."] * len(times_s)
+        found_s = [time_s for piece in pieces for time_s in (piece.start_s, piece.end_s)]
+        assert found_s == pytest.approx([time_s for pair in times_s for time_s in pair], abs=0.8)
+
+
 ROUNDS = [each for step in range(20, 60) for each in (f"{step / 50:.2f}", " no")]
 LOOPS = {"tokens": ["0.00", " One.", "0.20", "0.20", *[" no"] * 60], "rounds": ["0.00", " One.", "0.20", *ROUNDS]}
 

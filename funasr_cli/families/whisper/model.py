@@ -28,6 +28,7 @@ from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.speech_model import EncodedAudio, Trace
 
 ROW_S = 0.02  # from one row of the encoder to the next
+HEADS_AT_ONCE = 64  # whose attention is kept: 1.3 MB each for a long text; all known sizes have fewer
 LATEST_START_S = 1.0  # the first time token is not later than this
 
 
@@ -186,10 +187,7 @@ class WhisperModel:
         """
         special, decoder = self.vocabulary.special, self.network.decoder
         prompt = self.prompt_ids(DEFAULTS, language)
-        heads: dict[int, list[int]] = {}
-        for number in self.config.alignment_heads:
-            layer, head = divmod(number, self.config.decoder.heads)
-            heads.setdefault(layer, []).append(head)
-        ids = [*prompt, *text_ids, special[tokens.END]]
-        scores = decoder.cross_scores(ids, memory, heads)[:, :, :rows]
+        ids, heads = [*prompt, *text_ids, special[tokens.END]], self.config.alignment_heads
+        groups = (heads[start : start + HEADS_AT_ONCE] for start in range(0, len(heads), HEADS_AT_ONCE))
+        scores = (decoder.cross_scores(ids, memory, group)[:, :, :rows] for group in groups)
         return token_rows(scores, len(prompt) - 1) * ROW_S

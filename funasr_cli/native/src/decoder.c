@@ -4,7 +4,7 @@
  *
  * Source: transformers models/qwen3/modeling_qwen3.py; openai-whisper whisper/model.py. What differs: keys and
  * values are kept in float16, and with weights of 8 or 4 bits the inputs of every product are rounded to 8 bits in
- * groups of 64.
+ * groups of 64, as are keys and values of the cross-attention.
  */
 
 #include "decoder.h"
@@ -47,6 +47,7 @@ static int layer_fits(const struct fn_layer *layer, const struct fn_shape *s) {
 
 static int cross_fits(const struct fn_layer *layer, const struct fn_shape *s) {
     return layer->cross_norm.width == s->hidden_size && s->num_key_value_heads == s->num_attention_heads &&
+           (s->weights != FN_U8 || s->head_dim % GROUP == 0) &&
            fits(&layer->cross_query.matrix, query_width(s), s->hidden_size, s->weights) &&
            fits(&layer->cross_output.matrix, s->hidden_size, query_width(s), s->weights);
 }
@@ -107,6 +108,8 @@ void fn_decoder_free(fn_decoder *d) {
     if (!d) return;
     pool_free(d->pool);
     free_working_memory(d);
+    operand_free(&d->queries);
+    operand_free(&d->scores);
     free(d->scratch);
     free(d->logits);
     for (int i = 0; d->slots && i < d->slot_count; i++) fn_clear_slot(d, i);
@@ -193,9 +196,13 @@ static int prepare(fn_decoder *d, int n, const int32_t *slots, const int32_t *po
     }
     longest = (longest + PAGE - 1) / PAGE * PAGE;
     d->scratch_width = longest;
-    if (sources && (size_t)sources->rows > longest) longest = (size_t)sources->rows;
     size_t scores = (size_t)n * (size_t)s->num_attention_heads * longest;
-    return reserve_scratch(d, scores) || reserve_rows(d, n) ? FN_NO_MEMORY : FN_OK;
+    if (reserve_scratch(d, scores) || reserve_rows(d, n)) return FN_NO_MEMORY;
+    int heads = n * s->num_attention_heads;
+    return sources && (operand_reserve(&d->queries, heads, s->head_dim, s->weights) ||
+                       operand_reserve(&d->scores, heads, whole_groups(sources->rows), s->weights))
+               ? FN_NO_MEMORY
+               : FN_OK;
 }
 
 int fn_step(fn_decoder *d, int32_t n, const int32_t *slots, const int32_t *positions, const float *x,
@@ -212,6 +219,10 @@ int fn_step(fn_decoder *d, int32_t n, const int32_t *slots, const int32_t *posit
             turns[s->head_dim / 2 + i] = (float)sin(positions[row] * d->frequencies[i]);
         }
     struct step step = {.decoder = d, .n = n, .slots = slots, .positions = positions, .sources = sources};
+    if (sources) {
+        step.source = (struct source_shape){s->num_attention_heads, s->head_dim, sources->rows, s->weights};
+        step.source_size = fn_source_size(s->num_attention_heads, s->head_dim, sources->rows, s->weights);
+    }
     for (int i = 0; i < s->num_hidden_layers; i++) run_layer(&step, i);
     for (int row = 0; hidden && row < n; row++) {
         size_t at = (size_t)row * (size_t)s->hidden_size;

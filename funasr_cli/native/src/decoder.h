@@ -34,6 +34,8 @@ struct fn_decoder {
     struct operand normed;    /* (n, hidden_size) */
     struct operand attended;  /* (n, heads * head_dim) */
     struct operand activated; /* (n, intermediate_size) */
+    struct operand queries;   /* of cross-attention, (n * heads, head_dim) */
+    struct operand scores;    /* of cross-attention, (n * heads, whole_groups of the source's rows) */
     float *logits;            /* (logits_capacity, vocab_size) */
     int logits_capacity;
 };
@@ -44,6 +46,8 @@ struct step {
     int n, layer;
     const int32_t *slots, *positions;
     const struct fn_sources *sources;
+    struct source_shape source;
+    size_t source_size; /* of a layer */
     const struct fn_norm *norm;        /* of the current norm phase */
     const struct fn_linear *linear;    /* the current product */
     const struct operand *input;

@@ -189,27 +189,25 @@ int fn_run_linear(fn_encoder *e, const struct fn_linear *l, int32_t activation, 
 
 struct keys_job {
     const struct kernels *kernels;
-    int n, heads, head_dim; /* heads: of keys and of values */
-    const float *projected; /* (n, heads * head_dim) */
-    uint16_t *out;          /* (heads, n, head_dim) */
+    struct source_shape shape;
+    const float *projected;
+    uint8_t *out;
 };
 
-static void round_to_half(void *argument, int row) {
+static void keep(void *argument, int number) {
     const struct keys_job *job = argument;
-    size_t n = (size_t)job->n, heads = (size_t)job->heads, head_dim = (size_t)job->head_dim, at = (size_t)row;
-    for (size_t head = 0; head < heads; head++)
-        job->kernels->to_half(job->projected + (at * heads + head) * head_dim, job->head_dim,
-                              job->out + (head * n + at) * head_dim);
+    keep_head(job->kernels, &job->shape, number, job->projected, job->out);
 }
 
 int fn_keys_and_values(fn_encoder *e, const struct fn_linear *l, int32_t heads, int32_t n, const float *x,
-                       uint16_t *out) {
-    int outputs = l->matrix.rows, head_dim = heads < 1 ? 0 : outputs / (2 * heads);
-    if (n < 1 || head_dim < 1 || head_dim % 16 || 2 * heads * head_dim != outputs) return FN_BAD_ARGUMENT;
+                       int32_t weights, uint8_t *out) {
+    int outputs = l->matrix.rows;
+    struct source_shape shape = {heads, heads < 1 ? 0 : outputs / (2 * heads), n, weights};
+    if (!source_is_supported(&shape) || 2 * heads * shape.head_dim != outputs) return FN_BAD_ARGUMENT;
     if (grow(&e->projected, &e->projected_count, (size_t)n * (size_t)outputs)) return FN_NO_MEMORY;
     int status = fn_run_linear(e, l, FN_IDENTITY, n, x, e->projected);
-    struct keys_job job = {e->kernels, n, 2 * heads, head_dim, e->projected, out};
-    if (!status) pool_run(e->pool, round_to_half, &job, n);
+    struct keys_job job = {e->kernels, shape, e->projected, out};
+    if (!status) pool_run(e->pool, keep, &job, 2 * heads);
     return status;
 }
 

@@ -193,6 +193,30 @@ int can_multiply(const struct fn_matrix *m, int columns, int weights);
 void multiply_pair(const struct kernels *k, const struct fn_matrix *m, int pair, const struct operand *x,
                    int first, int n, float *out);
 
+/* The shape of a cross-attention's keys and values: `rows` positions of one layer; see source.c. */
+struct source_shape {
+    int heads, head_dim, rows, weights; /* FN_F32 keeps float16, FN_U8 8 bits */
+};
+
+int source_is_supported(const struct source_shape *s);
+
+/* Columns of an operand for the scores of a row and a head. */
+static inline int whole_groups(int rows) { return (rows + GROUP - 1) / GROUP * GROUP; }
+
+/* Keep keys or values of a head: `number` counts the heads' keys, then their values. projected (rows, 2 * heads *
+ * head_dim) float32, out: the whole layer. */
+void keep_head(const struct kernels *k, const struct source_shape *s, int number, const float *projected,
+               uint8_t *out);
+
+/* Multiply a query (head_dim) with all keys of a head: scores (rows), with room for whole_groups. With FN_U8 it is
+ * rounded in a row of `queries`, an operand (rows of it, head_dim). */
+void source_scores(const struct kernels *k, const struct source_shape *s, const uint8_t *layer, int head,
+                   const float *query, const struct operand *queries, int row, float *scores);
+
+/* Replace scores, a row of an operand, by their exponentials; add the values weighted by these: out (head_dim). */
+void source_mean(const struct kernels *k, const struct source_shape *s, const uint8_t *layer, int head,
+                 const struct operand *scores, int row, float *out);
+
 /* The number of rows in a block that begins with row `first` of n. */
 static inline int block_rows(int first, int n) { return n - first < BLOCK_ROWS ? n - first : BLOCK_ROWS; }
 

@@ -159,28 +159,24 @@ static void attend(void *argument, int chunk) {
     }
 }
 
-/* Cross-attention of one row and one head. The rows of a head follow each other: they may share a source. */
+/* Cross-attention of one row and one head. The heads of a row follow each other, as in its source. */
 static void attend_to_source(void *argument, int chunk) {
     const struct step *step = argument;
     const fn_decoder *d = step->decoder;
     const struct fn_sources *from = step->sources;
-    int heads = d->shape.num_attention_heads, head_dim = d->shape.head_dim;
-    int head = chunk / step->n, row = chunk % step->n, rows = from->rows, number = step->layer * heads + head;
-    size_t size = (size_t)rows * (size_t)head_dim; /* of a head */
-    const uint16_t *keys =
-        from->keys_and_values[row] + ((size_t)step->layer * 2 * (size_t)heads + (size_t)head) * size;
+    const struct source_shape *shape = &step->source;
+    int head_dim = shape->head_dim, row = chunk / shape->heads, head = chunk % shape->heads;
+    int number = step->layer * shape->heads + head;
+    const uint8_t *layer = from->keys_and_values[row] + (size_t)step->layer * step->source_size;
     float *query = d->qkv + (size_t)row * (size_t)qkv_width(&d->shape) + (size_t)(head * head_dim);
-    float *scores = d->scratch + (size_t)chunk * (size_t)rows, *out = row_of(&d->attended, row) + head * head_dim;
+    float *scores = row_of(&d->scores, chunk);
     for (int i = 0; i < head_dim; i++) query[i] /= sqrtf((float)head_dim);
-    d->kernels->scores(query, 1, keys, rows, head_dim, scores, (size_t)rows);
+    source_scores(d->kernels, shape, layer, head, query, &d->queries, chunk, scores);
     for (int i = 0; i < from->watched_count; i++)
         if (from->watched[i] == number)
-            memcpy(from->scores + ((size_t)i * (size_t)step->n + (size_t)row) * (size_t)rows, scores,
-                   (size_t)rows * sizeof(float));
-    float sum = d->kernels->exponentials(scores, rows, d->kernels->maximum(scores, rows), scores);
-    memset(out, 0, (size_t)head_dim * sizeof(float));
-    d->kernels->add_weighted(scores, (size_t)rows, 1, keys + (size_t)heads * size, rows, head_dim, out);
-    for (int i = 0; i < head_dim; i++) out[i] /= sum;
+            memcpy(from->scores + ((size_t)i * (size_t)step->n + (size_t)row) * (size_t)from->rows, scores,
+                   (size_t)from->rows * sizeof(float));
+    source_mean(d->kernels, shape, layer, head, &d->scores, chunk, row_of(&d->attended, row) + head * head_dim);
 }
 
 static void round_attended(void *argument, int row) {

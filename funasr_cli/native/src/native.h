@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FN_ABI 7
+#define FN_ABI 8
 #define FN_EXPORT __attribute__((visibility("default")))
 
 enum {
@@ -112,9 +112,9 @@ struct fn_layer {
 
 /* What the pairs of a step attend to besides the positions of their slots. */
 struct fn_sources {
-    /* Of each pair: those that fn_keys_and_values gives, layer after layer. */
-    const uint16_t *const *keys_and_values;
-    int32_t rows;                           /* of each source */
+    /* Of each pair: those that fn_keys_and_values gives with the decoder's weights, layer after layer. */
+    const uint8_t *const *keys_and_values;
+    int32_t rows; /* of each source */
     int32_t watched_count;
     const int32_t *watched; /* heads, as layer * heads + head, whose scores before the softmax are returned in: */
     float *scores;          /* (watched_count, n, rows) */
@@ -192,10 +192,14 @@ FN_EXPORT int fn_run_block(fn_encoder *encoder, const struct fn_block *block, in
 FN_EXPORT int fn_run_linear(fn_encoder *encoder, const struct fn_linear *linear, int32_t activation, int32_t n,
                             const float *x, float *out);
 
-/* Compute keys and values of a cross-attention, (n, columns) -> (2 * heads, n, head_dim) in float16: keys, then
- * values. The matrix has 2 * heads * head_dim outputs; head_dim is a multiple of 16. */
+/* Bytes of the keys and values of a cross-attention; 0 if they are not supported. With FN_F32 they are float16,
+ * with FN_U8 8 bits; head_dim is a multiple of 16 or, with FN_U8, of 64. */
+FN_EXPORT size_t fn_source_size(int32_t heads, int32_t head_dim, int32_t rows, int32_t weights);
+
+/* Compute keys and values of a cross-attention: x (n, columns) -> out, fn_source_size bytes. The matrix has 2 *
+ * heads * head_dim outputs. */
 FN_EXPORT int fn_keys_and_values(fn_encoder *encoder, const struct fn_linear *linear, int32_t heads, int32_t n,
-                                 const float *x, uint16_t *out);
+                                 const float *x, int32_t weights, uint8_t *out);
 
 /* Norm rows: x (n, width) -> out, which may be x. */
 FN_EXPORT int fn_run_norm(fn_encoder *encoder, const struct fn_norm *norm, int32_t n, int32_t width,
