@@ -128,16 +128,17 @@ def test_engines_take_turns(fake: Worker) -> None:
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="only Linux tells")
 def test_other_processes_are_noticed() -> None:
     """Work of the program itself is not counted, and that of another process is."""
-    burn = "import time; end = time.process_time() + 1.0\nwhile time.process_time() < end: pass"
+    burn = "import time\nwhile time.process_time() < 0.5: pass"
+    clock = time.perf_counter()
     with subprocess.Popen([sys.executable, "-c", burn], stdout=subprocess.DEVNULL) as process:
-        own, other, clock = Load(process.pid), Load(os.getpid()), time.perf_counter()
-        while process.poll() is None and time.perf_counter() - clock < 0.5:
+        own, other = Load(process.pid), Load(os.getpid())
+        while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:  # stays in /proc
             time.sleep(0.05)
         from_own, from_other = own.elsewhere(), other.elsewhere()
-        process.kill()
+        taken_s = time.perf_counter() - clock
     assert from_own is not None
     assert from_other is not None
-    assert from_own + 0.1 < from_other
+    assert (from_other - from_own) * taken_s > 0.1  # seconds of a core, however busy the machine is
 
 
 def answer(
