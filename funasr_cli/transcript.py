@@ -307,6 +307,7 @@ class Transcript:
     speakers_by: str | None = None  # the model that told speakers apart, or `CHANNELS`; None if nothing did
     # What their voices are like, if that was asked for (`speaker_embeddings`): a unit vector for each speaker
     speaker_embeddings: dict[str, tuple[float, ...]] | None = None
+    failed_stages: tuple[str, ...] = ()  # models that failed after the transcript; a warning says from when on
 
     @property
     def text(self) -> str:
@@ -350,9 +351,9 @@ class Transcript:
 
     @property
     def complete(self) -> bool:
-        """Whether the whole input could be read and every segment is complete, with its translation."""
+        """Whether all was read, each segment is complete, with its translation, and no stage after it failed."""
         is_whole = all(segment.complete and not segment.untranslated for segment in self.segments)
-        return self.fault is None and not self.lost and is_whole
+        return self.fault is None and not self.lost and not self.failed_stages and is_whole
 
     @property
     def broken(self) -> bool:

@@ -3,8 +3,9 @@
 import logging
 import os
 import re
+import weakref
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Generic, TypeVar
 
@@ -301,15 +302,23 @@ def _translator(name: str | None) -> Path | None:
 
 
 class Lazily(Generic[Helper]):
-    """A model that helps others, loaded when the first of them needs it, and shared by all."""
+    """A model that helps others: loaded when the first of them needs it, shared by all, unloaded with the last.
+
+    So the shelf, which knows only those that it helps, frees its memory, too.
+    """
 
     def __init__(self, load: Callable[[Path], Helper], folder: Path | None):
         self._load, self._folder = load, folder
+        self._loaded: Callable[[], Helper | None] = lambda: None  # a weak reference
 
-    @cached_property
+    @property
     def model(self) -> Helper | None:
         """The loaded model; None if there is none."""
-        return self._load(self._folder) if self._folder else None
+        if not self._folder:
+            return None
+        model = self._loaded() or self._load(self._folder)
+        self._loaded = weakref.ref(model)
+        return model
 
 
 def _load(

@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 from funasr_cli.scheduling.events import Event, Finished, SegmentFinished
 from funasr_cli.server import replies, sse
 from funasr_cli.server.fields import Wanted, wanted
-from funasr_cli.server.guard import Guard, KeyRequired, Strangers
+from funasr_cli.server.guard import AsStated, Guard, KeyRequired, Strangers
 from funasr_cli.server.problems import Problem, as_problem, where
 from funasr_cli.server.rewriting import rewritten
 from funasr_cli.server.service import Transcriptions
@@ -41,7 +41,6 @@ PAGE = Path(__file__).with_name("page")
 PAGE_HEADERS = {
     "content-security-policy": "default-src 'self'; media-src 'self' blob:; object-src 'none'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",  # the files change with the package
 }
@@ -282,7 +281,7 @@ def make_app(service: Transcriptions, guard: Guard, most_bytes: int, page: Path 
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[Middleware(Strangers, guard=guard), *([cors] if guard.origins else [])],
+        middleware=[Middleware(AsStated), Middleware(Strangers, guard=guard), *([cors] if guard.origins else [])],
         exception_handlers={HTTPException: http_problem, Problem: own_problem, Exception: own_problem},
     )
     app.state.folder = folder

@@ -12,8 +12,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from funasr_cli.server.problems import Problem
 
@@ -73,6 +73,23 @@ class Guard:
             return name in known or bool(ipaddress.ip_address(name))
         except ValueError:  # not an address, or nothing that a host could be
             return False
+
+
+class AsStated:
+    """Middleware that forbids browsers to guess types: a text that looks like a web page is not run as one."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request, and add the header to its answer."""
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["x-content-type-options"] = "nosniff"
+            await send(message)
+
+        await self._app(scope, receive, sent)
 
 
 class Strangers:

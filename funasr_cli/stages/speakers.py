@@ -45,6 +45,7 @@ class Voices(TranscriptStage):
         self.model = model
         self._kept: defaultdict[int, dict[tuple[int, int], tuple[list[Span], np.ndarray]]] = defaultdict(dict)
         self._powers: defaultdict[int, np.ndarray] = defaultdict(lambda: np.zeros(2))
+        self._failed: dict[int, Exception] = {}  # by recording
 
     def segment(self, request: SegmentRequest, segment: Segment) -> Segment:
         """Keep the embeddings of a segment, in place of those of the longer one that it is a part of."""
@@ -54,7 +55,10 @@ class Voices(TranscriptStage):
         for start, end in [each for each in kept if each[0] < audio.end and each[1] > audio.start]:
             if end - start >= audio.end - audio.start:
                 del kept[start, end]
-        kept[audio.start, audio.end] = embedded(audio, self.model)
+        try:
+            kept[audio.start, audio.end] = embedded(audio, self.model)
+        except (MemoryError, RuntimeError) as error:  # costs the speakers, not the transcript
+            self._failed[request.source] = error
         return segment
 
     def threshold(self, source: int) -> float:
@@ -63,9 +67,15 @@ class Voices(TranscriptStage):
         return SPEAKER_THRESHOLD - (TELEPHONE_MARGIN if above < TELEPHONE_SHARE * total else 0)
 
     def take(self, source: int) -> list[Kept]:
-        """Return times, windows and embeddings of the segments of a recording, in order, and forget them."""
+        """Return times, windows and embeddings of the segments of a recording, in order, and forget them.
+
+        Raises:
+            MemoryError, RuntimeError: an embedding could not be computed.
+        """
         rate_hz = self.model.sample_rate_hz
         kept = sorted(self._kept.pop(source, {}).items(), key=lambda item: item[0])
+        if error := self._failed.pop(source, None):
+            raise error
         return [((a / rate_hz, b / rate_hz), spans, vectors) for (a, b), (spans, vectors) in kept]
 
 

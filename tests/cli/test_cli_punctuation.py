@@ -19,6 +19,7 @@ from support.speaking import SAID, SpeakingModel
 import funasr_cli
 from funasr_cli import demo
 from funasr_cli.capabilities import Capabilities
+from funasr_cli.families.ct_punc.model import CTPunctuation
 from funasr_cli.families.load import load_punctuation
 from funasr_cli.families.open import capabilities
 from funasr_cli.hubs.find import find_model, find_punctuation
@@ -110,6 +111,29 @@ def test_json(with_model: Path) -> None:
     without = json.loads(transcribe("-f", "json", "--confidence", "--punctuation", "none").stdout)
     assert without["punctuated_by"] is None
     assert without["text"] == SAYS
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_failure_costs_the_marks_not_the_text(
+    with_model: Path, monkeypatch: pytest.MonkeyPatch, strict: bool
+) -> None:
+    """The text is there; a warning, JSON and the exit code say that it has no marks."""
+
+    def fail(*_: Any) -> None:
+        raise MemoryError("no memory")
+
+    name = find_punctuation_name(with_model)
+    monkeypatch.setattr(CTPunctuation, "logits", fail)
+    result = transcribe("-f", "json", *["--strict"] * strict)
+    assert result.exit_code == (1 if strict else 4)
+    data = json.loads(result.stdout)
+    assert (data["text"], data["complete"], data["failed_stages"]) == (SAYS, False, [name])
+    [warning] = data["warnings"]
+    assert "no memory" in warning
+    assert "--punctuation none" in warning
+    assert warning in result.stderr
+    streamed = transcribe("--stream", *["--strict"] * strict)
+    assert (streamed.exit_code, streamed.stdout) == (1 if strict else 4, f"{SAYS}\n")
 
 
 def find_punctuation_name(home: Path) -> str:

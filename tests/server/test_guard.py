@@ -104,6 +104,18 @@ def test_the_key(server: Served) -> None:
     assert page.headers["content-security-policy"].startswith("default-src 'self';")
 
 
+def test_browsers_do_not_guess_types(server: Served) -> None:
+    """A transcript as text may look like a web page. Pages, errors and answers of every kind say what they are."""
+    answers = [
+        *(httpx.get(server.address + path) for path in ("/health", "/", "/models")),
+        post(server, {}), post(server, {**WITH_KEY, "Host": "evil.example"}),
+        *(post(server, WITH_KEY, data={"response_format": name}) for name in ("text", "srt", "json")),
+        post(server, WITH_KEY, data={"stream": "true"}),
+    ]  # fmt: skip
+    assert [answer.status_code for answer in answers] == [200, 200, 401, 401, 403, 200, 200, 200, 200]
+    assert [answer.headers["x-content-type-options"] for answer in answers] == ["nosniff"] * len(answers)
+
+
 @pytest.mark.parametrize("key", ["schl\u00fcssel", "\u5bc6\u94a5", "voil\u00e0", "\u2026"])
 def test_a_key_of_any_letters_arrives_as_utf_8(key: str) -> None:
     """The last bytes of the last two would be white space or control characters in Latin-1."""

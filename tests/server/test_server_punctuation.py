@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,7 +18,10 @@ from support.speaking import SAID, SpeakingModel
 
 from funasr_cli import demo
 from funasr_cli.capabilities import Capabilities
+from funasr_cli.cli import serve
 from funasr_cli.pipeline import Recognizer
+from funasr_cli.server.app import NOTES_HEADER
+from funasr_cli.server.shelf import Shelf
 from funasr_cli.transcript import join_texts
 
 pytestmark = pytest.mark.slow
@@ -51,7 +55,7 @@ def server() -> Iterator[Served]:
 def events(server: Served, audio: Path, **fields: str) -> list[dict[str, Any]]:
     answer = server.transcribe(audio, stream="true", **fields)
     assert answer.status_code == 200
-    *lines, last = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
+    *lines, last = [line[6:] for line in answer.text.split("\n\n") if line.startswith("data: ")]
     assert last == "[DONE]"
     return [json.loads(line) for line in lines]
 
@@ -76,18 +80,50 @@ def test_events(server: Served, joined: Path) -> None:
     assert "".join(done["text"].split()) == "".join(whole.split())
 
 
-@pytest.mark.parametrize(
-    ("error", "code"), [(RuntimeError("the device is gone"), "computation-failed"), (ValueError("a bug"), None)]
-)
-def test_failures_end_one_request(error: Exception, code: str | None) -> None:
+def test_a_failure_costs_the_marks_not_the_text(joined: Path) -> None:
+    """The answer has the text without marks, and says so in every format; other requests are served."""
+    with serving({"speaking": demo.MODEL}, load=lambda _: recognizer(Broken())) as served:
+        answer = served.transcribe(CLIP, itn="false", response_format="verbose_json")
+        assert (answer.status_code, answer.json()["text"]) == (200, SAYS.text)
+        assert answer.json()["complete"] is False
+        [warning] = answer.json()["warnings"]
+        assert MODEL.name in warning
+        text = served.transcribe(CLIP, itn="false", response_format="text")
+        assert (text.status_code, text.text) == (200, SAYS.text)
+        assert MODEL.name in text.headers[NOTES_HEADER]
+        *deltas, done = events(served, joined, itn="false")
+        assert "".join(event["delta"] for event in deltas) == done["text"] == join_texts([SAYS.text] * len(deltas))
+        assert "warnings" not in served.transcribe(CLIP).json()
+
+
+def test_a_bug_ends_one_request() -> None:
     broken = Broken()
-    broken.error = error
+    broken.error = ValueError("a bug")
     with serving({"speaking": demo.MODEL}, load=lambda _: recognizer(broken)) as served:
-        answer = served.transcribe(CLIP, itn="false")
-        assert answer.status_code == 500
-        if code:
-            assert answer.json()["error"]["code"] == code
+        assert served.transcribe(CLIP, itn="false").status_code == 500
         assert served.transcribe(CLIP).json()["text"] == SAYS.text
+
+
+def test_it_is_unloaded_with_the_last_model_that_uses_it() -> None:
+    """So it takes no memory when nothing is loaded, and can be freed for others."""
+    loaded = []
+
+    def load(folder: Path) -> GuessingPunctuation:
+        loaded.append(weakref.ref(model := GuessingPunctuation()))
+        return model
+
+    marks = serve.Lazily(load, Path("marks"))
+    assert serve.Lazily(load, None).model is None
+    shelf = Shelf({"a": demo.MODEL, "b": demo.MODEL}, lambda _: recognizer(cast(Any, marks.model)), 0)
+    for name in "ab":
+        shelf.recognizer(shelf.find(name), ())
+    assert len(loaded) == 1
+    shelf.unload_old([cast(Any, shelf.find("b").recognizer).model])
+    assert loaded[0]() is not None
+    shelf.unload_old(())
+    assert loaded[0]() is None
+    shelf.recognizer(shelf.find("a"), ())
+    assert len(loaded) == 2
 
 
 @pytest.mark.parametrize("name", ["nosuch", "ct-punc", "demo"])

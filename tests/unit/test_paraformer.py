@@ -27,7 +27,7 @@ from support.small import convert, edit_json, edit_tensors, once
 
 from funasr_cli.audio.segment import AudioSegment
 from funasr_cli.capabilities import refuse_unsupported
-from funasr_cli.checkpoints.format import WEIGHTS_FILE
+from funasr_cli.checkpoints.format import SUMS_FILE, WEIGHTS_FILE, read_sums, sha256_of
 from funasr_cli.checkpoints.pieces import PIECES_FILE
 from funasr_cli.checkpoints.tensors import open_safetensors
 from funasr_cli.compute.backend import mx, nn
@@ -41,6 +41,7 @@ from funasr_cli.pipeline import Recognizer
 from funasr_cli.speech_model import SegmentRequest
 from funasr_cli.transcript import STAGES, Segment
 from funasr_cli.units import word_spans
+from funasr_cli.verification.check import check_model
 
 SMALL = dataclasses.replace(SIZES, encoder_dim=64, encoder_ffn_dim=64, encoder_blocks=2)
 TEXTS = token_texts()
@@ -364,6 +365,13 @@ def write_tokens(folder: Path, texts: list[str]) -> None:
 DAMAGE: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "no CMVN": ("model-missing", lambda folder: (folder / CMVN_FILE).unlink()),
     "no spelling": ("model-missing", lambda folder: (folder / SPELLING_FILE).unlink()),
+    "a spelling file that is not text": (
+        "model-damaged", lambda folder: (folder / SPELLING_FILE).write_bytes(b"\xff\xfe"),
+    ),
+    "an empty spelling file": ("model-damaged", lambda folder: (folder / SPELLING_FILE).write_bytes(b"")),
+    "a spelling file of another model": (
+        "tokenizer-mismatch", lambda folder: (folder / SPELLING_FILE).write_text("hello he@@ llo\nhi\n"),
+    ),
     "no tokens": ("model-missing", lambda folder: (folder / TOKENS_FILE).unlink()),
     "tokens of another size": ("tokenizer-mismatch", lambda folder: write_tokens(folder, TEXTS[:-2] + TEXTS[-1:])),
     "tokens in another order": (
@@ -441,6 +449,19 @@ def test_a_spelling_file_that_is_not_text(converted: Path, tmp_path: Path) -> No
     (folder / SPELLING_FILE).write_bytes(b"\xff\xfe")
     with refused("model-damaged", SPELLING_FILE):
         load(folder).session(TranscribeOptions(hotwords=("你",)))
+    with refused("model-damaged", SPELLING_FILE):
+        check_model(folder)
+
+
+def test_a_spelling_file_of_another_model_is_found_by_the_check(converted: Path, tmp_path: Path) -> None:
+    """Even if the list of digests was made from it."""
+    folder = shutil.copytree(converted, tmp_path / "copy")
+    check_model(folder)
+    (folder / SPELLING_FILE).write_text("hello he@@ llo\nhi\n")
+    sums = {**read_sums(folder), SPELLING_FILE: sha256_of(folder / SPELLING_FILE)}
+    (folder / SUMS_FILE).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()))
+    with refused("model-damaged", f"{SPELLING_FILE}: spells no word"):
+        check_model(folder)
 
 
 def test_downloaded_files_and_short_names() -> None:

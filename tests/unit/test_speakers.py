@@ -16,7 +16,6 @@ from funasr_cli.diarization import Turn
 from funasr_cli.errors import AudioError, UsageError
 from funasr_cli.options import SPEAKER_THRESHOLD, TELEPHONE_MARGIN, TranscribeOptions, parse_speakers
 from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
-from funasr_cli.speaker_model import SpeakerModel
 from funasr_cli.speech_model import SegmentRequest
 from funasr_cli.stages.known_speakers import KnownSpeakers
 from funasr_cli.stages.speakers import COARSE, Speakers, Voices, cut
@@ -44,10 +43,10 @@ def told_apart(
     options: TranscribeOptions = AUTO,
     source: int = 0,
     known: KnownSpeakers | None = None,
-    model: SpeakerModel | None = None,
+    model: type[Pitches] = Pitches,
 ) -> list[Event]:
     """Run a recording through both stages, as the scheduler and `Recognizer.run` do."""
-    voices = Voices(model or Pitches())
+    voices = Voices(model())
     stages = Stages([lambda: Speakers(voices, options, known)])
     for each in segments:
         start, end = round(each.start_s * RATE_HZ), round(each.end_s * RATE_HZ)
@@ -69,6 +68,13 @@ def transcript_of(events: list[Event]) -> Transcript:
     [done] = [event for event in events if isinstance(event, Finished)]
     assert [event.segment for event in events if isinstance(event, SegmentFinished)] == [*done.transcript.segments]
     return done.transcript
+
+
+class Deaf(Pitches):
+    """A model whose device fails."""
+
+    def embed(self, clips: np.ndarray) -> np.ndarray:
+        raise MemoryError("no memory")
 
 
 CHANGE = np.concatenate([tone(250, 6), tone(950, 6)])
@@ -223,7 +229,7 @@ def test_a_threshold_that_is_stated_is_not_changed() -> None:
     sound = soxr.resample(soxr.resample(CHANGE, RATE_HZ, 8000), 8000, RATE_HZ).astype(np.float32)
     for stated, count in ((None, 2), (SPEAKER_THRESHOLD, 1), (SPEAKER_THRESHOLD - TELEPHONE_MARGIN, 2)):
         options = dataclasses.replace(AUTO, speaker_threshold=stated)
-        found = transcript_of(told_apart(sound, [WORDS], options, model=Alike()))
+        found = transcript_of(told_apart(sound, [WORDS], options, model=Alike))
         assert len({part.speaker for part in found.segments}) == count
 
 
@@ -268,3 +274,10 @@ def test_wrong_numbers_of_speakers(text: str) -> None:
 def test_options_that_cannot_work(changes: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         dataclasses.replace(AUTO, **changes)
+
+
+def test_a_failure_costs_the_speakers_not_the_text() -> None:
+    found = transcript_of(told_apart(CHANGE, [WORDS], model=Deaf))
+    assert found.segments == (WORDS,)
+    assert (found.complete, found.failed_stages, found.speakers_by) == (False, (Pitches().name,), None)
+    assert "no memory" in found.warnings[0]

@@ -183,16 +183,79 @@ def test_a_failed_recording_passes_on_what_was_held_back() -> None:
     assert [plain(event.segment.text) for event in segments if isinstance(event, SegmentFinished)] == ["今天"]
 
 
-def test_a_stage_that_fails_fails_its_recording() -> None:
-    class Broken(GuessingPunctuation):
-        def logits(self, rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
-            raise RuntimeError("the device is gone")
+class Failing(GuessingPunctuation):
+    """A model whose device fails after some calls."""
 
-    stages = Stages([lambda: Punctuation(Broken())])
-    passed = [later for event in events_of([segment_of("今" * 30)]) for later in stages(event)]
-    assert isinstance(passed[-1], Failed)
-    assert (passed[-1].error.code, passed[-1].source) == ("computation-failed", 0)
-    assert not [event for event in passed if isinstance(event, Finished)]
+    def __init__(self, calls: int = 0, error: Exception | None = None) -> None:
+        super().__init__()
+        self.calls, self.error = calls, error or RuntimeError("the device is gone")
+
+    def logits(self, rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        self.calls -= 1
+        if self.calls < 0:
+            raise self.error
+        return super().logits(rows)
+
+
+@given(st.lists(texts, min_size=1, max_size=8), st.integers(0, 8), st.sampled_from([MemoryError, RuntimeError]))
+def test_a_stage_that_fails_does_not_lose_the_transcript(
+    parts: list[str], calls: int, error: type[Exception]
+) -> None:
+    """Its recording continues: what was passed on stays, the rest is as it came, and the transcript says so."""
+    segments = [segment_of(text, at) for at, text in enumerate(parts)]
+    model = Failing(calls, error("no memory"))
+    found, transcript = run(segments, model)
+    assert tuple(found) == transcript.segments
+    assert [plain(segment.text) for segment in found] == parts
+    if model.calls < 0:
+        assert (transcript.complete, transcript.broken) == (False, False)
+        assert transcript.failed_stages == (model.name,)
+        assert [warning for warning in transcript.warnings if "no memory" in warning] == [*transcript.warnings]
+        whole, _ = run(segments, GuessingPunctuation())
+        same = next((at for at, one in enumerate(found) if one != whole[at]), len(found))
+        assert found[same:] == segments[same:]
+    else:
+        assert (transcript.failed_stages, transcript.complete, transcript.warnings) == ((), True, ())
+
+
+def test_segments_held_back_come_out_when_the_stage_fails() -> None:
+    """At once, and those that follow without waiting. The warning states the time of the first."""
+    stages, segments = Stages([lambda: Punctuation(Failing())]), [segment_of("今" * 15, at) for at in range(4)]
+    passed = [
+        [later.segment for later in stages(event) if isinstance(later, SegmentFinished)]
+        for event in events_of(segments)
+        if isinstance(event, SegmentFinished)
+    ]
+    assert passed == [[], segments[:2], segments[2:3], segments[3:]]
+    *_, last = stages(Finished(0, transcript_of(segments)))
+    assert isinstance(last, Finished)
+    assert "0.0 s" in last.transcript.warnings[0]
+
+
+def test_other_recordings_and_stages_continue() -> None:
+    broken, whole = Failing(), GuessingPunctuation()
+    makers = iter([Punctuation(broken), Punctuation(whole)])
+    stages = Stages([lambda: next(makers)])
+    segments = [segment_of("今天天气怎么样" * 4)]
+    first, second = (
+        [later for event in events_of(segments, at) for later in stages(event)][-1] for at in range(2)
+    )
+    assert isinstance(first, Finished)
+    assert isinstance(second, Finished)
+    assert (first.transcript.segments, first.transcript.complete) == (tuple(segments), False)
+    assert second.transcript == replace(run(segments, whole)[1], timings=second.transcript.timings)
+    both = Stages([lambda: Punctuation(broken), lambda: Punctuation(whole)])
+    *_, last = [later for event in events_of(segments) for later in both(event)]
+    assert isinstance(last, Finished)
+    assert last.transcript.text == second.transcript.text
+    assert (last.transcript.failed_stages, last.transcript.punctuated_by) == ((broken.name,), whole.name)
+
+
+def test_a_failed_recording_whose_stage_fails_passes_on_what_was_held_back() -> None:
+    stages, failure = Stages([lambda: Punctuation(Failing())]), Failed(0, FunASRError("broken"))
+    segment = SegmentFinished(0, segment_of("今天"))
+    assert list(stages(segment)) == []
+    assert list(stages(failure)) == [segment, failure]
 
 
 def test_without_stages_events_are_passed_on() -> None:

@@ -41,7 +41,9 @@ Paraformer and SenseVoice with random weights of the releases' sizes (216 and 23
 by this project and by FunASR on PyTorch, in turns, in separate processes with the same number of threads.
 Fun-ASR-Nano with 64 tokens is measured next to them. Clips are generated noise with the rhythm of speech. The
 predictor of Paraformer is set so that it writes 20 tokens for a clip of 6 s. Random weights cost as much as
-real ones, but texts are meaningless. `make bench-peers` writes this page.
+real ones, but texts are meaningless. Conversion stores weights in bfloat16, FunASR keeps float32: where two
+tokens are nearly as likely, that decides. Stored in float32, Paraformer's texts are FunASR's (see
+[Paraformer](../paraformer.md#differences-from-funasr)). `make bench-peers` writes this page.
 
 """
 

@@ -6,7 +6,7 @@ from funasr_cli.checkpoints import funasr
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.format import FORMAT
 from funasr_cli.checkpoints.keymap import SAME
-from funasr_cli.checkpoints.pieces import PIECES_FILE, TOKENS_FILE
+from funasr_cli.checkpoints.pieces import PIECES_FILE, TOKENS_FILE, read_spelling
 from funasr_cli.checkpoints.quantize import Part
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in
 from funasr_cli.families.cmvn import CMVN_FILE, read_cmvn
@@ -42,7 +42,11 @@ def _vocabulary_problems(checkpoint: Checkpoint) -> tuple[tuple[str, str], ...]:
     from funasr_cli.families.paraformer.model import read_vocabulary
 
     read_cmvn(checkpoint.files, checkpoint.config.frontend.row_width)
-    read_vocabulary(checkpoint.files, checkpoint.texts, checkpoint.config)
+    tokens = {*read_vocabulary(checkpoint.files, checkpoint.texts, checkpoint.config)}
+    if checkpoint.config.hotwords:
+        spellings = read_spelling(checkpoint.files[SPELLING_FILE]).values()
+        if not any(spelling and tokens.issuperset(spelling) for spelling in spellings):
+            return ((SPELLING_FILE, "spells no word with the model's tokens"),)
     return ()
 
 
