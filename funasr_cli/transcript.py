@@ -7,6 +7,13 @@ from dataclasses import dataclass, field, replace
 from funasr_cli.characters import UNSPACED
 
 CHANNELS = "channels"  # what told speakers apart, if each has a channel
+TRANSLATION_PROBLEMS = {  # by the stop reason
+    "budget": "the translation is cut short: its end may be missing",
+    "loop": "the translation repeats itself in a loop: anything after the first round is missing",
+    "nonfinite": "the model computed a value that is not a number: the rest of the translation is missing",
+    "empty": "the translation is missing",
+    "error": "the translation could not be computed",
+}
 BETWEEN_UNSPACED = re.compile(f"[{UNSPACED}]{{2}}")
 
 
@@ -135,6 +142,11 @@ class Translation:
         """Whether the model itself ended the text."""
         return self.stop_reason == "eos"
 
+    @property
+    def problem(self) -> str | None:
+        """Why it is not complete, in words; None if it is."""
+        return TRANSLATION_PROBLEMS.get(self.stop_reason)
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -156,7 +168,7 @@ class Segment:
         disagreement: share of the text and of a second reading that the two do not have in common, 0 to 1; None if
             they were not compared.
         doubtful: whether a complete text differs so much from the second reading that it may be made up, or is
-            empty although the model detected speech.
+            empty although the model detected speech, or repeats the model's instruction.
         language: ISO code of the language that the model detected; None if it does not detect languages.
         tags: emotion and sounds that the model detected, named as in `tags.py`, in the model's order.
         no_speech_probability: probability that the segment has no speech, 0 to 1; None if the model gives none.

@@ -1,4 +1,4 @@
-"""Control tokens that every tokenizer must have, and CTC vocabularies of bytes and of SentencePiece pieces.
+"""Marks in prompts, and CTC vocabularies of bytes and of SentencePiece pieces.
 
 Source: FunASR ``funasr/models/sense_voice/whisper_lib/tokenizer.py``.
 """
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tiktoken import Encoding
     from tokenizers import Tokenizer
 
+EMPTY_THINK = "<think>\n\n</think>\n\n"  # at the end of a prompt, keeps Qwen3 from thinking
 MARKS = ("<|im_start|>", "<|im_end|>")  # in the prompt: a single token each, with any tokenizer
 # Pattern that splits text before its bytes are merged: upstream's ``get_encoding``, which is GPT-2's.
 PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""

@@ -174,8 +174,8 @@ def apply(checkpoint: Checkpoint, adapter: Adapter, tied: Tied | None) -> Checkp
         ModelError: the base has no such module, or the shapes differ; the message lists them.
     """
     if checkpoint.quantization:
-        message = f"{checkpoint.where}: an adapter cannot be merged into quantized weights"
-        raise ModelError(message, "merge it into the source of this model", code="model-quantized")
+        message = f"{adapter.where}: an adapter cannot be merged into the quantized weights of its base"
+        raise ModelError(message, "give the base in its dense form", code="model-quantized")
     tensors, problems = dict(checkpoint.tensors), []
     find = _finder(checkpoint.tensors)
     edits: dict[str, list[tuple[Place, Factors | Tensor]]] = defaultdict(list)

@@ -146,7 +146,8 @@ class Family:
         load: turns a loaded network into a model that is ready to use, of the family's kind: a `SpeechModel`, a
             `PunctuationModel`, a `SpeakerModel` or a `TextModel`.
         capabilities: returns what a model with this configuration can do.
-        open_funasr: reads a FunASR folder, given the content of its ``config.yaml`` and its name.
+        open_funasr: reads a FunASR folder, given the content of its ``config.yaml`` and its name; None if
+            FunASR has no such model.
         layouts: third-party layouts that have a ``config.json``, in order of precedence.
         open_pickle: reads a pickle in a folder without a configuration, given its path and the folder's name; None
             if the family has no such layout. `registry.of_pickle` chooses the family.
@@ -181,7 +182,6 @@ class Family:
     """
 
     model_type: str
-    upstream_classes: tuple[str, ...]
     title: str
     aliases: Mapping[str, str]
     config: type
@@ -189,10 +189,11 @@ class Family:
     network: Callable[[Any], nn.Module]
     load: "Callable[[LoadedModel], SpeechModel | PunctuationModel | SpeakerModel | TextModel]"
     capabilities: Callable[[Any], Capabilities]
-    open_funasr: Callable[[Path, Options, str], Checkpoint]
     rules: Mapping[str, tuple[Rule, ...]]
     files: Callable[[Path, Any], Mapping[str, Path]]
     vocabulary_problems: Callable[[Checkpoint], Iterable[tuple[str, str]]]
+    upstream_classes: tuple[str, ...] = ()
+    open_funasr: Callable[[Path, Options, str], Checkpoint] | None = None
     layouts: tuple[Layout, ...] = ()
     open_pickle: Callable[[Path, str], Checkpoint] | None = None
     open_sources: Callable[[Sources], Checkpoint] | None = None

@@ -78,6 +78,9 @@ def open_llm(folder: Path) -> LLMFolder:
     """
     path = file_in(folder, files.CONFIG_FILE)
     content = read_json(path)
+    if content.get("format") == files.FORMAT:
+        message = f"{folder}: a converted model cannot be a part of another one"
+        raise ModelError(message, "name the model that it was made from with --llm", code="model-unsupported")
     stated = content.get("quantization")
     if content.get("quantization_config") != stated:  # mlx-lm states its own quantization under both names
         refuse_quantized(content, path)

@@ -20,7 +20,7 @@ from funasr_cli.checkpoints.quantize import BIASES, SCALES, Groups
 from funasr_cli.checkpoints.tensors import size_bytes
 from funasr_cli.compute.backend import mx, on_accelerator
 from funasr_cli.errors import SetupError, UsageError
-from funasr_cli.families.family import SPEECH, Download, Family, NativePart
+from funasr_cli.families.family import SPEECH, TEXT, Download, Family, NativePart
 from funasr_cli.families.kept import LEAST_PACKED_BYTES, Kept
 from funasr_cli.native.decoder import NativeDecoder
 from funasr_cli.native.encoder import NativeEncoder, NativeNetwork
@@ -88,7 +88,7 @@ def native_parts(checkpoint: Checkpoint, family: Family, dtype: str, option: str
         SetupError: the library cannot be used here.
     """
     refuse_engine(family, option)
-    if dtype == INT8_DTYPE and family.kind != SPEECH:  # int8 is proven by texts
+    if dtype == INT8_DTYPE and family.kind not in (SPEECH, TEXT):  # int8 is proven by texts
         unable = f"{option}: {family.title} is computed in float32 only"
         raise UsageError(unable, f"omit {option}", code="option-unsupported")
     parts = [part for part in family.native if part.config(checkpoint.config) is not None]

@@ -26,7 +26,8 @@ def open_checkpoint(
     """Open a checkpoint in any layout, and merge a LoRA adapter into it.
 
     Args:
-        folder: where the checkpoint is. If PEFT has written an adapter into it, that is merged.
+        folder: where the checkpoint is. If PEFT has written an adapter into it, or into the folder of a part's
+            language model, that is merged.
         name: its hub id or its folder's name, which may be the only indication of its languages.
         adapter: the folder of another adapter.
         sources: the parts of a model that is put together from several; None looks for them in the folder.
@@ -37,7 +38,9 @@ def open_checkpoint(
         SetupError: torch is needed, but not installed.
     """
     checkpoint = _open(folder, name, sources or Sources(folder))
-    found = [folder] if (folder / adapters.CONFIG).exists() else []
+    # A language model that is a part of the model, whose weights are the last, may be in another folder.
+    places = {place.resolve(): place for place in (folder, checkpoint.weights[-1].parent)}.values()
+    found = [place for place in places if (place / adapters.CONFIG).exists()]
     for each in (*found, *([adapter] if adapter else [])):
         tied = registry.of_config(checkpoint.config).tied(checkpoint.config)
         checkpoint = adapters.apply(checkpoint, adapters.open_adapter(each), tied)
@@ -55,8 +58,9 @@ def _open(folder: Path, name: str, sources: Sources) -> Checkpoint:
     if not is_safe and any((folder / file).exists() for file in upstream):
         path, options = funasr.read_config(folder)
         with stated_in(str(path)):
-            family = registry.of_upstream_class(options.get("model"))
-        return family.open_funasr(folder, options, name)
+            open_funasr = registry.of_upstream_class(options.get("model")).open_funasr
+        assert open_funasr is not None  # of a family with upstream classes
+        return open_funasr(folder, options, name)
     if not has_config:
         if (folder / adapters.CONFIG).exists():
             message = f"{folder / adapters.CONFIG}: a LoRA adapter, without the model that it changes"

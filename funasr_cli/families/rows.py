@@ -48,7 +48,7 @@ class Row:
 
     @property
     def reason(self) -> StopReason:
-        """Why the row ended. A translation that did not end is as incomplete as a transcript."""
+        """Why the row ended: eos only if all its texts ended. Smaller pieces may help any of them."""
         reasons = (text.reason for text in self.texts)
         return next((each for each in reasons if each and each != StopReason.EOS), StopReason.EOS)
 
@@ -59,7 +59,7 @@ class Row:
             start_s=audio.start_s,
             end_s=audio.end_s,
             text=text,
-            stop_reason=str(self.reason),
+            stop_reason=str(self.texts[0].reason),
             retries=self.request.retries,
             tokens=sum(len(each.logprobs) for each in self.texts),
             mean_logprob=self.texts[0].mean_logprob,

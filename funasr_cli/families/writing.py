@@ -22,11 +22,10 @@ from funasr_cli.models.qwen3 import Qwen3
 from funasr_cli.native.qwen3 import NativeQwen3
 from funasr_cli.speech_model import Trace
 from funasr_cli.text_model import GREEDY, TextOptions, TextResult
-from funasr_cli.vocabulary import refuse_control_tokens
+from funasr_cli.vocabulary import EMPTY_THINK, refuse_control_tokens
 
 TURN = "<|im_start|>{role}\n{text}<|im_end|>\n"  # ChatML
 ANSWER = "<|im_start|>assistant\n"
-EMPTY_THINK = "<think>\n\n</think>\n\n"
 ROWS_AT_ONCE, MOST_ROWS = 4, 16  # as of segments, see `families.rows`
 
 

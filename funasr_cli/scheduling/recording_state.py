@@ -139,17 +139,25 @@ class RecordingState:
 
 
 def _are_better(parts: list[Attempt], whole: Attempt) -> bool:
-    """Return whether all parts are complete and agree better with the second reading than the whole does."""
-    complete = [part.hypothesis.agreement for part in parts if part.segment.complete]
-    known = [agreement for agreement in complete if agreement]
+    """Return whether all parts are complete and agree better with the second reading than the whole does.
+
+    If there is none, or the whole lacks its translation, none of them may be doubtful or lack its translation.
+    """
+    complete = [part for part in parts if part.segment.complete]
     first = whole.hypothesis.agreement
-    return len(known) == len(parts) and first is not None and sum(known, Comparison(0, 0)).better_than(first)
+    if first is None or whole.segment.untranslated:
+        is_flawed = any(part.segment.doubtful or part.segment.untranslated for part in parts)
+        return len(complete) == len(parts) and not is_flawed
+    known = [part.hypothesis.agreement for part in complete if part.hypothesis.agreement]
+    return len(known) == len(parts) and sum(known, Comparison(0, 0)).better_than(first)
 
 
 def _warnings(segment: Segment, word_times: bool) -> Iterator[str]:
     where = f"{segment.start_s:.1f}-{segment.end_s:.1f} s"
     if problem := _problem(segment):
         yield f"{where}: {problem}"
+    if segment.translation and segment.translation.problem:
+        yield f"{where}: {segment.translation.problem}"
     if word_times and not segment.words and any(map(is_spoken, segment.text)):
         yield f"{where}: no word times: the text could not be aligned with the audio"
 
@@ -157,6 +165,8 @@ def _warnings(segment: Segment, word_times: bool) -> Iterator[str]:
 def _problem(segment: Segment) -> str | None:
     if segment.doubtful and not segment.text:
         return "no text, although speech was detected: words may be missing"
+    if segment.doubtful and segment.disagreement is None:
+        return "the model doubts this text: it may be made up"
     if segment.doubtful:
         return "the second opinion disagrees with this text: it may be made up"
     return {

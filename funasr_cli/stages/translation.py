@@ -21,13 +21,6 @@ from funasr_cli.transcript import Segment, Transcript, Translation, join_texts
 
 MOST_HELD = 16  # segments translated together
 LONGEST_WAIT_S = 2.0  # for further segments; looked at when an event comes
-PROBLEMS = {  # by the stop reason of a translation
-    "budget": "the translation is cut short: its end may be missing",
-    "loop": "the translation repeats itself in a loop: anything after the first round is missing",
-    "nonfinite": "the model computed a value that is not a number: the rest of the translation is missing",
-    "empty": "the translation is missing",
-    "error": "the translation could not be computed",
-}
 
 
 class Translator:
@@ -54,7 +47,7 @@ class Translator:
         self._target, self._language = target, language
         self._clock, self._since = clock, 0.0
         self._held: list[SegmentFinished] = []
-        self._made: dict[tuple[float, float], Translation] = {}  # by start and end of the segment
+        self._made: dict[tuple[float, float, str], Translation] = {}  # by start, end and text of the segment
         self._warnings: list[str] = []
         self._spent_s = 0.0
 
@@ -74,15 +67,20 @@ class Translator:
     def _released(self) -> Iterator[SegmentFinished]:
         """Yield all segments that are held back, translated."""
         held, self._held = self._held, []
+        translated = self._translated([event.segment for event in held])
+        yield from (replace(event, segment=each) for event, each in zip(held, translated, strict=True))
+
+    def _translated(self, segments: Sequence[Segment]) -> list[Segment]:
+        """Return segments with their translations, which are made unless they have been."""
         began = time.perf_counter()
-        foreign = [each.segment for each in held if self._is_foreign(each.segment)]
-        translations = iter(self._translations([segment.text for segment in foreign]))
-        for event in held:
-            segment = event.segment
-            own = next(translations) if self._is_foreign(segment) else Translation(segment.text, self._target)
-            self._made[segment.start_s, segment.end_s] = own
+        keys = [(segment.start_s, segment.end_s, segment.text) for segment in segments]
+        pairs = zip(keys, segments, strict=True)
+        missing = {key: segment for key, segment in pairs if key not in self._made}
+        foreign = [key for key, segment in missing.items() if self._is_foreign(segment)]
+        self._made |= {key: Translation(key[-1], self._target) for key in missing}
+        self._made |= zip(foreign, self._translations([text for *_, text in foreign]), strict=True)
         self._spent_s += time.perf_counter() - began
-        yield from (replace(event, segment=self._translated(event.segment)) for event in held)
+        return [replace(segment, translation=self._made[key]) for key, segment in zip(keys, segments, strict=True)]
 
     def _is_foreign(self, segment: Segment) -> bool:
         """Return whether there is something to translate."""
@@ -121,16 +119,13 @@ class Translator:
         logprob = sum(part.tokens * (part.mean_logprob or 0.0) for part in parts) / tokens
         return TextResult(join_texts(part.text.strip() for part in parts), tokens, "eos", logprob)
 
-    def _translated(self, segment: Segment) -> Segment:
-        return replace(segment, translation=self._made.get((segment.start_s, segment.end_s)))
-
     def _transcript(self, transcript: Transcript) -> Transcript:
         """Put the translations into the transcript, and warn of those that are not complete."""
-        segments = tuple(map(self._translated, transcript.segments))
+        segments = tuple(self._translated(transcript.segments))  # another stage may have changed some
         problems = (
-            f"{segment.start_s:.1f}-{segment.end_s:.1f} s: {PROBLEMS[segment.translation.stop_reason]}"
+            f"{segment.start_s:.1f}-{segment.end_s:.1f} s: {segment.translation.problem}"
             for segment in segments
-            if segment.translation and segment.translation.stop_reason in PROBLEMS
+            if segment.translation and segment.translation.problem
         )
         return replace(
             transcript,

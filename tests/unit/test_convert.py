@@ -162,6 +162,7 @@ def strict_family(monkeypatch: pytest.MonkeyPatch) -> Family:
     nano = registry.FAMILIES[0]
 
     def open_funasr(*details: Any) -> Checkpoint:
+        assert nano.open_funasr
         return dataclasses.replace(nano.open_funasr(*details), texts={"made.json": MADE})
 
     def files(folder: Path, config: Any) -> dict[str, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from support.small import edit_json
 
 from funasr_cli.capabilities import refuse_unsupported
 from funasr_cli.compute.backend import mx
+from funasr_cli.decoding.agreement import Comparison
 from funasr_cli.decoding.continuous import BatchDecoder
 from funasr_cli.errors import UsageError
 from funasr_cli.families.funasr_qwen4b.model import Qwen4BModel
 from funasr_cli.families.funasr_qwen4b.prompt import FORMATS, TRANSCRIBE, TRANSLATE, budget
+from funasr_cli.families.funasr_qwen4b.session import Qwen4BSession
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.text_generator import TextGenerator
@@ -29,6 +32,7 @@ from funasr_cli.writers import WRITERS
 SHORT = TranscribeOptions(max_tokens=6, translate=True, confidence=True)
 ENOUGH = 200  # tokens: the small tokenizer spells most characters byte by byte
 ADD = BatchDecoder.add
+ECHO = "只输出转写文字，不要分析或解释：今天"
 
 
 class Dictation:
@@ -45,13 +49,20 @@ class Dictation:
         return mx.array(chosen)
 
 
+def dictate(
+    model: Qwen4BModel, decoder: BatchDecoder, prompts: Any, texts: Sequence[str], stop: int = 0
+) -> list[int]:
+    """Add rows that write these texts in turn, whatever they hear."""
+    end = model.config.stop_token_ids[stop]
+    written = [texts[index % len(texts)] for index in range(len(prompts))]
+    return ADD(decoder, prompts, rules=[Dictation([*model.token_ids(text), end]) for text in written])
+
+
 def writes(model: Qwen4BModel, monkeypatch: pytest.MonkeyPatch, *texts: str, stop: int = 0) -> None:
     """Make the decoder write these texts for its rows in turn, whatever it hears."""
-    end = model.config.stop_token_ids[stop]
 
     def dictated(self: BatchDecoder, prompts: Any) -> list[int]:
-        written = [texts[index % len(texts)] for index in range(len(prompts))]
-        return ADD(self, prompts, rules=[Dictation([*model.token_ids(text), end]) for text in written])
+        return dictate(model, self, prompts, texts, stop)
 
     monkeypatch.setattr(BatchDecoder, "add", dictated)
 
@@ -130,6 +141,57 @@ def test_a_repeated_instruction_is_doubted_and_not_cut(
     writes(qwen4b, monkeypatch, "今天", echo)
     [hypothesis] = hypotheses(qwen4b, TranscribeOptions(translate=True, max_tokens=ENOUGH), CLIPS[1])
     assert (hypothesis.segment.doubtful, hypothesis.retry_may_help) == (False, False)
+
+
+def writes_in_turn(model: Qwen4BModel, monkeypatch: pytest.MonkeyPatch, *texts: tuple[str, ...]) -> None:
+    """Make the decoder write other texts each time that rows join; the last ones again and again."""
+    left = list(texts)
+
+    def dictated(self: BatchDecoder, prompts: Any) -> list[int]:
+        written = left.pop(0) if len(left) > 1 else left[0]
+        return dictate(model, self, prompts, written)
+
+    monkeypatch.setattr(BatchDecoder, "add", dictated)
+
+
+@pytest.mark.parametrize(
+    ("halves", "text", "doubtful"),
+    [(("今天", "很好"), "今天很好", False), (("今天", "不要分析或解释"), ECHO, True)],
+)
+def test_halves_replace_a_repeated_instruction_if_they_do_not_repeat_it(
+    qwen4b: Qwen4BModel, monkeypatch: pytest.MonkeyPatch, halves: tuple[str, ...], text: str, doubtful: bool
+) -> None:
+    writes_in_turn(qwen4b, monkeypatch, (ECHO,), halves)
+    found = Recognizer(qwen4b).transcribe(CLIPS[2], sample_rate_hz=16000, vad=False, max_tokens=ENOUGH)
+    assert [segment.doubtful for segment in found.segments] == [doubtful] * (1 if doubtful else 2)
+    assert found.text == text
+    assert found.complete
+    assert len(found.warnings) == doubtful
+
+
+@pytest.mark.parametrize("agreement", [None, Comparison(5, 5)])
+def test_a_translation_that_does_not_end_leaves_the_text_complete(
+    qwen4b: Qwen4BModel, monkeypatch: pytest.MonkeyPatch, agreement: Comparison | None
+) -> None:
+    """The halves of the segment are taken if their translations end; else the warning is about the translation.
+
+    So it is also with a model that has a second reading, with which they agree as well as the whole.
+    """
+    own = Qwen4BSession._hypothesis
+    monkeypatch.setattr(
+        Qwen4BSession, "_hypothesis", lambda *args: dataclasses.replace(own(*args), agreement=agreement)
+    )
+    endless = "".join(f"{number} " for number in range(100))
+    for halves, reasons in ((("今天", "很好", "Today", "good"), ["eos", "eos"]), (("今天", endless), ["budget"])):
+        writes_in_turn(qwen4b, monkeypatch, ("今天很好", endless), halves)
+        found = Recognizer(qwen4b).transcribe(CLIPS[2], sample_rate_hz=16000, vad=False, translate=True)
+        assert "".join(found.text.split()) == "今天很好"
+        assert [segment.stop_reason for segment in found.segments] == ["eos"] * len(reasons)
+        assert [segment.translation.stop_reason for segment in found.segments if segment.translation] == reasons
+        assert (found.complete, found.ledger.failed_s) == (reasons == ["eos", "eos"], 0)
+        assert [warning.partition(": ")[2] for warning in found.warnings] == [
+            segment.translation.problem for segment in found.segments if not found.complete and segment.translation
+        ]
 
 
 def test_a_loop_ends_a_text_and_keeps_its_first_round(

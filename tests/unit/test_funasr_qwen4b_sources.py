@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
+from support.adapters import factors, write_peft
 from support.checkpoints import CheckpointSpec
 from support.errors import refused
 from support.qwen3 import write_qwen3
@@ -51,6 +53,10 @@ def edit(path: Path, change: Change) -> None:
 
 def arrays_of(folder: Path) -> dict[str, np.ndarray]:
     return load_file(folder / "model.safetensors")
+
+
+def shards_of(folder: Path) -> dict[str, np.ndarray]:
+    return {name: values for path in folder.glob("*.safetensors") for name, values in load_file(path).items()}
 
 
 def assert_same_weights(one: Path, other: Path) -> None:
@@ -203,6 +209,13 @@ def test_a_language_model_that_lacks_a_shard_or_a_tensor(source: Path, tmp_path:
     shard.unlink()
     with refused("model-missing", shard.name):
         convert(source, tmp_path / "out")
+
+
+def test_a_language_model_in_our_layout(source: Path, tmp_path: Path) -> None:
+    """It could be read, but has other names: the message says so instead of a missing key."""
+    convert(write_qwen3(tmp_path / "base"), tmp_path / "converted")
+    with refused("model-unsupported", "--llm", "converted"):
+        convert(source, tmp_path / "out", llm=tmp_path / "converted")
 
 
 def test_another_language_model(source: Path, tmp_path: Path) -> None:
@@ -364,3 +377,23 @@ def test_two_filters_are_always_silent(qwen4b_source: Path) -> None:
     assert filters.shape == (257, 80)
     assert np.flatnonzero(filters.max(axis=0) == 0).tolist() == [1, 8]
     assert open_checkpoint(qwen4b_source, "x").layout == "OminiX"
+
+
+@pytest.mark.parametrize("where", ["named", "found"])
+def test_an_adapter_of_the_language_model(source: Path, tmp_path: Path, where: str) -> None:
+    """It is merged if it is named, or if PEFT has written it into the language model's folder."""
+    weights = {name: torch.from_numpy(values) for name, values in shards_of(source / LLM_FOLDER).items()}
+    modules = [f"model.layers.{layer}.self_attn.{kind}_proj" for layer in (0, 1) for kind in "qv"]
+    tensors = factors(weights, modules)
+    adapter = write_peft(tmp_path / "mine", tensors)
+    plain = open_checkpoint(source, "Qwen4B")
+    if where == "named":
+        found = open_checkpoint(source, "Qwen4B", adapter)
+    else:
+        shutil.copytree(adapter, source / LLM_FOLDER, dirs_exist_ok=True)
+        found = open_checkpoint(source, "Qwen4B")
+    for name, tensor in found.tensors.items():
+        expected, module = np.array(plain.tensors[name].read_in("float32")), name.split(".", 1)[1]
+        if (module := module.removesuffix(".weight")) in modules:
+            expected += 1.5 * (tensors[f"{module}.lora_B"] @ tensors[f"{module}.lora_A"]).numpy()
+        np.testing.assert_allclose(np.array(tensor.read_in("float32")), expected, rtol=0, atol=5e-6, err_msg=name)

@@ -43,10 +43,10 @@ def told_apart(
     options: TranscribeOptions = AUTO,
     source: int = 0,
     known: KnownSpeakers | None = None,
-    model: type[Pitches] = Pitches,
+    model: SpeakerModel | None = None,
 ) -> list[Event]:
     """Run a recording through both stages, as the scheduler and `Recognizer.run` do."""
-    voices = Voices(model())
+    voices = Voices(model or Pitches())
     stages = Stages([lambda: Speakers(voices, options, known)])
     for each in segments:
         start, end = round(each.start_s * RATE_HZ), round(each.end_s * RATE_HZ)
@@ -277,7 +277,7 @@ def test_options_that_cannot_work(changes: dict[str, Any]) -> None:
 
 
 def test_a_failure_costs_the_speakers_not_the_text() -> None:
-    found = transcript_of(told_apart(CHANGE, [WORDS], model=Deaf))
+    found = transcript_of(told_apart(CHANGE, [WORDS], model=Deaf()))
     assert found.segments == (WORDS,)
     assert (found.complete, found.failed_stages, found.speakers_by) == (False, (Pitches().name,), None)
     assert "no memory" in found.warnings[0]

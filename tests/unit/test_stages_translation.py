@@ -17,7 +17,7 @@ from support.speaking import SAID, SpeakingModel
 from support.transcripts import segment, transcript
 from support.translating import Interpreter
 
-from funasr_cli.audio.decode import AudioInput
+from funasr_cli.audio.decode import AudioInput, opener
 from funasr_cli.audio.segment import AudioSegment
 from funasr_cli.capabilities import Capabilities
 from funasr_cli.errors import FunASRError, UsageError
@@ -78,6 +78,25 @@ def test_each_segment_has_its_translation(texts: list[str]) -> None:
     assert len(asked) == sum(bool(text.strip()) for text in texts)
     assert max(map(len, model.asked), default=0) <= MOST_HELD
     assert found.translated_by == model.name
+
+
+def test_what_another_stage_changes_at_the_end_is_translated_too() -> None:
+    """A stage of the caller's may change the transcript after its segments have been passed on."""
+    one, two = segments_of("one", "two")
+    model = Interpreter()
+    stages = Stages([lambda: Translator(model, "en")])
+    changed = [one, replace(two, text="three"), segment(5, 6, "four")]
+    [*_, last] = [
+        later
+        for event in (
+            SegmentFinished(0, one),
+            SegmentFinished(0, two),
+            Finished(0, transcript(*changed, duration_s=6.0)),
+        )
+        for later in stages(event)
+    ]
+    assert isinstance(last, Finished)
+    assert [each.translation for each in last.transcript.segments] == list(map(english, ("ONE", "THREE", "FOUR")))
 
 
 def test_the_limit_grows_with_the_text() -> None:
@@ -278,9 +297,15 @@ def test_after_punctuation_and_speakers() -> None:
     seconds = np.arange(6 * 16000) / 16000
     two = np.concatenate([np.sin(2 * np.pi * 250 * seconds), np.sin(2 * np.pi * 950 * seconds)])
     audio = AudioSegment(0, two.astype(np.float32), np.ones(1))
-    asr = recognizer(Capabilities(("zh",)), punctuate_with=marks, tell_apart_with=Pitches(), translator=translator)
+    asr = recognizer(
+        Capabilities(("zh",), word_times=True),
+        punctuate_with=marks,
+        tell_apart_with=Pitches(),
+        translator=translator,
+    )
     options = TranscribeOptions(speakers=(1, None), word_times=True, translate=True, language="zh")
-    [voices], stages = asr._stages_of(options)
+    job, stages = asr.job(0, opener(two, 16000, 16000), options)
+    [voices] = job.stages
     voices.segment(SegmentRequest(0, audio, first=True), said)
     *passed, last = [later for event in events_of([said]) for later in stages(event)]
     assert isinstance(last, Finished)

@@ -138,13 +138,14 @@ def test_pieces_of_a_translation(whisper: WhisperModel, monkeypatch: pytest.Monk
 
 
 def test_a_translation_that_does_not_end(whisper: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its segment is incomplete, and decoded again in parts."""
+    """Its segment is decoded again in parts. The text itself is complete."""
     writes(whisper, monkeypatch, whisper.vocabulary.encode(" Hallo"), whisper.vocabulary.encode(" no") * 50)
     session = whisper.session(TranscribeOptions(language="de", translate=True))
     session.add([request(CLIPS[0])])
     updates = [update for _ in range(60) for update in session.step()]
     hypothesis = updates[-1].hypothesis
-    assert (hypothesis.segment.stop_reason, hypothesis.retry_may_help) == ("loop", True)
+    assert (hypothesis.segment.stop_reason, hypothesis.retry_may_help) == ("eos", True)
+    assert hypothesis.segment.translation.stop_reason == "loop"
 
 
 def test_text_of_silence(whisper: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from funasr_cli.errors import UsageError
 from funasr_cli.families.fun_asr_nano.config import PromptConfig
 from funasr_cli.languages import LANGUAGES, resolve_language
 from funasr_cli.options import MAX_PROMPT_TOKENS, TranscribeOptions
-from funasr_cli.vocabulary import refuse_control_tokens
+from funasr_cli.vocabulary import EMPTY_THINK, refuse_control_tokens
 
 SYSTEM_TEXT = "You are a helpful assistant."
 SYSTEM_TURN = "<|im_start|>system\n{text}<|im_end|>\n"
@@ -22,7 +22,6 @@ USER_TAG = "<|im_start|>user\n"
 END = "<|im_end|>"
 AUDIO_MARKS = "<|startofspeech|>", "<|endofspeech|>"  # upstream finds the audio by these; they are not tokens
 ASSISTANT_TAG = "<|im_end|>\n<|im_start|>assistant\n"
-EMPTY_THINK = "<think>\n\n</think>\n\n"
 HOTWORDS = (
     "请结合上下文信息，更加准确地完成语音转写任务。如果没有相关信息，我们会留空。\n\n\n"
     "**上下文信息：**\n\n\n"

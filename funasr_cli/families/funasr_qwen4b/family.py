@@ -9,8 +9,6 @@ from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.quantize import Part
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in
-from funasr_cli.checkpoints.values import Options
-from funasr_cli.errors import ModelError
 from funasr_cli.families import llm_folder
 from funasr_cli.families.cmvn import CMVN_FILE, read_cmvn
 from funasr_cli.families.family import Family, LoadedModel, NativePart
@@ -48,11 +46,6 @@ def _load(loaded: LoadedModel) -> "SpeechModel":
     return Qwen4BModel(loaded)
 
 
-def _open_funasr(folder: Path, options: Options, name: str) -> Checkpoint:
-    message = f"{folder}: {TITLE} has no layout of FunASR"  # `upstream_classes` names none
-    raise ModelError(message, code="model-unsupported")
-
-
 def _files(folder: Path, config: FunASRQwen4BConfig) -> dict[str, Path]:
     cmvn = {CMVN_FILE: file_in(folder, CMVN_FILE, DAMAGED_HINT)} if config.has_queries else {}
     return files.tokenizer_files(folder, folder) | cmvn
@@ -73,7 +66,6 @@ def _readme(config: FunASRQwen4BConfig) -> Iterator[str]:
 
 FAMILY = Family(
     model_type="funasr_qwen4b",
-    upstream_classes=(),
     title=TITLE,
     aliases={},  # no hub has it
     config=FunASRQwen4BConfig,
@@ -81,7 +73,6 @@ FAMILY = Family(
     network=FunASRQwen4B,
     load=_load,
     capabilities=capabilities,
-    open_funasr=_open_funasr,
     open_sources=sources.open_sources,
     has_sources=sources.is_folder,
     rules={

@@ -6,7 +6,8 @@ Source: OminiX-MLX ``funasr-qwen4b-mlx/src/model.rs`` and its examples. What dif
 
 from typing import NamedTuple
 
-THINK = "<think>\n\n</think>\n\n"  # keeps Qwen3 from thinking
+from funasr_cli.vocabulary import EMPTY_THINK
+
 TRANSCRIBE, TRANSLATE = "transcribe", "translate"  # tasks
 # Most tokens for each second, and limits of their number. Upstream tells the tasks apart by the prompt.
 TOKENS_PER_S = {TRANSCRIBE: 5, TRANSLATE: 8}
@@ -24,13 +25,13 @@ CURRENT = "current"
 FORMATS: dict[str, dict[str, Texts]] = {  # by the configuration's `prompt_format`, then by task
     CURRENT: {
         TRANSCRIBE: Texts("语音转写成中文：", "只输出转写文字，不要分析或解释："),
-        TRANSLATE: Texts("Translate the speech to English:", THINK),
+        TRANSLATE: Texts("Translate the speech to English:", EMPTY_THINK),
     },
     "chat": {  # the example for long recordings
         TRANSCRIBE: Texts(
             "<|im_start|>system\n你是语音转写系统。直接输出语音内容的中文文字，不要添加任何解释、评论或格式。"
             "<|im_end|>\n<|im_start|>user\n",
-            f"<|im_end|>\n<|im_start|>assistant\n{THINK}",
+            f"<|im_end|>\n<|im_start|>assistant\n{EMPTY_THINK}",
         ),
     },
     "readme": {TRANSCRIBE: Texts("这是一段中文语音，请转录：", "")},  # of the adaptor, for PyTorch

@@ -74,7 +74,7 @@ class Qwen4BSession(DecoderSession[Row]):
     def _hypothesis(self, row: Row) -> Hypothesis:
         part, *others = row.texts
         text, block = in_a_line(written_text(part.raw)), FIRST_THINK.match(part.raw)
-        repeats_instruction = row.reason == StopReason.EOS and any(echo in text for echo in ECHOES)
+        repeats_instruction = part.reason == StopReason.EOS and any(echo in text for echo in ECHOES)
         translation = None
         if others:
             english = in_a_line(written_text(others[0].raw))

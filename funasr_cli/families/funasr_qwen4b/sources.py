@@ -54,7 +54,7 @@ OTHER_ENCODER = (
     "SenseVoiceSmall, or, if you know that this file is from there, rename it to sensevoice_iic.safetensors"
 )
 NO_PUNCTUATION = "the folder's punctuation model is left out: funasr convert ct-punc converts it"
-ADAPTED = "if a LoRA of the language model was trained with this adaptor, it must be merged into --llm"
+ADAPTED = "if a LoRA of the language model was trained with this adaptor, it must be merged: see --lora"
 CONTRASTIVE = "an adaptor of the first phase of training, which makes no text: a later one is needed"
 
 

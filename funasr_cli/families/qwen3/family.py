@@ -8,8 +8,7 @@ from funasr_cli.capabilities import Capabilities
 from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints.checkpoint import Checkpoint
 from funasr_cli.checkpoints.keymap import SAME
-from funasr_cli.checkpoints.values import Options, check_config
-from funasr_cli.errors import ModelError
+from funasr_cli.checkpoints.values import check_config
 from funasr_cli.families import llm_folder
 from funasr_cli.families.family import TEXT, Family, Layout, LoadedModel, NativePart
 from funasr_cli.families.qwen3.config import Qwen3TextConfig, misfits
@@ -56,11 +55,6 @@ def _open(folder: Path, name: str) -> Checkpoint:
     )
 
 
-def _open_funasr(folder: Path, options: Options, name: str) -> Checkpoint:
-    message = f"{folder}: {TITLE} is not a model of FunASR"  # `upstream_classes` names none
-    raise ModelError(message, code="model-unsupported")
-
-
 def _vocabulary_problems(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     from funasr_cli.checkpoints.vocabularies import tokenizer_problems
 
@@ -70,7 +64,6 @@ def _vocabulary_problems(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
 
 FAMILY = Family(
     model_type="qwen3",
-    upstream_classes=(),
     title=TITLE,
     kind=TEXT,
     aliases={f"qwen3-{size.lower()}": f"Qwen/Qwen3-{size}" for size in SIZES},
@@ -79,7 +72,6 @@ FAMILY = Family(
     network=Qwen3Network,
     load=_load,
     capabilities=lambda _: Capabilities(languages=()),  # texts in any language
-    open_funasr=_open_funasr,
     layouts=(
         Layout(
             matches=lambda content: "hidden_size" in content,
