@@ -16,6 +16,7 @@ from funasr_cli.diarization import Turn
 from funasr_cli.errors import AudioError, UsageError
 from funasr_cli.options import SPEAKER_THRESHOLD, TELEPHONE_MARGIN, TranscribeOptions, parse_speakers
 from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
+from funasr_cli.speaker_model import SpeakerModel
 from funasr_cli.speech_model import SegmentRequest
 from funasr_cli.stages.known_speakers import KnownSpeakers
 from funasr_cli.stages.speakers import COARSE, Speakers, Voices, cut
@@ -229,7 +230,7 @@ def test_a_threshold_that_is_stated_is_not_changed() -> None:
     sound = soxr.resample(soxr.resample(CHANGE, RATE_HZ, 8000), 8000, RATE_HZ).astype(np.float32)
     for stated, count in ((None, 2), (SPEAKER_THRESHOLD, 1), (SPEAKER_THRESHOLD - TELEPHONE_MARGIN, 2)):
         options = dataclasses.replace(AUTO, speaker_threshold=stated)
-        found = transcript_of(told_apart(sound, [WORDS], options, model=Alike))
+        found = transcript_of(told_apart(sound, [WORDS], options, model=Alike()))
         assert len({part.speaker for part in found.segments}) == count
 
 
