@@ -78,7 +78,7 @@ def test_config_round_trip(small_model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "code"),
     [
-        ("format", "other", "model-unsupported"), ("model_type", "qwen3", "model-unsupported"),
+        ("format", "other", "model-unsupported"), ("model_type", "qwen2", "model-unsupported"),
         ("format_version", 2, "model-unsupported"), ("format_version", None, "model-unsupported"),
         ("source", "x", "model-config"), ("source", None, "model-config"), ("source", {"name": 1}, "model-config"),
         ("dtype", None, "model-config"), ("dtype", "float16", "model-config"), ("dtype", [], "model-config"),
