@@ -119,6 +119,14 @@ def test_what_does_not_fit_is_refused() -> None:
         encoder.convolve(convolution(), x, out, added=out[:7])
     with pytest.raises(ValueError, match="refuses"):
         encoder.dense_layer(DenseLayer(narrow=linear(matrix), dilation=1, run=1), np.ones((1, 2, 9), np.float32))
+    layer = DenseLayer(
+        factor=x.ctypes.data, summand=x.ctypes.data, dilation=1, run=1, narrow=linear(matrix),
+        local=linear(np.ones((2, 12), np.float32)), squeeze=linear(np.ones((3, 4), np.float32)),
+        gate=linear(np.ones((2, 3), np.float32)),
+    )  # fmt: skip
+    encoder.dense_layer(layer, np.ones((1, 2, 8), np.float32))
+    with pytest.raises(ValueError, match="refuses"):  # 6 values are read, and 2 written
+        encoder.dense_layer(layer, np.ones((1, 2, 7), np.float32))
 
 
 @pytest.mark.parametrize("samples", [24000, 50000, 900])
