@@ -21,6 +21,7 @@ from funasr_cli.speech_model import SpeechModel
 
 DEFAULT_NAMES = ("", "whisper-1", "default")
 Loaded = TypeVar("Loaded")
+SPEAKERS = "speakers"  # among the capabilities of all models if the server has a model of voices
 LONGEST_WAIT_S = 3600.0  # until models are looked at again; a thread cannot wait for centuries
 OTHERS_MODELS = ("gpt-",)  # beginnings of names that stand for the default model, too
 
@@ -31,6 +32,7 @@ class Offer:
 
     name: str
     folder: Path
+    speakers: bool = False  # whether a request can ask who speaks
     recognizer: Recognizer | None = None  # while it is loaded
     used: float = 0.0  # when it was last in use, as `time.monotonic` counts
 
@@ -53,7 +55,8 @@ class Offer:
         owner, recognizer = self.name.rpartition("/")[0] or "local", self.recognizer
         able = recognizer.capabilities if recognizer else self.able
         known = {"id": self.name, "object": "model", "created": self.created, "owned_by": owner}
-        return known | {"languages": list(able.languages), "capabilities": list(able.names())}
+        names = [*able.names(), *([SPEAKERS] if self.speakers else [])]
+        return known | {"languages": list(able.languages), "capabilities": names}
 
 
 class Shelf:
@@ -80,7 +83,7 @@ class Shelf:
         """
         self._load_voices = load_voices
         self._voices: SpeakerModel | None = None
-        self._offers = {name: Offer(name, folder) for name, folder in folders.items()}
+        self._offers = {name: Offer(name, folder, load_voices is not None) for name, folder in folders.items()}
         self._load, self._keep_alive_s = load, keep_alive_s
 
     @property

@@ -18,6 +18,7 @@ import soundfile
 from support.browser import Browser, browsing, paths
 from support.serving import Served, serving
 from support.speaking import SAID, SpeakingModel, SpeakingSession
+from support.voices import LOUD, QUIET, RATE_HZ, WORDS, Levels, recognizer, spoken
 
 from funasr_cli import demo
 from funasr_cli.audio.decode import load_audio
@@ -99,6 +100,16 @@ def page(browser: Browser, served: Served) -> Browser:
 def forget_all(browser: Browser, address: str) -> None:
     browser.driver.get(f"{address}/icon.svg")  # a page of the same origin that does not hold the database open
     browser.driver.execute_async_script("indexedDB.deleteDatabase('funasr').onsuccess = arguments[0]")
+
+
+def keep(browser: Browser, entry: dict[str, Any]) -> None:
+    """Put an entry into the browser's storage, and open the page again."""
+    browser.driver.execute_async_script(
+        "import('./store.js').then(store => store.keep(JSON.parse(arguments[0]))).then(arguments[1])",
+        json.dumps(entry),
+    )
+    browser.driver.refresh()
+    browser.until(lambda: browser.js("return document.body.dataset.ready"))
 
 
 def paragraphs(browser: Browser) -> list[str]:
@@ -397,6 +408,92 @@ def test_what_a_model_can_do_is_offered(browser: Browser) -> None:
         assert (asked[-1].hotwords, asked[-1].translate) == ((), False)
 
 
+@pytest.fixture(scope="module")
+def meeting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A loud speaker, again after a pause, and a quiet one."""
+    path, speech, pause = tmp_path_factory.mktemp("meeting") / "Meeting.wav", spoken(), np.zeros(2 * RATE_HZ)
+    parts = [LOUD * speech, pause, LOUD * speech, pause, QUIET * speech]
+    soundfile.write(path, np.concatenate(parts), RATE_HZ, "FLOAT")
+    return path
+
+
+def names(browser: Browser) -> list[str | None]:
+    """Return the name above each paragraph."""
+    return browser.js(
+        "return [...document.querySelectorAll('.segment')]"
+        ".map(each => each.querySelector('.speaker')?.textContent ?? null)"
+    )
+
+
+def test_speakers(browser: Browser, meeting: Path) -> None:
+    """Asked for with the keyboard, named where they change, kept with corrections, in all formats."""
+    with serving({"timed": demo.MODEL}, load=lambda _: recognizer(), load_voices=Levels) as served:
+        browser.open(served.address)
+        browser.choose(meeting)
+        browser.transcribed()
+        browser.until(lambda: names(browser) == [None] * 3)  # no is the default
+        browser.one("#language").send_keys("\ue004")  # Tab
+        assert browser.driver.switch_to.active_element.get_attribute("id") == "speakers"
+        browser.press("Y")
+        asks = "import('./options.js').then(options => arguments[0](Object.fromEntries(options.fields())))"
+        assert browser.driver.execute_async_script(asks)["speakers"] == "auto"
+        browser.js("document.getElementById('speakers').value = '2'")
+        browser.js("document.getElementById('speakers').dispatchEvent(new Event('change', {bubbles: true}))")
+        browser.driver.refresh()
+        browser.until(lambda: browser.js("return document.body.dataset.ready"))
+        assert browser.driver.execute_async_script(asks)["speakers"] == "2"
+        browser.choose(meeting)
+        browser.transcribed(2)
+        told = ["Speaker 1", None, "Speaker 2"]
+        browser.until(lambda: names(browser) == told)
+        assert "2 speakers" in browser.text("#facts")
+
+        edit(browser, 2, "one too three")
+        assert names(browser) == told
+        browser.press("\n")
+        browser.until(lambda: paragraphs(browser) == [" ".join(WORDS), " ".join(WORDS), "one too three"])
+        browser.driver.refresh()
+        browser.until(lambda: browser.js("return document.body.dataset.ready"))
+        browser.click(".entry .open")
+        assert names(browser) == told
+        saved = transcript_in(browser, "Meeting.json")
+        spoken_by = [(segment.speaker, {word.speaker for word in segment.words}) for segment in saved.segments]
+        assert spoken_by == [(name, {name}) for name in ("Speaker 1", "Speaker 1", "Speaker 2")]
+        assert saved.segments[2].text == "one too three"
+        for format in ("txt", "srt", "vtt"):
+            browser.click(f"[data-format={format}]")
+            assert browser.downloaded(f"Meeting.{format}") == WRITERS[format](saved)
+        assert "Speaker 2: one too three" in browser.downloaded("Meeting.txt")
+
+    with serving({"timed": demo.MODEL}, load=lambda _: recognizer()) as served:  # has no model of voices
+        browser.open(served.address)
+        browser.js("localStorage.setItem('funasr.speakers', 'auto')")
+        browser.driver.refresh()
+        browser.until(lambda: browser.js("return document.body.dataset.ready"))
+        assert browser.one("#language")
+        assert not browser.all("#speakers")[0].is_displayed()
+        browser.choose(meeting)
+        browser.transcribed()
+        browser.until(lambda: names(browser) == [None] * 3)
+
+
+def test_names_of_speakers_are_text_and_readable(page: Browser, served: Served, recording: Path) -> None:
+    """Also of one who is not known, after one who is; on a phone and a desk, dark and light."""
+    own = json.loads(served.transcribe(recording, response_format="full_json").content)
+    for segment, name in zip(own["segments"], (HOSTILE, "x" * 200, None), strict=True):
+        segment["speaker"] = name
+    entry = {"name": "Told.wav", "created": 0, "fields": [], "state": "done", "error": "", "transcript": own,
+             "corrections": {}}  # fmt: skip
+    keep(page, entry)
+    page.click(".entry .open")
+    assert names(page) == [HOSTILE, "x" * 200, "Unknown speaker"]
+    assert page.js("return [document.querySelectorAll('img').length, window.hacked]") == [1, None]
+    for dark, width in itertools.product((False, True), WIDTHS):
+        page.resize(width, 844, dark=dark)
+        assert page.js("return document.documentElement.scrollWidth - innerWidth") <= 0
+        assert contrast(page, ".speaker") >= READABLE, (dark, width)
+
+
 def test_all_of_it_with_the_keyboard(page: Browser, recording: Path) -> None:
     """Everything that takes the focus has a name and shows the focus; the player's keys; a correction."""
     page.choose(recording)
@@ -526,12 +623,7 @@ def test_an_hour_of_words(page: Browser, served: Served) -> None:
     own["duration_s"] = 2.5 * len(own["segments"])
     entry = {"name": "Hour.wav", "created": 0, "fields": [], "state": "done", "error": "", "transcript": own,
              "corrections": {}}  # fmt: skip
-    page.driver.execute_async_script(
-        "import('./store.js').then(store => store.keep(JSON.parse(arguments[0]))).then(arguments[1])",
-        json.dumps(entry),
-    )
-    page.driver.refresh()
-    page.until(lambda: page.js("return document.body.dataset.ready"))
+    keep(page, entry)
     page.click(".entry .open")
     assert page.js("return document.querySelectorAll('.unit').length") == 7 * 1429
     page.one("#again")  # there is no recording, and the page says so

@@ -150,6 +150,14 @@ def test_a_correction_of_one_word_moves_no_other(modules: Path) -> None:
 
 
 @pytest.mark.process
+def test_corrected_words_have_the_speaker_of_their_segment(modules: Path) -> None:
+    segment = spoken(["When", "dose", "it", "close?"]).spoken_by("Ann")
+    code = "m.correctedSegment(given, 'Well, when does it close?').words"
+    words = msgspec.convert(run(modules, "corrections.js", code, msgspec.to_builtins(segment)), list[Word])
+    assert [word.speaker for word in words] == ["Ann"] * 5
+
+
+@pytest.mark.process
 def test_words_of_scripts_without_spaces(modules: Path) -> None:
     texts = ["打开“车库”的音乐。", "Tokyo タワー is 333m!", "  a - b\n", "", "<img src=x>"]
     assert run(modules, "corrections.js", "given.map(m.wordsIn)", texts) == [

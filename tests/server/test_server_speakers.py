@@ -10,66 +10,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
+import msgspec
 import numpy as np
 import openai
 import pytest
 import soundfile
 from support.running import invoke
 from support.serving import Served, serving
-from support.speaking import SAID, SpeakingModel, SpeakingSession
+from support.voices import ABLE, LOUD, QUIET, RATE_HZ, SAYS, WORDS, Levels, recognizer, spoken
 from support.waiting import wait_for
 
 from funasr_cli import demo
-from funasr_cli.capabilities import Capabilities
 from funasr_cli.errors import SetupError
-from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.server.uploads import MOST_FIELD_BYTES, MOST_REFERENCE_BYTES
-from funasr_cli.speech_model import SegmentRequest, Trace
 from funasr_cli.stages.speakers import COARSE
-from funasr_cli.transcript import Segment, Translation, Word
+from funasr_cli.transcript import Transcript
+from funasr_cli.writers import WRITERS
 
 pytestmark = pytest.mark.slow
-
-RATE_HZ = 16000
-LOUD, QUIET = 1.0, 0.03
-WORDS = "one two three four five six seven eight nine ten".split()
-ABLE = Capabilities(("zh", "en"), word_times=True, translation=True)
-SAYS = replace(SAID, text=" ".join(WORDS), translation=Translation("eins", "de"), tags=())
-
-
-class Levels:
-    """A model of voices that only hears whether a voice is loud."""
-
-    name, sample_rate_hz = "levels", RATE_HZ
-
-    def embed(self, clips: np.ndarray) -> np.ndarray:
-        quiet = np.sqrt((clips**2).mean(axis=1)) < 0.01
-        return np.eye(2, dtype=np.float32)[quiet.astype(int)]
-
-    def trace(self) -> Trace:
-        raise NotImplementedError
-
-
-class Timed(SpeakingModel):
-    """A model that says the same words in each segment, at regular times if they are asked for."""
-
-    def session(self, options: TranscribeOptions) -> SpeakingSession:
-        return TimedSession(self.result)
-
-
-class TimedSession(SpeakingSession):
-    def _segment(self, request: SegmentRequest) -> Segment:
-        said, wanted = super()._segment(request), request.options
-        if not (wanted and wanted.word_times):
-            return said
-        edges = np.linspace(said.start_s, said.end_s, len(WORDS) + 1).tolist()
-        return replace(said, words=tuple(map(Word, WORDS, edges, edges[1:], [0.9] * len(WORDS))))
-
-
-def recognizer(able: Capabilities = ABLE) -> Recognizer:
-    model: Any = Timed(capabilities=able, result=SAYS, row_options=("word_times", "translate", "language"))
-    return Recognizer(model)
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +51,7 @@ def without_voices() -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def speech() -> np.ndarray:
-    """Return 5 s without long pauses."""
-    clips = [soundfile.read(clip.path, dtype="float32")[0] for clip in demo.clips()]
-    loud = [clip[np.abs(clip) > 0.02 * np.abs(clip).max()] for clip in clips]
-    return np.asarray(np.concatenate([clip / np.abs(clip).max() for clip in loud])[: 5 * RATE_HZ])
+    return spoken()
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +197,26 @@ def test_requests_with_and_without_speakers_share_a_session(
         answers = [pool.submit(server.transcribe, talk, **each) for each in fields * 2]
     assert [answer.result().text for answer in answers] == alone * 2
     assert len({*alone}) == len(alone)
+
+
+def test_the_list_of_models_tells_whether_speakers_can_be_told_apart(
+    server: Served, without_voices: Served
+) -> None:
+    """Each model, in the list and alone, loaded or not."""
+    for served, can in ((server, True), (without_voices, False)):
+        served.service.shelf.recognizer(served.service.shelf.default, ())
+        entries = httpx.get(f"{served.v1}/models").json()["data"]
+        entries += [httpx.get(f"{served.v1}/models/{entry['id']}").json() for entry in entries]
+        assert ["speakers" in entry["capabilities"] for entry in entries] == [can] * len(entries)
+
+
+def test_a_transcript_with_speakers_comes_back_as_it_was(server: Served, talk: Path) -> None:
+    """In all formats, as the command line writes them."""
+    full = server.transcribe(talk, response_format="full_json", spk="true").content
+    transcript = msgspec.json.decode(full, type=Transcript)
+    assert [segment.speaker for segment in transcript.segments] == ["Speaker 1", "Speaker 2"]
+    for format, write in WRITERS.items():
+        assert server.post(f"/v1/transcripts/{format}", content=full).text == write(transcript)
 
 
 def test_a_server_without_a_model(without_voices: Served, talk: Path, speech: np.ndarray) -> None:

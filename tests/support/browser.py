@@ -79,7 +79,8 @@ class Browser:
     def downloaded(self, name: str) -> str:
         """Return the content of a download, once it is complete."""
         path = self.downloads / name
-        self.until(path.exists)  # Chromium gives it this name in the end
+        # Chromium reserves the name with an empty file, which the whole file replaces in the end.
+        self.until(lambda: path.exists() and path.stat().st_size)
         return path.read_text(encoding="utf-8")
 
     def resize(self, width: int, height: int, *, dark: bool = False) -> None:

@@ -44,7 +44,9 @@ export function retimed(old, texts, segment) {
   for (const [oldTo, newTo] of pairs) {
     const start_s = oldFrom < oldTo ? old[oldFrom].start_s : (words.at(-1)?.end_s ?? segment.start_s);
     const end_s = oldFrom < oldTo ? old[oldTo - 1].end_s : (old[oldTo]?.start_s ?? segment.end_s);
-    words.push(...spread(texts.slice(newFrom, newTo), start_s, Math.max(start_s, end_s)));
+    const { speaker = null } = segment; // one for all words: segments are cut where the speaker changes
+    const made = spread(texts.slice(newFrom, newTo), start_s, Math.max(start_s, end_s));
+    words.push(...made.map((word) => ({ ...word, speaker })));
     if (oldTo < old.length) words.push(old[oldTo]);
     [oldFrom, newFrom] = [oldTo + 1, newTo + 1];
   }

@@ -215,10 +215,12 @@ function showFacts() {
   const count = wordsIn(
     reader.original === transcript ? reader.current.segments.map(({ text }) => text).join(" ") : transcript.text,
   ).length;
+  const speakers = new Set(transcript.segments.map((segment) => segment.speaker).filter(Boolean)).size;
   const edits = Object.keys(corrections).length;
   byId("facts").textContent = [
     length(transcript.duration_s),
     `${count.toLocaleString()} ${count === 1 ? "word" : "words"}`,
+    speakers ? `${speakers} ${speakers === 1 ? "speaker" : "speakers"}` : "",
     nameOf(transcript.language) || [...found].map(nameOf).join(", "),
     transcript.model || Object.fromEntries(fields).model,
     edits ? `${edits} ${edits === 1 ? "paragraph" : "paragraphs"} corrected` : "",

@@ -1,9 +1,10 @@
-// How to transcribe: model, language, words to expect, translation, as far as the chosen model can.
+// How to transcribe: model, language, words to expect, speakers, translation, as far as model and server can.
 
 import { keepSetting, setting } from "./store.js";
 
 const byId = (id) => document.getElementById(id);
-const [form, model, language, terms, translate] = ["options", "model", "language", "terms", "translate"].map(byId);
+const ids = ["options", "model", "language", "terms", "speakers", "translate"];
+const [form, model, language, terms, speakers, translate] = ids.map(byId);
 const names = new Intl.DisplayNames(["en"], { type: "language", fallback: "code" });
 const UNNAMED = { ba: "Bashkir", bo: "Tibetan" }; // languages without a name in Chromium
 let known = [];
@@ -15,6 +16,7 @@ export function offer(models) {
   model.value = models.some(({ id }) => id === setting("model")) ? setting("model") : models[0]?.id;
   byId("model-choice").hidden = models.length < 2;
   terms.value = setting("terms", "");
+  speakers.value = setting("speakers", "");
   translate.checked = setting("translate") === "true";
   form.hidden = !models.length;
   suit();
@@ -33,6 +35,7 @@ function suit() {
     : ["Context", "names and spellings"];
   byId("terms-name").textContent = name;
   terms.placeholder = example;
+  byId("speakers-choice").hidden = !can("speakers");
   byId("translate-choice").hidden = !can("translation");
 }
 
@@ -45,6 +48,7 @@ export function fields() {
   if (language.value) made.push(["language", language.value]);
   if (terms.value.trim() && can("hotwords")) made.push(["hotwords", terms.value.trim()]);
   else if (terms.value.trim() && can("context text")) made.push(["prompt", terms.value.trim()]);
+  if (speakers.value && can("speakers")) made.push(["speakers", speakers.value]);
   if (translate.checked && can("translation")) made.push(["translate", "true"]);
   return made;
 }

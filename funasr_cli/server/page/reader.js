@@ -26,7 +26,7 @@ const seeking = (time_s, text, label) => {
 export class Reader {
   #text = document.getElementById("text");
   #account = document.getElementById("account");
-  #paragraphs = []; // by segment: {node, units, spans}
+  #paragraphs = []; // by segment: {node, speaker, begins, units, spans}; `begins`: someone else was speaking
   #units = []; // of all segments: {start_s, end_s, span, paragraph}
   #starts = [];
   #spoken = null; // the marked span
@@ -73,8 +73,9 @@ export class Reader {
   }
 
   /** Add the text of a segment of a transcript that is not yet complete. */
-  append({ start, end, text }) {
-    this.#add({ start_s: start, end_s: end, text, words: [], pieces: [], scores: [], state: "transcribed" });
+  append({ start, end, text, speaker }) {
+    const untold = { words: [], pieces: [], scores: [], state: "transcribed" };
+    this.#add({ start_s: start, end_s: end, text, speaker, ...untold });
     this.#index();
   }
 
@@ -82,7 +83,9 @@ export class Reader {
     if (!segment.text && segment.state !== "failed") return this.#paragraphs.push(null);
     const node = element("section", { className: "segment" });
     node.dataset.segment = this.#paragraphs.length;
-    this.#paragraphs.push({ node });
+    const { speaker } = segment;
+    const begins = (speaker ?? "") !== (this.#paragraphs.findLast(Boolean)?.speaker ?? "");
+    this.#paragraphs.push({ node, speaker, begins });
     this.#fill(this.#paragraphs.at(-1), segment);
     this.#text.append(node);
   }
@@ -100,6 +103,9 @@ export class Reader {
     const lang = segment.language ?? this.original?.language ?? "";
     const said = element("p", { className: "said", dir: "auto", lang });
     paragraph.units.forEach((unit, number) => said.append(unit.before, paragraph.spans[number]));
+    const who = paragraph.begins
+      ? [element("p", { className: "speaker", dir: "auto", text: paragraph.speaker || "Unknown speaker" })]
+      : [];
     const notes = [];
     if (segment.state === "failed")
       notes.push(element("p", { className: "hole", text: "This text is not complete." }));
@@ -121,7 +127,7 @@ export class Reader {
     paragraph.node.classList.toggle("uncertain", Boolean(segment.doubtful));
     paragraph.node.replaceChildren(
       seeking(segment.start_s, at, `Play from ${at}`),
-      element("div", { className: "body" }, said, ...below, ...notes),
+      element("div", { className: "body" }, ...who, said, ...below, ...notes),
       ...(this.original ? [edit] : []),
     );
   }
@@ -208,7 +214,7 @@ export class Reader {
     );
     undo.addEventListener("pointerdown", (event) => event.preventDefault()); // the field keeps the focus
     const body = paragraph.node.querySelector(".body");
-    body.replaceChildren(field, help);
+    body.replaceChildren(...body.querySelectorAll(".speaker"), field, help);
     paragraph.node.querySelector(".edit").hidden = true;
     field.focus();
     field.setSelectionRange(text.length, text.length);
