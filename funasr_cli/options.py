@@ -358,7 +358,7 @@ def parse_speakers(text: str) -> tuple[int, int | None] | None:
 
 
 def _speakers(stated: object) -> tuple[int, int | None] | None:
-    """Return the fewest and the most speakers; raise a `UsageError` for anything but a number, a range or a name."""
+    """Return the fewest and the most speakers that a value stands for; raise a `UsageError` for others."""
     if isinstance(stated, str):
         return parse_speakers(stated)
     match (stated, stated) if isinstance(stated, int) else stated:

@@ -113,8 +113,7 @@ def fetch_checkpoint(
     name = ALIASES.get(name, name)
     if (name in registry.modelscope_ids()) == (hub is Hub.MS):  # otherwise it is already the id on this hub
         name = registry.other_hub_id(name) or name
-    if not HUB_ID.fullmatch(name) or os.path.exists(name):
-        raise _neither(name)
+    require_hub_id(name)
     if hub is Hub.HF and name in registry.only_on_modelscope():
         raise ModelError(f"{name}: only on ModelScope", f"add --hub {Hub.MS}", code="model-missing")
     if hub is Hub.MS:
@@ -122,6 +121,12 @@ def fetch_checkpoint(
     else:
         from funasr_cli.hubs.huggingface import fetch
     return fetch(name, revision, partial(progress, DOWNLOADING))
+
+
+def require_hub_id(name: str) -> None:
+    """Raise a ModelError for a name that no model on a hub can have. Nothing is asked of a hub."""
+    if name not in ALIASES and (not HUB_ID.fullmatch(name) or os.path.exists(name)):
+        raise _neither(name)
 
 
 def _neither(name: str) -> ModelError:

@@ -146,7 +146,7 @@ KINDS = [
 def test_a_listed_name_comes_before_a_short_name(
     home: Path, tmp_path: Path, find: Callable[[str], Path | None], name: str, model_type: str
 ) -> None:
-    """Also before the source that it was converted from, which lies in the working directory and has its name."""
+    """Also before the source that it was converted from, which is in the working directory and has its name."""
     published = add_stub(home, ALIASES[name], model_type)
     assert find(name) == published
     own = add_stub(home, name, model_type)
