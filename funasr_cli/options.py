@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +47,8 @@ JOIN_LIMITS = "use 0 to --max-segment"
 DIALOGUE_HINT = (
     f"perhaps system, then user and assistant in turn, up to {MOST_EARLIER_TURNS} times; the recording comes last"
 )
+MOST_TEMPERATURE = 2.0  # as in OpenAI's service: above, even the best models write at random
+TEMPERATURE_LIMITS = f"it must be 0 (greedy) to {MOST_TEMPERATURE:g}"
 SPEAKER_LIMITS = "use auto, none, a number such as 3, or a range such as 2-4"
 FLOAT16 = "--dtype float16 overflows in this model: encoder values reach 10,000 and adaptor values exceed 1,000"
 BFLOAT16 = "use bfloat16, which takes the same space, or float32"
@@ -101,7 +102,8 @@ class TranscribeOptions:
         itn: apply inverse text normalisation, such as writing numbers in digits.
         max_tokens: hard limit on the tokens of a segment. None derives the limit from the segment's length.
         exact_tokens: decode exactly this many tokens for each segment, for benchmarks. Ignores the stop token.
-        temperature: sampling temperature. 0 is greedy: it always takes the most likely token.
+        temperature: sampling temperature, at most `MOST_TEMPERATURE`. 0 is greedy: it always takes the most likely
+            token.
         top_p: sample from the most likely tokens with this cumulative probability. None samples from all.
         top_k: sample from this number of most likely tokens. None samples from all.
         seed: seed of the random numbers; None is 0. A segment's text does not depend on the rest of its batch.
@@ -127,8 +129,8 @@ class TranscribeOptions:
             nothing for others.
         max_segment_s: longest segment. None is the longest in the model's training data: `SEGMENT_S` for most.
         batch_size: segments decoded at the same time. None derives it from the available memory.
-        speakers: tell speakers apart: the fewest and the most there are; None as the most is no limit. None does
-            not tell them apart.
+        speakers: tell speakers apart: the fewest and the most there are; None as the most is no limit. From Python
+            also what `parse_speakers` reads, or a number; it is stored as a pair. None does not tell them apart.
         speaker_method: how windows of speech are grouped into speakers: one of `SPEAKER_METHODS`.
         speaker_threshold: mean cosine distance from which two groups of voices are two speakers. None is
             `SPEAKER_THRESHOLD`, or `TELEPHONE_MARGIN` less for telephone sound. FunASR's method has another
@@ -179,13 +181,12 @@ class TranscribeOptions:
             ("--max-tokens is {}", self.max_tokens, lambda x: x >= 1, AT_LEAST_1),
             ("--exact-tokens is {}", self.exact_tokens, lambda x: x >= 1, AT_LEAST_1),
             ("hotwords is a string", self.hotwords, lambda x: not isinstance(x, str), "pass a tuple of words"),
-            ("--temperature is {}", self.temperature, lambda x: 0 <= x < inf, "it must be 0 (greedy) or above"),
+            ("--temperature is {}", self.temperature, lambda x: 0 <= x <= MOST_TEMPERATURE, TEMPERATURE_LIMITS),
             ("--vad-model is {!r}", self.vad_model, VAD_MODELS.__contains__, _choice(VAD_MODELS)),
             ("--vad-threshold is {}", self.vad_threshold, lambda x: 0 < x < 1, "it must be between 0 and 1"),
             ("--min-pause is {} s", self.min_pause_s, lambda x: 0.1 <= x <= 10, "it must be 0.1 to 10 s"),
             ("--max-segment is {} s", self.max_segment_s, lambda x: 2 <= x <= MAX_SEGMENT_S, SEGMENT_LIMITS),
             ("--join is {} s", self.join_s, lambda x: 0 <= x <= (self.max_segment_s or SEGMENT_S), JOIN_LIMITS),
-            ("--speakers is {}", self.speakers, _is_range, SPEAKER_LIMITS),
             (
                 "--speaker-method is {!r}",
                 self.speaker_method,
@@ -204,6 +205,7 @@ class TranscribeOptions:
             ("--top-k is {}", self.top_k, lambda x: x >= 1, AT_LEAST_1),
             ("--seed is {}", self.seed, lambda x: 0 <= x < 2**63, "it must be at least 0 and below 2**63"),
         )
+        object.__setattr__(self, "speakers", _speakers(self.speakers))
         object.__setattr__(self, "dialogue", tuple(map(tuple, self.dialogue)))  # from Python, perhaps lists
         if problem := _dialogue_problem(self.dialogue):
             raise UsageError(f"--dialogue: {problem}", DIALOGUE_HINT, code="option-value")
@@ -339,18 +341,33 @@ class ServeOptions:
 
 
 def parse_speakers(text: str) -> tuple[int, int | None] | None:
-    """Return the fewest and the most speakers that "auto", "none", "3" or "2-4" stand for; None for "none"."""
+    """Return the fewest and the most speakers that "auto", "none", "3" or "2-4" stand for; None for "none".
+
+    Raises:
+        UsageError: the text is none of these, or a range that ends before it begins.
+    """
     if text in (AUTO_SPEAKERS, NO_SPEAKERS):
         return (1, None) if text == AUTO_SPEAKERS else None
     fewest, dash, most = text.partition("-")
-    if not all(each.isascii() and each.isdigit() for each in ((fewest, most) if dash else (fewest,))):
-        raise UsageError(f"--speakers is {text!r}", SPEAKER_LIMITS, code="option-value")
-    return int(fewest), int(most if dash else fewest)
+    numbers = (fewest, most) if dash else (fewest, fewest)
+    if all(each.isascii() and each.isdigit() and len(each) < 10 for each in numbers):
+        lowest, highest = map(int, numbers)
+        if 1 <= lowest <= highest:
+            return lowest, highest
+    raise UsageError(f"--speakers is {text!r}", SPEAKER_LIMITS, code="option-value")
 
 
-def _is_range(speakers: tuple[int, int | None]) -> bool:
-    fewest, most = speakers
-    return fewest >= 1 and (most is None or most >= fewest)
+def _speakers(stated: object) -> tuple[int, int | None] | None:
+    """Return the fewest and the most speakers that a value stands for; raise a `UsageError` for others."""
+    if isinstance(stated, str):
+        return parse_speakers(stated)
+    match (stated, stated) if isinstance(stated, int) else stated:
+        case None:
+            return None
+        case (fewest, most) if type(fewest) is int and fewest >= 1:  # True is an int as well
+            if most is None or (type(most) is int and most >= fewest):
+                return fewest, most
+    raise UsageError(f"--speakers is {stated!r}", SPEAKER_LIMITS, code="option-value")
 
 
 def _dialogue_problem(turns: tuple[tuple[str, ...], ...]) -> str:

@@ -6,10 +6,10 @@ continued as it stands.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Protocol, runtime_checkable
 
 from funasr_cli.errors import UsageError
+from funasr_cli.options import MOST_TEMPERATURE, TEMPERATURE_LIMITS
 from funasr_cli.speech_model import Trace
 
 
@@ -19,7 +19,7 @@ class TextOptions:
 
     Attributes:
         max_tokens: limit on the tokens that are written, the stop token included.
-        temperature: sampling temperature. 0 is greedy: it always takes the most likely token.
+        temperature: sampling temperature, at most 2. 0 is greedy: it always takes the most likely token.
         top_p: sample from the most likely tokens with this cumulative probability. None samples from all.
         top_k: sample from this number of most likely tokens. None samples from all.
         presence_penalty: subtracted once from the logit of each token that has been written; -2 to 2.
@@ -37,7 +37,7 @@ class TextOptions:
         """Raise a `UsageError` for values out of range or without effect."""
         for name, holds, limits in (
             ("max_tokens", self.max_tokens >= 1, "it must be at least 1"),
-            ("temperature", 0 <= self.temperature < inf, "it must be 0 (greedy) or above"),
+            ("temperature", 0 <= self.temperature <= MOST_TEMPERATURE, TEMPERATURE_LIMITS),
             ("top_p", self.top_p is None or 0 < self.top_p <= 1, "it must be above 0 and at most 1"),
             ("top_k", self.top_k is None or self.top_k >= 1, "it must be at least 1"),
             ("presence_penalty", -2 <= self.presence_penalty <= 2, "it must be -2 to 2"),

@@ -309,7 +309,8 @@ def transcribe(
     temperature: Annotated[
         float,
         _decoding(
-            "--temperature", "Above 0: choose each token at random by its probability. 0: take the likeliest."
+            "--temperature",
+            "Above 0, up to 2: choose each token at random by its probability. 0: take the likeliest.",
         ),
     ] = DEFAULTS.temperature,
     top_p: Annotated[

@@ -11,6 +11,7 @@ from pathlib import Path
 from funasr_cli import __version__
 from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints import quantize
+from funasr_cli.checkpoints.adapters import open_adapter
 from funasr_cli.checkpoints.checkpoint import Checkpoint, empty_model, stored_shapes
 from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.checkpoints.quantize import PACKED, Groups
@@ -35,6 +36,7 @@ from funasr_cli.hubs.find import (
     fetch_checkpoint,
     local_checkpoint,
     models_folder,
+    require_hub_id,
 )
 from funasr_cli.hubs.repository import CheckpointFolder
 from funasr_cli.options import CONVERT_DEFAULTS, DEFAULT_HUB, ENCODER_INPUTS, FULL, OFF, ConvertOptions, Hub
@@ -123,6 +125,7 @@ def convert(
     """
     assembled = _assembled(options, revision) if name is None else None
     out = _place(name or ASSEMBLED, out, options, hub=hub, replace=force)
+    _refuse_absent(options)
     found = assembled or fetch_checkpoint(name or "", revision, progress, hub)
     sources = _sources(found.folder, options, progress, hub)
     for part in filter(None, (sources.encoder, sources.adaptor, sources.llm)):
@@ -139,6 +142,17 @@ def _assembled(options: ConvertOptions, revision: str | None) -> CheckpointFolde
         message = "SOURCE is missing, the folder with the parts that are not named"
         raise UsageError(message, "name it, or all of --encoder, --adaptor and --llm", code="command-line")
     return CheckpointFolder(Path(options.adaptor).parent, ASSEMBLED, None)
+
+
+def _refuse_absent(options: ConvertOptions) -> None:
+    """Raise an error for an adapter or a part that is not where it is named, before anything is fetched."""
+    if options.lora:
+        open_adapter(options.lora)
+    if options.adaptor is not None and not os.path.isfile(options.adaptor):
+        raise ModelError(f"{options.adaptor}: no such file", "name the file of an adaptor", code="model-missing")
+    for part in (options.encoder, options.llm):
+        if part is not None and not (os.path.isfile(part) or local_checkpoint(part)):
+            require_hub_id(part)
 
 
 def _sources(folder: Path, options: ConvertOptions, progress: Progress, hub: Hub) -> Sources:

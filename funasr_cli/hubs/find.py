@@ -113,8 +113,7 @@ def fetch_checkpoint(
     name = ALIASES.get(name, name)
     if (name in registry.modelscope_ids()) == (hub is Hub.MS):  # otherwise it is already the id on this hub
         name = registry.other_hub_id(name) or name
-    if not HUB_ID.fullmatch(name) or os.path.exists(name):
-        raise _neither(name)
+    require_hub_id(name)
     if hub is Hub.HF and name in registry.only_on_modelscope():
         raise ModelError(f"{name}: only on ModelScope", f"add --hub {Hub.MS}", code="model-missing")
     if hub is Hub.MS:
@@ -122,6 +121,12 @@ def fetch_checkpoint(
     else:
         from funasr_cli.hubs.huggingface import fetch
     return fetch(name, revision, partial(progress, DOWNLOADING))
+
+
+def require_hub_id(name: str) -> None:
+    """Raise a ModelError for a name that no model on a hub can have. Nothing is asked of a hub."""
+    if name not in ALIASES and (not HUB_ID.fullmatch(name) or os.path.exists(name)):
+        raise _neither(name)
 
 
 def _neither(name: str) -> ModelError:
@@ -246,9 +251,10 @@ def find_model(name: str | None, kind: str | None = SPEECH) -> Path:
     """Find the folder of a model that is ready to use. Nothing is downloaded.
 
     Args:
-        name: a folder, a hub id on either hub, a short name, the last part of a converted model's name, or "demo"
-            for the bundled model. A hub id that has not been converted is looked up in Hugging Face's cache, in
-            case it can be used without conversion. A short name also stands for the conversion of its
+        name: a folder, the name of a converted model or the last part of it, a hub id on either hub, a short name,
+            or "demo" for the bundled model. A converted model of exactly this name comes before those that a hub
+            id or a short name stands for. A hub id that has not been converted is looked up in Hugging Face's
+            cache, in case it can be used without conversion. A short name also stands for the conversion of its
             entry in `DOWNLOADS`. None takes Fun-ASR-Nano if it has been converted, else the only converted model
             other than the demo.
         kind: what the model must be for; None allows any kind.
@@ -259,23 +265,25 @@ def find_model(name: str | None, kind: str | None = SPEECH) -> Path:
     if name is None:
         return _default_model(converted_for(SPEECH))
     known = registry.of_hub_name(name)
-    if kind and known and known.kind != kind:
+    if kind and known and known.kind != kind and name not in converted_models():
         raise _other_kind(name, known.kind, kind)
-    folder = _named(name)
+    folder = _named(name, kind)
     if kind and (found := kind_of(folder)) != kind:
         raise _other_kind(name, found, kind)
     return folder
 
 
-def _named(name: str) -> Path:
-    """Find the folder of the model with this name; see `find_model`."""
+def _named(name: str, kind: str | None) -> Path:
+    """Find the folder of the model with this name; see `find_model`. Errors suggest models of the kind."""
     models = converted_models()
     if not name:
         ways = "name a model that funasr models lists, a folder or a hub id"
         raise ModelError("the model's name is empty", ways, code="model-missing")
     folder = local_folder(name)
-    if folder and (folder / CONFIG_FILE).is_file():
+    if folder and (folder / CONFIG_FILE).is_file() and (name not in models or is_model(folder)):
         return folder
+    if name in models:  # as `funasr models` lists it, even if it is also a short name
+        return models[name]
     hub_id = ALIASES.get(name, name)
     others = [registry.other_hub_id(hub_id), DOWNLOADS[name].hub_id if name in DOWNLOADS else None]
     found_by = (_matching(known, models) for known in (hub_id, *filter(None, others)))
@@ -298,7 +306,7 @@ def _named(name: str) -> Path:
     if _is_path(name):
         raise _neither(name)
     what = "not on this machine" if name in ALIASES or HUB_ID.fullmatch(name) else "no such model"
-    raise ModelError(f"{name}: {what}", _missing_hint(name, models), code="model-missing")
+    raise ModelError(f"{name}: {what}", _missing_hint(name, kind), code="model-missing")
 
 
 def find_aligner(name: str) -> Path:
@@ -374,7 +382,9 @@ def convert_command(name: str) -> str:
 
 def _refuse_aside(name: str) -> None:
     """Raise a ModelError if a conversion was killed while replacing this model; the next one restores it."""
-    for place in (Path(name), models_folder() / ALIASES.get(name, name)) if name else ():
+    for place in (
+        (Path(name), *(models_folder() / each for each in {name, ALIASES.get(name, name)})) if name else ()
+    ):
         with suppress(OSError, ValueError):  # it cannot be a folder's name
             for old in place.parent.glob(f"{ASIDE_PREFIX}*/{glob.escape(place.name)}"):
                 message = f"{name}: a conversion was killed while replacing this model, which is now in {old}"
@@ -382,22 +392,30 @@ def _refuse_aside(name: str) -> None:
 
 
 def _matching(name: str, models: dict[str, Path]) -> dict[str, Path]:
-    """Return the models with this name or last part; "demo" is the bundled one, unless another has that name."""
-    matches = {model: path for model, path in models.items() if name in (model, model.rpartition("/")[2])}
+    """Return the model with this name, else those with this last part; "demo" is also the bundled one."""
+    if name in models:
+        return {name: models[name]}
+    matches = {model: path for model, path in models.items() if name == model.rpartition("/")[2]}
     return matches or ({DEMO: demo.MODEL} if name == DEMO else {})
 
 
-def _missing_hint(name: str, models: dict[str, Path]) -> str:
-    """Return a hint for a name that no model has: a similar name, or how to convert a model.
+def _missing_hint(name: str, kind: str | None) -> str:
+    """Return a hint for a name that no model has: a similar name, or how to convert a model of the kind.
 
     A converted model whose name begins like this comes before names that are only similar.
     """
-    known_names = {DOWNLOADS[alias].name.lower(): alias for alias in ALIASES if alias in DOWNLOADS}
+    models = converted_for(kind) if kind else converted_models()
+    families = [family for family in registry.FAMILIES if kind in (None, family.kind)]
+    aliases = {alias: hub_id for family in families for alias, hub_id in family.aliases.items()}
+    downloads = {alias: download for alias, download in DOWNLOADS.items() if alias in aliases}
+    known_names = {download.name.lower(): alias for alias, download in downloads.items()}
     if "/" not in name:
-        on_hubs = [*ALIASES.values(), *(download.hub_id for download in DOWNLOADS.values())]
+        on_hubs = [*aliases.values(), *(download.hub_id for download in downloads.values())]
         known_names |= {hub_id.rpartition("/")[2].lower(): hub_id for hub_id in on_hubs}
     short = [model.rpartition("/")[2] for model in models]
-    known_names |= {known.lower(): known for known in [*short, *models, *ALIASES, DEMO]}
+    known_names |= {known.lower(): known for known in [*short, *models, *aliases]}
+    if kind in (None, SPEECH):
+        known_names[DEMO] = DEMO
     here = [known.lower() for known in [*short, *models] if known.lower().startswith(name.lower())]
     near = here or difflib.get_close_matches(name.lower(), known_names, n=1)
     ids = {hub_id := ALIASES.get(name, name), registry.other_hub_id(hub_id)}
@@ -405,7 +423,8 @@ def _missing_hint(name: str, models: dict[str, Path]) -> str:
     if near and not alias:
         return f"{DID_YOU_MEAN} {known_names[near[0]]}?"
     known = f"converted so far: {', '.join(models)}; " if models else ""
-    wanted = alias or (name if HUB_ID.fullmatch(name) else registry.DEFAULT_ALIAS)
+    first = registry.DEFAULT_ALIAS if registry.DEFAULT_ALIAS in aliases else next(iter(aliases))
+    wanted = alias or (name if HUB_ID.fullmatch(name) else first)
     return f"{known}convert one with: {convert_command(wanted)}"
 
 

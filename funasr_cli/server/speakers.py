@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from funasr_cli.audio.decode import Audio, open_recording, read_whole
 from funasr_cli.errors import AudioError, UsageError
-from funasr_cli.options import NO_SPEAKERS, TranscribeOptions, parse_speakers
+from funasr_cli.options import NO_SPEAKERS, parse_speakers
 from funasr_cli.server.problems import Problem, invalid
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def speaking(fields: "Fields", format: str, shown_in: tuple[str, ...], diarized:
         number, asked_by = FIND_OUT, "spk"
     if text := fields.text("speakers"):
         try:
-            number, asked_by = TranscribeOptions(speakers=parse_speakers(text)).speakers, "speakers"
+            number, asked_by = parse_speakers(text), "speakers"
         except UsageError as error:
             raise invalid("speakers", f"'speakers': {error.hint}", "invalid_value") from error
         if number is None and format == diarized:

@@ -161,6 +161,18 @@ def test_mlx_audio(make_checkpoint: MakeCheckpoint, short_wav: Path, tmp_path: P
     assert others == ["the folder has no SHA256SUMS", "languages: zh, en, ja", f"{HEAD}; {ELSEWHERE}"]
 
 
+@pytest.mark.parametrize("option", ["--lora", "--encoder", "--adaptor", "--llm"])
+def test_what_is_on_this_machine_is_checked_before_the_hub_is_asked(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("funasr_cli.hubs.huggingface.fetch", lambda *given: asked.append(given))
+    result = invoke("convert", "nano", tmp_path / "out", option, tmp_path / "nonsense")
+    result.assert_error(3, "model-missing", str(tmp_path / "nonsense"))
+    assert invoke("convert", "nano", tmp_path / "out", option, "nonsense").exit_code == 3
+    assert asked == []
+
+
 @pytest.mark.slow
 def test_three_sources_become_a_model(qwen4b_source: Path, short_wav: Path, tmp_path: Path) -> None:
     """With the adaptor, the only argument is OUT; parts that are not named are looked for in a folder."""

@@ -67,6 +67,7 @@ def test_the_converted_model_is_found(voices: Path, tmp_path: Path, monkeypatch:
         (("--speakers", "none", "--speaker-names", "a,b"), "option-idle"),
         (("--speaker-threshold", "0.5"), "option-idle"),
         (("--speakers", "4-2"), "option-value"),
+        (("--speakers", "0"), "option-value"),
         (("--speakers", "auto", "--speaker-threshold", "3"), "option-value"),
         (("--speakers", "auto", "--no-vad"), "options-conflict"),
         (("--speaker-names", "a,b"), "option-idle"),
@@ -139,7 +140,7 @@ def test_a_missing_extra(voices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_from_python(voices: Path) -> None:
-    found = funasr_cli.load("demo", speaker_model=voices).transcribe(CLIP, speakers=(1, 1))
+    found = funasr_cli.load("demo", speaker_model=voices).transcribe(CLIP, speakers=1)
     assert {segment.speaker for segment in found.segments} == {"Speaker 1"}
 
 

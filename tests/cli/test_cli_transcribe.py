@@ -102,7 +102,7 @@ def test_invalid_hotwords_files(short_wav: Path, tmp_path: Path) -> None:
 def test_sampling_is_reproducible(small_model: Path, zh_wav: Path) -> None:
     def run(*options: str) -> str:
         return invoke(
-            "transcribe", "-m", small_model, zh_wav, "--max-tokens", 12, "--temperature", "3", *options
+            "transcribe", "-m", small_model, zh_wav, "--max-tokens", 12, "--temperature", "2", *options
         ).stdout
 
     assert run("--seed", "7") == run("--seed", "7")

@@ -210,6 +210,7 @@ def test_models(client: openai.OpenAI, server: Served) -> None:
     [
         ({"response_format": "lrc"}, "response_format"), ({"response_format": "srt", "stream": True}, "stream"),
         ({"language": "xx"}, "language"), ({"language": "ko"}, "language"), ({"temperature": -1}, "temperature"),
+        ({"temperature": 2.1}, "temperature"),
         ({"temperature": 0.5, "model": "sense"}, "temperature"),
         ({"timestamp_granularities": ["word"]}, "timestamp_granularities"),
         ({"timestamp_granularities": ["line"], "response_format": "verbose_json"}, "timestamp_granularities"),

@@ -1,9 +1,11 @@
 """From the user's input to a model or checkpoint; the files to fetch from a repository, and messages."""
 
 import dataclasses
+import json
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +17,7 @@ from support.small import SMALL, convert
 
 import funasr_cli
 from funasr_cli import demo
+from funasr_cli.checkpoints.format import FORMAT
 from funasr_cli.cli.convert import capabilities
 from funasr_cli.errors import ModelError
 from funasr_cli.families import registry
@@ -28,6 +31,9 @@ from funasr_cli.hubs.find import (
     fetch_checkpoint,
     find_aligner,
     find_model,
+    find_punctuation,
+    find_speaker_model,
+    find_translator,
     hub_of,
     models_folder,
 )
@@ -103,6 +109,8 @@ def test_ambiguous_name(home: Path, small_model: Path) -> None:
     places = f"{home / 'models/one/x'}, {home / 'models/two/x'}"
     assert_refused("x", "model-ambiguous", "x: ", places, find=fetch_checkpoint)
     assert find_model("two/x") == home / "models/two/x"
+    add(home, small_model, "x")  # its whole name
+    assert find_model("x") == fetch_checkpoint("x").folder == home / "models/x"
 
 
 def test_a_folder_wins_over_a_name(home: Path, small_model: Path, tmp_path: Path) -> None:
@@ -112,6 +120,83 @@ def test_a_folder_wins_over_a_name(home: Path, small_model: Path, tmp_path: Path
     assert fetch_checkpoint("x") == CheckpointFolder(Path("x"), "x", None)
     (tmp_path / "x/config.json").unlink()
     assert find_model("x") == home / "models/x"
+
+
+def add_stub(home: Path, name: str, model_type: str) -> Path:
+    """Make a folder that is listed as a model of this type. It has no weights."""
+    folder = home / "models" / name
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"format": FORMAT, "model_type": model_type}))
+    return folder
+
+
+# Of each kind: what looks for it, a short name, and a type that has this kind.
+KINDS = [
+    (find_model, "whisper-base", "whisper"),
+    (find_model, "sensevoice", "sense_voice"),
+    (find_aligner, "sensevoice", "sense_voice"),
+    (find_punctuation, "ct-punc", "ct_punc"),
+    (find_speaker_model, "campplus", "campplus"),
+    (find_translator, "qwen3-0.6b", "qwen3"),
+    (partial(find_model, kind=None), "campplus", "campplus"),
+]
+
+
+@pytest.mark.parametrize(("find", "name", "model_type"), KINDS)
+def test_a_listed_name_comes_before_a_short_name(
+    home: Path, tmp_path: Path, find: Callable[[str], Path | None], name: str, model_type: str
+) -> None:
+    """Also before the source that it was converted from, which is in the working directory and has its name."""
+    published = add_stub(home, ALIASES[name], model_type)
+    assert find(name) == published
+    own = add_stub(home, name, model_type)
+    assert find(name) == own
+    assert find(ALIASES[name]) == published
+    source = tmp_path / name
+    source.mkdir()
+    (source / "config.json").write_text(json.dumps({"model_type": model_type}))
+    assert find(name) == own
+    shutil.rmtree(published)
+    assert find(name) == own
+    assert_refused(ALIASES[name], "model-missing", find=find)
+
+
+def test_the_kind_of_a_listed_model_is_its_own(home: Path) -> None:
+    """Not that of the short name which it happens to have."""
+    own = add_stub(home, "campplus", "whisper")
+    assert find_model("campplus") == own
+    assert_refused("campplus", "model-unsupported", find=find_speaker_model)
+
+
+def test_a_model_that_was_moved_aside_is_named(home: Path) -> None:
+    """By its own name, or by the hub id that its name stands for."""
+    for name in ("whisper-base", ALIASES["whisper-base"]):
+        (home / "models" / name).parent.mkdir(parents=True, exist_ok=True)
+        old = (home / "models" / name).parent / f".funasr-old-1/{Path(name).name}"
+        old.mkdir(parents=True)
+        assert_refused("whisper-base", "model-aside", str(old))
+        shutil.rmtree(old.parent)
+
+
+@pytest.mark.parametrize(("find", "name", "model_type"), KINDS[:-1])
+def test_only_models_of_the_kind_are_suggested(
+    home: Path, find: Callable[[str], Path | None], name: str, model_type: str
+) -> None:
+    kinds = {
+        "whisper": "spoken",
+        "sense_voice": "spoken",
+        "ct_punc": "marks",
+        "campplus": "voices",
+        "qwen3": "chat",
+    }
+    for each, title in kinds.items():
+        add_stub(home, f"my-{each}-{title}", each)
+    with refused("model-missing") as caught:
+        find("nosuchmodel")
+    wrong = [title for title in kinds.values() if title != kinds[model_type] and title in caught.value.hint]
+    assert not wrong, caught.value.hint
+    shown = {alias for alias in ALIASES if caught.value.hint.endswith(f"funasr convert {alias}")}
+    assert all(registry.of_hub_name(alias).kind == registry.of_model_type(model_type).kind for alias in shown)
 
 
 @pytest.mark.slow

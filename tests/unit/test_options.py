@@ -1,5 +1,7 @@
 """Invalid options are refused, and the error names the value."""
 
+from dataclasses import replace
+
 import pytest
 from support.errors import refused
 
@@ -7,7 +9,7 @@ from funasr_cli.options import ConvertOptions, TranscribeOptions, known_hub
 
 NAN, INF = float("nan"), float("inf")
 OUT_OF_RANGE = {
-    "max_tokens": (0, -5), "exact_tokens": (0,), "hotwords": ("Kennedy",), "temperature": (-0.1, NAN, INF),
+    "max_tokens": (0, -5), "exact_tokens": (0,), "hotwords": ("Kennedy",), "temperature": (-0.1, 2.1, 9, NAN, INF),
     "top_p": (0.0, 1.01, NAN), "top_k": (0,), "seed": (-1, 2**63), "vad_threshold": (0.0, 1.0, NAN),
     "min_pause_s": (0.09, 10.1, NAN), "join_s": (-1.0, 30.1, NAN), "max_segment_s": (1.9, 301.0, -5.0, NAN),
     "batch_size": (0, -1), "draft": ("on",), "vad_model": ("webrtc", ""),
@@ -21,6 +23,33 @@ def test_values_out_of_range(name: str, value: object) -> None:
     sampling = {"temperature": 1.0} if name in ("top_p", "top_k", "seed") else {}
     with refused("option-value", "" if name == "hotwords" else value):
         TranscribeOptions(**{**sampling, name: value})
+
+
+@pytest.mark.parametrize(
+    ("stated", "pair"),
+    [
+        (None, None), ("none", None), ("auto", (1, None)), (2, (2, 2)), ("2", (2, 2)), ("2-4", (2, 4)),
+        ((2, 4), (2, 4)), ([2, 4], (2, 4)), ((3, None), (3, None)),
+    ],
+)  # fmt: skip
+def test_numbers_of_speakers(stated: object, pair: object) -> None:
+    """From Python as on the command line; copies keep them."""
+    options = TranscribeOptions(speakers=stated)
+    assert options.speakers == replace(options, itn=False).speakers == pair
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        True, False, 0, -1, 2.0, "", "two", "0", "5-2", "0-2", "2-", "9" * 5000, (5, 2), (0, 2), (2,), (),
+        (1, 2, 3), (True, 2), (1, True), ("1", "2"), (None, 2), {1, 2}, {1: 2}, b"2", object,
+    ],
+    ids=lambda stated: repr(stated)[:20],
+)  # fmt: skip
+def test_what_is_no_number_of_speakers(stated: object) -> None:
+    """The message repeats it."""
+    with refused("option-value", f"--speakers is {stated!r}"):
+        TranscribeOptions(speakers=stated)
 
 
 def test_segments_are_not_joined_beyond_the_longest() -> None:
@@ -64,6 +93,7 @@ def test_an_unknown_hub() -> None:
 
 def test_values_at_the_limit_are_accepted() -> None:
     TranscribeOptions(max_tokens=1, temperature=1e-3, top_p=1.0, top_k=1, seed=2**63 - 1)
+    TranscribeOptions(temperature=2)
     TranscribeOptions(hotwords=("a" * 80,) * 1000)  # their tokens are counted later, with the tokenizer
     TranscribeOptions(min_pause_s=0.1, max_segment_s=2.0, join_s=2.0, batch_size=1, vad_threshold=1e-6)
     TranscribeOptions(min_pause_s=10.0, max_segment_s=300.0, join_s=300.0, vad_threshold=1 - 1e-6)

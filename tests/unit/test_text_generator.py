@@ -118,7 +118,8 @@ def test_a_single_text_is_not_a_list(method: str, generator: TextGenerator) -> N
 @pytest.mark.parametrize(
     "options",
     [
-        {"max_tokens": 0}, {"temperature": -1.0}, {"temperature": float("inf")}, {"temperature": float("nan")},
+        {"max_tokens": 0}, {"temperature": -1.0}, {"temperature": 2.1}, {"temperature": float("inf")},
+        {"temperature": float("nan")},
         {"temperature": 1.0, "top_p": 0.0}, {"temperature": 1.0, "top_p": 1.1}, {"temperature": 1.0, "top_k": 0},
         {"presence_penalty": 2.1}, {"presence_penalty": -3.0}, {"presence_penalty": float("nan")},
         {"temperature": 1.0, "seed": -1}, {"temperature": 1.0, "seed": 2**63},
