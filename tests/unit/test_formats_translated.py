@@ -86,10 +86,16 @@ def test_text_without_width() -> None:
 
 
 def test_subtitles_of_the_translation_alone() -> None:
-    """Where nothing was written, they show the spoken text."""
-    cues = make_cues(SAID.translated)
-    assert [cue.text for cue in cues] == ["Hello.", "How are you?", "Yes,", "Adiós."]
-    assert [cue.start_ms for cue in cues if cue.text != "How are you?"] == [0, 4000, 6000]
+    """Where there is none, they say so, and never show the spoken text. An empty segment has no cue."""
+    more = (segment(7.0, 8.0, "¿Sí?"), segment(8.0, 9.0, ""), translated(segment(8.0, 9.0, "Uh."), ""))
+    said = dataclasses.replace(SAID, segments=(*SAID.segments, *more))
+    cues = make_cues(said.translated)
+    assert [cue.text for cue in cues] == ["Hello.", "How are you?", "Yes,", "...", "..."]
+    assert [cue.start_ms for cue in cues if cue.text != "How are you?"] == [0, 4000, 6000, 7000]
+    assert all(cue.end_ms - cue.start_ms >= 800 for cue in cues)
+    missing = said.translated.segments[3]
+    assert (missing.complete, missing.language, missing.words) == (False, None, ())
+    assert dataclasses.replace(said, segments=more[1:]).translated.complete
 
 
 def test_escapes_below() -> None:
