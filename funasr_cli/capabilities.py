@@ -46,6 +46,7 @@ class Capabilities:
         tags: detects emotion and sounds.
         translation: translates into English.
         any_translation: translates into any language, not only into English.
+        speaker_translation: translates what each speaker says on its own, not a segment with several speakers.
         punctuation: writes punctuation.
         itn_punctuation: writes punctuation only with ITN; matters only without `punctuation`.
         hints: for a capability that is missing, by name: what to do instead. Shown in messages.
@@ -73,6 +74,7 @@ class Capabilities:
     tags: bool = False
     translation: bool = False
     any_translation: bool = False
+    speaker_translation: bool = False
     punctuation: bool = False
     itn_punctuation: bool = False
     hints: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -83,7 +85,7 @@ class Capabilities:
 
     def with_translator(self) -> "Capabilities":
         """Return these capabilities and those that come from a language model that translates."""
-        return replace(self, translation=True, any_translation=True)
+        return replace(self, translation=True, any_translation=True, speaker_translation=True)
 
     def names(self) -> tuple[str, ...]:
         """Return the supported capabilities in words, without the languages."""
@@ -148,10 +150,10 @@ BEST_EFFORT = (
     "segment_times",
 )  # have no effect on a model without the capability
 UNIVERSAL = (  # work with every model
-    "vad", "vad_model", "vad_threshold", "min_pause_s", "join_s", "batch_size", "speakers", "speaker_method",
+    "vad", "vad_model", "vad_threshold", "min_pause_s", "join_s", "batch_size", "speaker_method",
     "speaker_threshold", "speaker_names", "known_speakers", "speaker_embeddings",
 )  # fmt: skip
-CHECKED_SEPARATELY = ("language", "itn", "max_segment_s")  # have their own checks, below
+CHECKED_SEPARATELY = ("language", "itn", "max_segment_s", "speakers")  # have their own checks, below
 
 
 def refuse_unsupported(
@@ -179,6 +181,15 @@ def refuse_unsupported(
         UsageError: the model lacks a capability, or does not know the language.
     """
     resolve_language(options.language, capabilities.languages, model)
+    if _mixes_speakers(options, capabilities):
+        speakers, translate = (typed.get(name, f"--{name}") for name in ("speakers", "translate"))
+        message = (
+            f"cannot combine {speakers} with {translate}: {model} translates whole segments, not each speaker"
+        )
+        hint = (
+            "name a chat model with --translator, which translates each speaker's part; or ask for one at a time"
+        )
+        raise UsageError(message, hint, code="options-conflict")
     lacking = _lacking(options, capabilities, typed)
     for name in sorted(lacking, key=lambda name: name not in typed):  # the command line first, then settings
         refuse_missing(typed.get(name, lacking[name].option), lacking[name].capability, capabilities, model)
@@ -204,6 +215,8 @@ def supported(
     lacking = set(_lacking(options, capabilities, typed))
     if (options.max_segment_s or 0) > longest_segment_s:
         lacking.add("max_segment_s")
+    if _mixes_speakers(options, capabilities):
+        lacking.add("translate")  # speakers cannot come from a setting
     if lacking & typed.keys():
         return options
     changes: dict[str, Any] = {name: getattr(DEFAULTS, name) for name in lacking}
@@ -217,6 +230,11 @@ def _lacking(options: TranscribeOptions, able: Capabilities, typed: Mapping[str,
     if ("itn" in typed or options.itn != DEFAULTS.itn) and options.itn != able.digits:
         asked["itn"] = Need("--itn" if options.itn else "--no-itn", "itn_switch")
     return {name: need for name, need in asked.items() if not getattr(able, need.capability)}
+
+
+def _mixes_speakers(options: TranscribeOptions, able: Capabilities) -> bool:
+    """Return whether one translation would be of a segment that may have several speakers."""
+    return bool(options.speakers and options.translate and able.translation and not able.speaker_translation)
 
 
 def refuse_missing(option: str, capability: str, capabilities: Capabilities, model: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from funasr_cli.characters import one_line
 from funasr_cli.options import Timestamps
 from funasr_cli.subtitles import DEFAULT_LAYOUT, Cue, Piece, SubtitleLayout, make_cues, pieces_of, sentences_of
-from funasr_cli.transcript import Segment, Transcript
+from funasr_cli.transcript import MISSING, Segment, Transcript
 
 ARROW = re.compile("-{2,}>")  # separates the times of a cue
 # Characters that some programs treat as line ends, control characters, and surrogates, which UTF-8 cannot encode.
@@ -25,7 +25,6 @@ VTT_NOTES = {  # by the precision of the measured times
     "segment": "NOTE Times within a segment are estimated from the length of its text.",
     "word": "NOTE Some word times are estimated, for example those of numbers written in digits.",
 }
-MISSING = "..."  # in place of a translation of which nothing was written
 MARKDOWN_LIST = re.compile(r"^(\d*)([-+.)])(?=[ -]|$)")  # a list item or a horizontal rule
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>&#|~$])")
 

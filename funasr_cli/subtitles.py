@@ -116,16 +116,30 @@ def sentences_of(segment: Segment) -> list[Sentence]:
 def make_cues(transcript: Transcript, layout: SubtitleLayout = DEFAULT_LAYOUT) -> list[Cue]:
     """Return the cues of a transcript. A segment without visible text has none.
 
-    Without word times, no cue crosses the boundary between two of the model's own pieces. If segments have
-    translations, these are spread over their cues.
+    Without word times, no cue crosses the boundary between two of the model's own pieces that take time. If
+    segments have translations, these are spread over their cues.
     """
     plans: list[_Plan] = []
     for segment in transcript.segments:
         pieces = pieces_of(segment)
-        groups = [pieces] if segment.words else [[piece] for piece in pieces]
+        groups = [pieces] if segment.words else [[piece] for piece in _lasting(pieces)]
         own = [plan for group in groups for plan in _planned(group, layout)]
         plans += _with_translation(own, segment, layout) if segment.translation else own
     return _cues(plans, transcript.start_s, transcript.start_s + transcript.duration_s, layout)
+
+
+def _lasting(pieces: Iterable[Piece]) -> list[Piece]:
+    """Join each piece that takes no time with the one before it, which could otherwise end a cue after 1 ms.
+
+    Whisper writes such pieces where its times go beyond the end of a segment.
+    """
+    joined: list[Piece] = []
+    for piece in pieces:
+        if joined and (piece.end_s <= piece.start_s or joined[-1].end_s <= joined[-1].start_s):
+            before = joined.pop()
+            piece = replace(before, text=before.text + piece.text, end_s=max(before.end_s, piece.end_s))
+        joined.append(piece)
+    return joined
 
 
 def cues_of_pieces(

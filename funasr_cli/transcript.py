@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from funasr_cli.characters import UNSPACED
 
 CHANNELS = "channels"  # what told speakers apart, if each has a channel
+MISSING = "..."  # in place of a translation of which nothing was written
 TRANSLATION_PROBLEMS = {  # by the stop reason
     "budget": "the translation is cut short: its end may be missing",
     "loop": "the translation repeats itself in a loop: anything after the first round is missing",
@@ -226,19 +227,20 @@ class Segment:
 
     @property
     def translated(self) -> "Segment":
-        """The translation as a segment, without what is known only of the spoken text; the segment without one.
+        """The translation as a segment, without what is known only of the spoken text.
 
-        If nothing was written, the spoken text stands in for it, in a segment that is not complete.
+        If nothing was written, or the segment has text and no translation, `MISSING` stands in for it, in a
+        segment that is not complete. The spoken text never does.
         """
-        if not (own := self.translation):
-            return self
-        reason = self.stop_reason if own.complete else own.stop_reason
-        if not (own.text or own.complete):
-            return replace(self, stop_reason=reason, translation=None)
+        own = self.translation or Translation("", "", stop_reason="empty" if self.text.strip() else "eos")
         return replace(
-            self, text=own.text, language=own.language, pieces=own.pieces, mean_logprob=own.mean_logprob,
-            stop_reason=reason, thinking="", ctc_text=None, scores=(), words=(), disagreement=None,
-            translation=None,
+            self,
+            text=own.text if own.complete else own.text or MISSING,
+            language=own.language or None,
+            pieces=own.pieces,
+            mean_logprob=own.mean_logprob,
+            stop_reason=self.stop_reason if own.complete else own.stop_reason,
+            thinking="", ctc_text=None, scores=(), words=(), disagreement=None, translation=None,
         )  # fmt: skip
 
 

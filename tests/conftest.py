@@ -11,6 +11,7 @@ from hypothesis import settings
 
 pytest_plugins = [
     "support.small", "support.processes", "support.whisper_rows", "support.qwen4b", "support.translating",
+    "support.campplus",
 ]  # fmt: skip
 
 DATA = Path(__file__).parent / "data"

@@ -132,11 +132,13 @@ def choose_translator(
     """Return the folder of the model that translates, if one is needed.
 
     A model that is named on the command line translates even if the speech model can. A default from a variable or
-    the settings file helps a speech model that cannot translate, or not into the language that is asked for.
+    the settings file helps a speech model that cannot translate, or not into the language that is asked for, or
+    not each speaker's part on its own.
     """
     from funasr_cli.hubs.find import find_translator
 
     is_able = able.any_translation if options.translate_to else able.translation
+    is_able = is_able and (able.speaker_translation or not options.speakers)
     if not name or not options.translate or (is_able and "translator" not in typed):
         return None
     return find_translator(name)

@@ -105,7 +105,7 @@ class Wanted:
         options, notes, subtitles = self.options, list(self.notes), self.format in (SRT, VTT)
         if (subtitles or self.format == FULL) and able.word_times and not self.translated:
             options = replace(options, word_times=True)  # as the command line does
-        if options.speakers and able.word_times and not self.translated:  # a segment is cut between words
+        if options.speakers and able.word_times:  # a segment is cut between words, and then translated
             options = replace(options, word_times=True)
         if self.format == FULL and able.confidence:
             options = replace(options, confidence=True)
@@ -277,10 +277,12 @@ def wanted(given: Sequence[tuple[str, Any]], model: str | None = None, *, transl
     if WORD in granularities:
         options = _set(options, "timestamp_granularities", word_times=True)
         spelled["word_times"] = "timestamp_granularities"
+    asked = speaking(fields, format, WITH_SPEAKERS, DIARIZED)
+    spelled["speakers"] = asked.asked_by
     return Wanted(
         model or fields.text("model"), format, stream, options, spelled, WORD in granularities, bool(include),
         format == VERBOSE and granularities != (WORD,), translate,
-        speaking(fields, format, WITH_SPEAKERS, DIARIZED), prompt=prompt, notes=tuple(notes),
+        asked, prompt=prompt, notes=tuple(notes),
     )  # fmt: skip
 
 

@@ -172,8 +172,8 @@ def by_name(means: Mapping[str, np.ndarray], called: Mapping[str, str]) -> dict[
 def cut(segment: Segment, found: Sequence[Turn]) -> list[Segment]:
     """Return the parts of a segment with one speaker each, numbered as in `found`; the segment if there are none.
 
-    A cut is between two words, in the middle of the pause. What belongs to the segment as a whole, such as the
-    speech model's own translation, stays with the first part.
+    A cut is between two words, in the middle of the pause. What belongs to the segment as a whole stays with the
+    first part. There is no translation yet: one of the whole segment is refused together with speakers.
     """
     near = [turn for turn in found if turn.end_s > segment.start_s and turn.start_s < segment.end_s] or list(found)
     if not near:
@@ -200,7 +200,7 @@ def cut(segment: Segment, found: Sequence[Turn]) -> list[Segment]:
         begin = starts[first] if first else 0
         end = len(segment.text) if is_last else starts[last]
         end_s = segment.end_s if is_last else (words[-1].end_s + segment.words[last].start_s) / 2
-        later: dict[str, Any] = {"thinking": "", "tokens": 0, "ctc_text": None, "translation": None}
+        later: dict[str, Any] = {"thinking": "", "tokens": 0, "ctc_text": None}
         parts.append(
             replace(
                 segment,

@@ -10,9 +10,7 @@ import jsonschema
 import numpy as np
 import pytest
 import soundfile
-from support.campplus import converted_campplus
 from support.running import invoke
-from support.small import once
 
 import funasr_cli
 from funasr_cli import demo
@@ -21,11 +19,6 @@ from funasr_cli.hubs.find import find_speaker_model
 
 CLIP = demo.clips()[0].path
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/transcript.schema.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="session")
-def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return once(tmp_path_factory, "campplus", converted_campplus) / "converted"
 
 
 def test_json_has_speakers(voices: Path) -> None:

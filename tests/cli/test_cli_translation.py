@@ -215,7 +215,7 @@ def test_a_translation_that_fails(
     assert len(data["warnings"]) == 1
     lines = (tmp_path / f"{stem}.txt").read_text(encoding="utf-8").splitlines()
     assert lines == [text, f"[en, incomplete] {written or '...'}"]
-    assert cues((tmp_path / f"{stem}.en.srt").read_text(encoding="utf-8")) == [written or text]
+    assert cues((tmp_path / f"{stem}.en.srt").read_text(encoding="utf-8")) == [written or "..."]
     assert transcribe(*options, "--strict").exit_code == 1
     again = transcribe(*options, "-f", "txt,json,srt", "-o", tmp_path, "--resume")
     assert again.exit_code == 4, "its results are there, and incomplete"
@@ -237,6 +237,21 @@ def test_who_translates(translator: Path, speaking: Callable[..., SpeakingModel]
     assert transcribe(ZH.path, **setting).stdout == f"{ZH.written}\n"
     assert transcribe(ZH.path, FUNASR_TRANSLATE="1").stdout == f"{ZH.written}\n"
     assert transcribe(ZH.path, FUNASR_TRANSLATE_TO="de").stdout == f"{ZH.written}\n"
+
+
+def test_who_translates_what_each_speaker_says(
+    translator: Path, voices: Path, speaking: Callable[..., SpeakingModel]
+) -> None:
+    """Only a translator, also one from a setting. Without one, --translate is refused, and a setting ignored."""
+    speaking(ZH.written, OWN, translation=Translation("by itself", "en"))
+    translate, speakers = ("--translate",), ("--speakers", "1", "--speaker-model", voices)
+    transcribe(ZH.path, *translate, *speakers).assert_error(2, "options-conflict", "--translator")
+    by_translator = f"Speaker 1: {ZH.written}\n[en] {ENGLISH[ZH.written]}\n"
+    setting = {"FUNASR_TRANSLATOR": str(translator)}
+    assert transcribe(ZH.path, *translate, *speakers, **setting).stdout == by_translator
+    assert transcribe(ZH.path, *translate, *speakers, "--translator", translator).stdout == by_translator
+    speaking(ZH.written, OWN)
+    assert transcribe(ZH.path, *speakers, FUNASR_TRANSLATE="1").stdout == f"Speaker 1: {ZH.written}\n"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import pytest
 import soundfile
 from support.running import invoke
 from support.serving import Served, serving
+from support.translating import Interpreter
 from support.voices import ABLE, LOUD, QUIET, RATE_HZ, SAYS, WORDS, Levels, recognizer, spoken
 from support.waiting import wait_for
 
@@ -114,13 +115,44 @@ def test_whole_segments_are_said_to_be_coarse(
     assert answer.warnings == [COARSE]
 
 
-def test_a_translation_is_not_cut(server: Served, talk: Path) -> None:
-    """Its words have no times."""
-    data = {"response_format": "diarized_json", "model": "timed"}
-    answer = server.post("/v1/audio/translations", files={"file": ("a", talk.read_bytes())}, data=data).json()
-    [segment] = answer["segments"]
-    assert (segment["text"], answer["warnings"]) == ("eins", [COARSE])
-    assert segment["end"] - segment["start"] > 8
+def translations(server: Served, audio: Path, **fields: str) -> Any:
+    file = {"file": ("a", audio.read_bytes())}
+    return server.post("/v1/audio/translations", files=file, data={"model": "timed"} | fields)
+
+
+def test_a_translation_of_a_whole_segment_has_no_speakers(server: Served, talk: Path) -> None:
+    """It is refused, since the model cannot say who said which part of it."""
+    for fields, param in (
+        ({"response_format": "diarized_json"}, "response_format"),
+        ({"response_format": "srt", "speakers": "2"}, "speakers"),
+        ({"response_format": "full_json", "spk": "true"}, "spk"),
+    ):
+        answer = translations(server, talk, **fields)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["param"]) == (400, "options-conflict", param)
+        assert "--translator" in error["message"]
+    both = server.transcribe(talk, model="timed", translate="true", speakers="2", response_format="full_json")
+    assert (both.status_code, both.json()["error"]["param"]) == (400, "speakers")
+    assert translations(server, talk).json()["text"] == "eins"
+
+
+def test_a_translator_translates_each_speaker(talk: Path) -> None:
+    """In JSON and in subtitles: no cue is too short to read, or has the text of both."""
+    asr = recognizer(replace(ABLE, translation=False))
+    asr = Recognizer(asr.model, translator=Interpreter())
+    with serving({"timed": demo.MODEL}, load=lambda _: asr, load_voices=Levels) as served:
+        answer = translations(served, talk, response_format="diarized_json", to_language="de").json()
+        assert [segment["speaker"] for segment in answer["segments"]] == ["A", "B"]
+        assert " ".join(segment["text"] for segment in answer["segments"]) == SAYS.text.upper()
+        srt = translations(served, talk, response_format="srt", speakers="2", to_language="de").text
+        assert [line for line in srt.splitlines() if line.startswith("[")] == [
+            f"[Speaker {number}] {segment['text']}" for number, segment in enumerate(answer["segments"], 1)
+        ]
+        fields = {"translate": "true", "to_language": "de", "speakers": "2", "response_format": "full_json"}
+        both = served.transcribe(talk, model="timed", **fields).json()
+        parts = [(part["text"].upper(), part["translation"]["text"]) for part in both["segments"]]
+        assert len(parts) == 2
+        assert all(spoken == english for spoken, english in parts)
 
 
 def test_events(server: Served, talk: Path) -> None:

@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 
 import numpy as np
-from support.small import convert
+import pytest
+from support.small import convert, once
 
 from funasr_cli.checkpoints.keymap import model_shapes
 from funasr_cli.families.campplus.layouts import WEIGHTS
@@ -34,6 +35,12 @@ def write_campplus(folder: Path, name: str = WEIGHTS[1]) -> Path:
 def converted_campplus(folder: Path) -> Path:
     """Write and convert a checkpoint with random weights; return the converted folder."""
     return convert(write_campplus(folder / "source"), folder / "converted").folder
+
+
+@pytest.fixture(scope="session")
+def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A converted checkpoint with random weights."""
+    return once(tmp_path_factory, "campplus", converted_campplus) / "converted"
 
 
 class Pitches:

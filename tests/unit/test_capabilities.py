@@ -141,6 +141,27 @@ def test_a_language_that_the_model_does_not_have() -> None:
         refuse_unsupported(TranscribeOptions(language="ja"), EVERYTHING, "Speaking")
 
 
+def test_speakers_within_one_translation() -> None:
+    """A model that translates whole segments gives none for each speaker. What comes from a setting is dropped."""
+    able = replace(NOTHING, translation=True)
+    both = TranscribeOptions(speakers=(1, None), translate=True)
+    speakers, translate = {"speakers": "--as-typed-speakers"}, {"translate": "--as-typed-translate"}
+    for typed in ({}, speakers, translate, speakers | translate):
+        with refused("options-conflict", "Speaking", "--translator", *typed.values()):
+            refuse_unsupported(both, able, "Speaking", typed=typed)
+    assert supported(both, able, typed=speakers | translate) == both
+    assert supported(both, able, typed=translate) == both
+    assert supported(both, able, typed=speakers) == replace(both, translate=False)
+    for fine in (replace(both, translate=False), replace(both, speakers=None)):
+        refuse_unsupported(fine, able, "Speaking")
+        assert supported(fine, able) == fine
+    refuse_unsupported(both, NOTHING.with_translator(), "Speaking")
+    assert supported(both, able.with_translator()) == both
+    assert supported(both, NOTHING, typed=speakers) == replace(both, translate=False)
+    with refused("option-unsupported", "--translate"):
+        refuse_unsupported(both, NOTHING, "Speaking")
+
+
 def test_word_times_that_the_model_does_not_have() -> None:
     """The error names the option that needs them, with the hint of the model's family."""
     able = replace(EVERYTHING, word_times=False, hints={"word_times": "buy a watch"})

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.transcripts import folded, segment, spoken, transcript, transcripts, worded
@@ -13,7 +14,7 @@ from support.transcripts import folded, segment, spoken, transcript, transcripts
 from funasr_cli.characters import columns
 from funasr_cli.options import Timestamps
 from funasr_cli.subtitles import SubtitleLayout, make_cues
-from funasr_cli.transcript import Segment, Transcript, Translation
+from funasr_cli.transcript import Segment, TimedText, Transcript, Translation
 from funasr_cli.writers import SUBTITLES, WRITERS, Style
 
 BOTH = Style(bilingual=True)
@@ -86,10 +87,28 @@ def test_text_without_width() -> None:
 
 
 def test_subtitles_of_the_translation_alone() -> None:
-    """Where nothing was written, they show the spoken text."""
-    cues = make_cues(SAID.translated)
-    assert [cue.text for cue in cues] == ["Hello.", "How are you?", "Yes,", "Adiós."]
-    assert [cue.start_ms for cue in cues if cue.text != "How are you?"] == [0, 4000, 6000]
+    """Where there is none, they say so, and never show the spoken text. An empty segment has no cue."""
+    more = (segment(7.0, 8.0, "¿Sí?"), segment(8.0, 9.0, ""), translated(segment(8.0, 9.0, "Uh."), ""))
+    said = dataclasses.replace(SAID, segments=(*SAID.segments, *more))
+    cues = make_cues(said.translated)
+    assert [cue.text for cue in cues] == ["Hello.", "How are you?", "Yes,", "...", "..."]
+    assert [cue.start_ms for cue in cues if cue.text != "How are you?"] == [0, 4000, 6000, 7000]
+    assert all(cue.end_ms - cue.start_ms >= 800 for cue in cues)
+    missing = said.translated.segments[3]
+    assert (missing.complete, missing.language, missing.words) == (False, None, ())
+    assert dataclasses.replace(said, segments=more[1:]).translated.complete
+
+
+@pytest.mark.parametrize("times", [((0, 4), (5, 5), (5, 5)), ((0, 0), (0, 4), (4, 5)), ((0, 4), (4, 4), (4, 5))])
+def test_pieces_that_take_no_time(times: tuple[tuple[float, float], ...]) -> None:
+    """They share the time of their neighbour: no cue is shown for a millisecond."""
+    texts = ("One is here.", "Two.", "Three.")
+    pieces = tuple(TimedText(text, *span) for text, span in zip(texts, times, strict=True))
+    said = translated(segment(0.0, 5.0, "a"), " ".join(texts), pieces=pieces)
+    after = translated(segment(5.0, 8.0, "b"), "Four.")
+    cues = make_cues(transcript(said, after, duration_s=9.0).translated)
+    assert " ".join(cue.text.replace("\n", " ") for cue in cues) == "One is here. Two. Three. Four."
+    assert all(cue.end_ms - cue.start_ms >= 500 for cue in cues)
 
 
 def test_escapes_below() -> None:

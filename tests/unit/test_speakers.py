@@ -21,7 +21,7 @@ from funasr_cli.speech_model import SegmentRequest
 from funasr_cli.stages.known_speakers import KnownSpeakers
 from funasr_cli.stages.speakers import COARSE, Speakers, Voices, cut
 from funasr_cli.stages.stage import Stages
-from funasr_cli.transcript import Score, Segment, Timings, Transcript, Translation, Word
+from funasr_cli.transcript import Score, Segment, Timings, Transcript, Word
 from funasr_cli.writers import WRITERS
 
 RATE_HZ = 16000
@@ -185,12 +185,10 @@ def test_a_failed_recording_keeps_its_segments() -> None:
 
 def test_what_belongs_to_the_whole_segment_stays_with_the_first_part() -> None:
     scores = tuple(Score(text, 0.5) for text in ("one", " two", " three", " fo", "ur"))
-    whole = dataclasses.replace(
-        WORDS, thinking="hm", ctc_text="one", translation=Translation("eins", "de"), scores=scores
-    )
+    whole = dataclasses.replace(WORDS, thinking="hm", ctc_text="one", scores=scores)
     first, second = cut(whole, [Turn(0, 5.5, 0), Turn(5.5, 12, 1)])
-    assert (first.thinking, first.ctc_text, first.translation) == ("hm", "one", whole.translation)
-    assert (second.thinking, second.ctc_text, second.translation) == ("", None, None)
+    assert (first.thinking, first.ctc_text) == ("hm", "one")
+    assert (second.thinking, second.ctc_text) == ("", None)
     assert first.scores + second.scores == scores
     assert "".join(score.text for score in first.scores) == first.text
 

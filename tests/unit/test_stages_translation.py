@@ -147,7 +147,7 @@ def test_what_is_not_complete_says_so(answer: TextResult, translation: Translati
     assert (found.ledger.untranslated_s, found.ledger.transcribed_s, found.ledger.failed_s) == (1.0, 2.0, 0.0)
     assert [warning.startswith("0.0-1.0 s: ") for warning in found.warnings] == [True]
     english_only = found.translated
-    assert english_only.text == f"{translation.text or 'bad'} GOOD"
+    assert english_only.text == f"{translation.text or '...'} GOOD"
     assert (english_only.complete, english_only.ledger.failed_s) == (False, 1.0)
 
 
@@ -261,6 +261,14 @@ def test_any_model_translates_with_a_translator() -> None:
     assert german
     assert (german.text, german.language) == ("HELLO THERE", "de")
     assert not Recognizer(asr.model).capabilities.translation
+
+
+def test_the_parts_of_speakers_need_a_translator() -> None:
+    """A model's own translation is of a whole segment."""
+    with refused("options-conflict", "--translator"):
+        transcribed(recognizer(tell_apart_with=Pitches()), translate=True, speakers=(1, None), vad=True)
+    asr = recognizer(tell_apart_with=Pitches(), translator=Interpreter())
+    transcribed(asr, translate=True, speakers=(1, None), vad=True)
 
 
 def test_languages_other_than_english_need_a_translator() -> None:

@@ -9,6 +9,7 @@ from funasr_cli.families.whisper.model import WhisperModel
 from funasr_cli.options import TranscribeOptions
 from funasr_cli.pipeline import Recognizer
 from funasr_cli.subtitles import pieces_of
+from funasr_cli.transcript import MISSING
 from funasr_cli.writers import WRITERS
 
 
@@ -97,7 +98,7 @@ def test_a_loop_is_divided_as_far_as_its_text_goes(
         pieces = [piece.text for piece in segment.translation.pieces]
         assert pieces == ([] if options.word_times else ["One.", "no"])
     transcript = Recognizer(whisper).transcribe(CLIPS[1], options, sample_rate_hz=16000)
-    for each in (transcript, transcript.translated):
+    for each in (transcript, transcript.translated)[: 1 + translate]:
         for name in ("srt", "json"):
             assert "One." in WRITERS[name](each)
 
@@ -123,6 +124,16 @@ def test_translations(whisper: WhisperModel, monkeypatch: pytest.MonkeyPatch) ->
     [english] = decode(whisper, TranscribeOptions(language="en", translate=True), CLIPS[0])
     assert english.translation.text == english.text == "Hallo"
     assert decode(whisper, TranscribeOptions(language="de"), CLIPS[0])[0].translation is None
+
+
+def test_a_translation_that_is_empty(whisper: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts as missing, and the spoken text does not stand in for it."""
+    writes(whisper, monkeypatch, whisper.vocabulary.encode(" Hallo"), [])
+    [segment] = decode(whisper, TranscribeOptions(language="de", translate=True), CLIPS[0])
+    assert (segment.text, segment.translation.text, segment.translation.stop_reason) == ("Hallo", "", "empty")
+    assert segment.complete
+    assert segment.untranslated
+    assert segment.translated.text == MISSING
 
 
 def test_pieces_of_a_translation(whisper: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:

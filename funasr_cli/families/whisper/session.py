@@ -11,7 +11,7 @@ from funasr_cli.compute.backend import mx
 from funasr_cli.decoding.agreement import Comparison
 from funasr_cli.decoding.cross_attention import place_words
 from funasr_cli.decoding.row_text import RowText
-from funasr_cli.decoding.stopping import stopping_criteria
+from funasr_cli.decoding.stopping import StopReason, stopping_criteria
 from funasr_cli.decoding.text import TextStream, clean_text, settled_text
 from funasr_cli.decoding.time_tokens import TIME_STEP_S, timed_pieces
 from funasr_cli.families.rows import DecoderSession, Row
@@ -112,12 +112,14 @@ class WhisperSession(DecoderSession[WhisperRow]):
         translation = None
         if options.translate:
             english = others[0] if others else part  # English speech is copied
+            written = "" if is_silent else clean_text(english.raw, has_marks=False)
+            is_empty = bool(text) and not written and english.reason == StopReason.EOS
             translation = Translation(
-                "" if is_silent else clean_text(english.raw, has_marks=False),
+                written,
                 ENGLISH,
                 self._pieces(row, english) if options.segment_times and not is_silent else (),
                 english.mean_logprob,
-                "eos" if is_silent else str(english.reason),
+                "eos" if is_silent else "empty" if is_empty else str(english.reason),
             )
         segment = row.segment(
             text,
