@@ -57,9 +57,10 @@ def find_or_fetch(
 ) -> Path:
     """Find the folder of a model as `find_model` does. Offer to fetch one that is missing.
 
-    The hub is not contacted before the user agrees, on a terminal or with ``--yes``. Everything that can be
-    checked without the model is checked before the question. If a variable forbids downloads, a model in the
-    hub's cache is converted without a question.
+    A note names a model that is used because it is the only one, and not the default. The hub is not contacted
+    before the user agrees, on a terminal or with ``--yes``. Everything that can be checked without the model is
+    checked before the question. If a variable forbids downloads, a model in the hub's cache is converted without a
+    question.
 
     Args:
         context: the command's parameters: ``model``, ``align_with``, ``punctuation``, ``translator``, ``device``,
@@ -75,12 +76,24 @@ def find_or_fetch(
         SetupError: the hub cannot be reached, or the conversion needs a package that is not installed.
         FunASRError: none of the inputs can be transcribed, or the conversion failed.
     """
-    from funasr_cli.hubs.find import find_model, is_fetched, offered
+    from funasr_cli.hubs.find import (
+        DEFAULT_DOWNLOAD,
+        DEFAULT_MODEL,
+        find_model,
+        is_fetched,
+        models_folder,
+        offered,
+    )
     from funasr_cli.hubs.huggingface import forbids_downloads
 
     given = context.params
     try:
-        return find_model(given["model"])
+        folder = find_model(given["model"])
+        if given["model"] is None:
+            name = folder.relative_to(models_folder()).as_posix()
+            if name not in (DEFAULT_MODEL, DEFAULT_DOWNLOAD.hub_id):  # it was chosen by what is on this machine
+                console.note(f"using {name}, the only speech model that has been converted")
+        return folder
     except ModelError as error:
         if error.code == "model-ambiguous":
             error.hint += " (--model NAME)"

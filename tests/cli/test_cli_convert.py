@@ -40,7 +40,9 @@ def test_convert_then_transcribe_needs_no_path(small_checkpoint: Path, short_wav
     assert result.exit_code == 0
     result = invoke("transcribe", short_wav, "--max-tokens", 2, env=env)
     assert result.exit_code == 1
-    assert result.stderr.startswith(cut_short(short_wav, "0.0-0.5", 2))
+    note, rest = result.stderr.split("\n", 1)
+    assert "Small-Nano" in note
+    assert rest.startswith(cut_short(short_wav, "0.0-0.5", 2))
     assert result.stdout == lines_of(folder, short_wav, max_tokens=2) != ""
 
 

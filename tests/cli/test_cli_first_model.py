@@ -461,6 +461,24 @@ def test_a_name_that_is_on_no_hub(run: Run, hub: Hub, short_wav: Path) -> None:
     assert hub.requests == 0
 
 
+def test_a_converted_folder_that_has_a_short_name(
+    run: Run, hub: Hub, small_model: Path, home: Path, short_wav: Path
+) -> None:
+    """It is used by that name, as the only model there is, and checked; nothing is fetched, even with --yes."""
+    folder = home / "home/models/whisper-base"
+    shutil.copytree(small_model, folder)
+    text = lines_of(folder, short_wav, max_tokens=2)
+    for options in (("-m", "whisper-base"), ("-m", "whisper-base", "--yes"), ()):
+        result = run(*options, short_wav)
+        assert (result.stdout, result.errors, "whisper-base" in result.stderr) == (text, [], not options)
+    assert "whisper-base" not in run("-q", short_wav).stderr
+    assert invoke("convert", "--check", "whisper-base").exit_code == 0
+    assert lines_of("whisper-base", short_wav, max_tokens=2) == text
+    shutil.move(folder, home / "home/models" / NANO)  # the default is not named
+    assert NANO not in run(short_wav).stderr
+    assert hub.requests == 0
+
+
 def test_several_models_and_no_default(run: Run, small_model: Path, home: Path, short_wav: Path) -> None:
     """The hint names the option that chooses one."""
     for name in ("one/x", "two/x"):
