@@ -108,13 +108,22 @@ def converted_pieces(files: Mapping[str, Path], texts: Mapping[str, str]) -> lis
         raise unreadable(files.get(PIECES_FILE, Path(PIECES_FILE)), error, DAMAGED_HINT) from error
 
 
-def read_spelling(path: Path) -> dict[str, list[str]]:
-    """Read a ``seg_dict``: the tokens of each word, a line each, as ``word token token``."""
+def read_spelling(path: Path, tokens: Collection[str]) -> dict[str, list[str]]:
+    """Read a ``seg_dict``, which has the tokens of each word on a line: ``word token token``.
+
+    Raises:
+        ModelError: it is not text, or spells no word with these tokens.
+    """
     try:
         lines = read_limited(path, SPELLING_LIMIT_BYTES).decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise unreadable(path, error, DAMAGED_HINT) from error
-    return {word: tokens for word, *tokens in map(str.split, filter(str.strip, lines))}
+    spelling = {word: parts for word, *parts in map(str.split, filter(str.strip, lines))}
+    known = frozenset(tokens)
+    if not any(parts and known.issuperset(parts) for parts in spelling.values()):
+        message = f"{path}: spells no word with the model's tokens"
+        raise ModelError(message, VOCABULARY_HINT, code="tokenizer-mismatch")
+    return spelling
 
 
 def _checked(pieces: Any) -> list[str]:

@@ -28,8 +28,7 @@ WHY_NOT_4_BITS = "its accuracy in 4 bits has not been measured"
 
 
 def _network(config: ParaformerConfig) -> Paraformer:
-    seaco = config.hotwords.decoder if config.hotwords else None
-    return Paraformer(config.encoder, config.predictor, config.decoder, seaco)
+    return Paraformer(config.encoder, config.predictor, config.decoder, config.hotwords and config.hotwords.decoder)
 
 
 def _load(loaded: LoadedModel) -> "SpeechModel":
@@ -42,16 +41,10 @@ def _vocabulary_problems(checkpoint: Checkpoint) -> tuple[tuple[str, str], ...]:
     from funasr_cli.families.paraformer.model import read_vocabulary
 
     read_cmvn(checkpoint.files, checkpoint.config.frontend.row_width)
-    tokens = {*read_vocabulary(checkpoint.files, checkpoint.texts, checkpoint.config)}
+    tokens = read_vocabulary(checkpoint.files, checkpoint.texts, checkpoint.config)
     if checkpoint.config.hotwords:
-        spellings = read_spelling(checkpoint.files[SPELLING_FILE]).values()
-        if not any(spelling and tokens.issuperset(spelling) for spelling in spellings):
-            return ((SPELLING_FILE, "spells no word with the model's tokens"),)
+        read_spelling(checkpoint.files[SPELLING_FILE], tokens)
     return ()
-
-
-def _file_names(config: ParaformerConfig) -> tuple[str, ...]:
-    return (CMVN_FILE, PIECES_FILE, *((SPELLING_FILE,) if config.hotwords else ()))
 
 
 FAMILY = Family(
@@ -66,7 +59,10 @@ FAMILY = Family(
     capabilities=capabilities,
     open_funasr=open_funasr,
     rules={funasr.LAYOUT: RULES, FORMAT: SAME},
-    files=lambda folder, config: {name: file_in(folder, name, DAMAGED_HINT) for name in _file_names(config)},
+    files=lambda folder, config: {
+        name: file_in(folder, name, DAMAGED_HINT)
+        for name in (CMVN_FILE, PIECES_FILE, *([SPELLING_FILE] if config.hotwords else []))
+    },
     vocabulary_problems=_vocabulary_problems,
     parts=(Part("quantize", "the encoder", MATRICES, ("8",), WHY_NOT_4_BITS),),
     exact=("predictor.", "bias_encoder."),

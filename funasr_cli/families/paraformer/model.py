@@ -89,8 +89,8 @@ class ParaformerModel(OneStepModel):
     def hotwords(self, words: tuple[str, ...]) -> Hotwords:
         """Encode hotwords; raise a `UsageError` for one that the model cannot spell."""
         if words != self._last[0]:
-            encoded = self.network.hotwords([*self.hotword_ids(words), [START_ID]])
-            self._last = words, Hotwords(encoded, self.config.hotwords.no_bias_id)
+            ids = [*self.hotword_ids(words), [START_ID]]
+            self._last = words, Hotwords(self.network.hotwords(ids), self.config.hotwords.no_bias_id)
         return self._last[1]
 
     def hotword_ids(self, words: tuple[str, ...]) -> list[list[int]]:
@@ -103,7 +103,7 @@ class ParaformerModel(OneStepModel):
 
     @cached_property
     def _spelling(self) -> dict[str, list[str]]:
-        return read_spelling(self._files[SPELLING_FILE])
+        return read_spelling(self._files[SPELLING_FILE], self.tokens)
 
     def spelled(self, reading: Reading) -> tuple[str, list[int]]:
         """Return the text of a reading, and for each character the index of its token among the written ones."""
