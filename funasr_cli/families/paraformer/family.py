@@ -28,7 +28,8 @@ WHY_NOT_4_BITS = "its accuracy in 4 bits has not been measured"
 
 
 def _network(config: ParaformerConfig) -> Paraformer:
-    return Paraformer(config.encoder, config.predictor, config.decoder, config.hotwords and config.hotwords.decoder)
+    seaco = config.hotwords.decoder if config.hotwords else None
+    return Paraformer(config.encoder, config.predictor, config.decoder, seaco)
 
 
 def _load(loaded: LoadedModel) -> "SpeechModel":
@@ -42,8 +43,8 @@ def _vocabulary_problems(checkpoint: Checkpoint) -> tuple[tuple[str, str], ...]:
 
     read_cmvn(checkpoint.files, checkpoint.config.frontend.row_width)
     tokens = read_vocabulary(checkpoint.files, checkpoint.texts, checkpoint.config)
-    if checkpoint.config.hotwords:
-        read_spelling(checkpoint.files[SPELLING_FILE], tokens)
+    if spelling := checkpoint.files.get(SPELLING_FILE):
+        read_spelling(spelling, tokens)
     return ()
 
 

@@ -114,8 +114,7 @@ def _unsupported(what: str, kind: str) -> Misstated:
 
 
 def _hotwords(options: Options, width: int) -> HotwordConfig:
-    conf = section(options, "model_conf")
+    conf, seaco = section(options, "model_conf"), section(options, "seaco_decoder_conf")
     for key, supported in BIAS_ENCODER.items():
         require(conf, key, supported, default=supported)
-    seaco = section(options, "seaco_decoder_conf")
     return HotwordConfig(decoder_config(seaco, width, None), value(conf, "NO_BIAS", NO_BIAS))
