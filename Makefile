@@ -89,7 +89,7 @@ test: lint $(REFERENCE)/.installed
 # Also run full-size models and long comparisons: before an issue is closed.
 test-full: lint $(REFERENCE)/.installed
 	-$(REAL_DATA)
-	$(PYTEST) -ra --dist loadfile
+	$(PYTEST) -ra --dist loadfile --hypothesis-profile=random
 
 # Fetch Whisper's weights and recorded speech (330 MB) into ~/.cache/funasr-cli-real-data, or FUNASR_REAL_DATA; 0.8 GB on
 # disk. Says what is missing and why, and fails then.

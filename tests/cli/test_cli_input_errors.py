@@ -117,7 +117,10 @@ def test_a_channel_that_disappears(tmp_path: Path, speech: np.ndarray) -> None:
     writer.start()
     result = funasr("transcribe", "-m", "demo", call, pipe, "--channels", "split")
     writer.join(60)
-    assert (result.exit_code, result.stdout) == (1, f"{call} [ch 1]: {TEXT}\n" * 2 + f"{pipe}: {TEXT}\n")
+    assert (result.exit_code, result.stdout) == (
+        1,
+        f"{call} [ch 1]: Channel 1: {TEXT}\n" * 2 + f"{pipe}: {TEXT}\n",
+    )
     [(code, message)] = result.errors
     assert (code, message.startswith(f"{call} [ch 2]: ")) == ("audio-channel", True)
 

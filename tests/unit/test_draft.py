@@ -125,6 +125,8 @@ def test_a_draft_that_begins_wrong_is_tried_where_the_texts_agree() -> None:
             stream.push(token_id)
 
 
+# Numbers and marks are left out: neighbours among them join, so that changing one changes more.
+letters = st.lists(st.sampled_from("the cat sat on the mat 我 在 海 Mat".split()), max_size=40).map(" ".join)
 words = st.lists(st.sampled_from("the cat sat on 1 20 the mat 我 在 海 , . Mat".split()), max_size=40).map(
     " ".join
 )
@@ -146,7 +148,7 @@ def passes_for(ctc_text: str, written: str, most: int) -> int:
 
 
 @given(
-    ctc_text=words,
+    ctc_text=letters,
     other=words,
     edits=st.lists(st.tuples(st.integers(0, 40), st.sampled_from(["dog", "7"])), max_size=3),
 )
