@@ -21,8 +21,8 @@ for name in [name for name in os.environ if name.startswith("FUNASR_") and name 
     del os.environ[name]
 os.environ["FUNASR_CONFIG"] = os.devnull
 
-# The same examples every time, fewer with `make test-quick`; `make test-full` looks for new ones. No deadline: a busy
-# machine is not a bug.
+# The same examples every time, fewer with `make test-quick`; `make test-full` looks for new ones. No deadline: a
+# busy machine is not a bug.
 settings.register_profile("default", deadline=None, derandomize=True, database=None)
 settings.register_profile("quick", deadline=None, max_examples=10, derandomize=True, database=None)
 settings.register_profile("random", deadline=None)
