@@ -1,4 +1,4 @@
-"""Who speaks when: windows of speech, clusters of their embeddings, turns.
+"""Which windows of speech have the same voice: their embeddings, and clusters of these.
 
 Clusters are agglomerated by average linkage on cosine distance, which is deterministic and works from two windows
 on. The average cosine between the members of two clusters is the product of the means of their unit vectors, so a
@@ -6,9 +6,7 @@ cluster is kept as its mean and its size. Windows as in FunASR ``funasr/models/c
 its clustering, which finds too many speakers in short recordings, is in `funasr_clusters.py`.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -17,22 +15,15 @@ from funasr_cli.speaker_model import SpeakerModel
 
 Span = tuple[float, float]  # start and end, in seconds
 WINDOW_S, STEP_S = 1.5, 0.75
-SHORTEST_TURN_S = 0.7
 FEW_WINDOWS = 4  # a cluster of fewer is part of the nearest one with more, if there is one
 SMALL_SHARE, SMALL_MARGIN = 0.03, 0.1  # a cluster of a smaller share of the windows must be that much further away
+# Clusters are one voice from this average cosine between them on, as a share of that within them. The latter counts
+# as the second number if it is less, and leaves out windows up to the third number apart.
+SAME_VOICE, LEAST_WITHIN, NEAR_WINDOWS = 0.65, 0.05, 2
 # Telephone sound has less than this share of its power above the second frequency. What is below the first one may
 # be hum or a constant, and does not count. In talks of real voices, it was 1e-4 or more; 16 bits leave 1e-8.
 TELEPHONE_HZ, TELEPHONE_SHARE = (300, 4200), 1e-5
 MOST_CLUSTERS = 2000  # that are compared with each other, in 16 MB; more windows are first joined with neighbours
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A stretch of speech of one speaker."""
-
-    start_s: float
-    end_s: float
-    speaker: int
 
 
 def windows(duration_s: float) -> Iterator[Span]:
@@ -66,7 +57,14 @@ def powers(samples: np.ndarray, rate_hz: int) -> np.ndarray:
     return np.array([power[int(hertz * len(samples) / rate_hz) + 1 :].sum() for hertz in TELEPHONE_HZ])
 
 
-def cluster(vectors: np.ndarray, threshold: float, fewest: int = 1, most: int | None = None) -> np.ndarray:
+def cluster(
+    vectors: np.ndarray,
+    threshold: float,
+    fewest: int = 1,
+    most: int | None = None,
+    *,
+    join_alike: bool = False,
+) -> np.ndarray:
     """Return the cluster (windows,) of each window, numbered in order of appearance.
 
     Args:
@@ -76,11 +74,13 @@ def cluster(vectors: np.ndarray, threshold: float, fewest: int = 1, most: int | 
         fewest: of the clusters.
         most: of the clusters; None is no limit. There may still be fewer than `fewest` if there is too little
             speech.
+        join_alike: join clusters that sound like one voice, see `SAME_VOICE`. This has no effect where
+            the threshold finds a number of clusters that is not allowed.
     """
     if not len(vectors):
         return np.zeros(0, int)
     if fewest > 1 or most is not None:  # a cut elsewhere would count unusual windows as a speaker
-        usual = cluster(vectors, threshold)
+        usual = cluster(vectors, threshold, join_alike=join_alike)
         if fewest <= usual.max() + 1 <= (most or len(usual)):
             return usual
     units = of_length_one(vectors)
@@ -105,7 +105,8 @@ def cluster(vectors: np.ndarray, threshold: float, fewest: int = 1, most: int | 
             rank = outside, 0
         if step == 0 or rank <= best_rank:
             best, best_rank = labels, rank
-    return in_order(_without_few(best, means, sizes, 1 - threshold - SMALL_MARGIN, fewest)[groups])
+    found = in_order(_without_few(best, means, sizes, 1 - threshold - SMALL_MARGIN, fewest)[groups])
+    return _alike_joined(units, found) if join_alike and fewest <= 1 and most is None else found
 
 
 def of_length_one(vectors: np.ndarray) -> np.ndarray:
@@ -187,53 +188,35 @@ def _without_few(
     return place[inverse]
 
 
+def _alike_joined(units: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Join the two clusters that are most like one voice, while they are as alike as `SAME_VOICE`.
+
+    How alike windows of one voice are depends on the recording: noise makes them less alike, a telephone more. So
+    the average cosine between two clusters is compared with that within them (its geometric mean). Windows that
+    overlap or touch are left out of it, since what they share makes them alike.
+    """
+    while (number := int(labels.max()) + 1) > 1:
+        sums = np.stack([units[labels == each].sum(axis=0) for each in range(number)])
+        totals, pairs = sums @ sums.T, np.outer(sizes := np.bincount(labels), sizes).astype(float)
+        for distance in range(NEAR_WINDOWS + 1):  # take off what windows have in common with near ones
+            before, after = labels[: len(labels) - distance], labels[distance:]
+            near = (units[: len(before)] * units[distance:]).sum(axis=1)
+            for one, other in ((before, after), (after, before)) if distance else ((before, after),):
+                np.subtract.at(totals, (one, other), near)
+                np.subtract.at(pairs, (one, other), 1)
+        alike = totals / np.maximum(pairs, 1)  # average cosines (clusters, clusters)
+        within = np.sqrt(np.maximum(np.diag(alike), LEAST_WITHIN))
+        ratios = np.tril(alike / np.outer(within, within), -1)
+        kept, gone = sorted(np.unravel_index(ratios.argmax(), ratios.shape))
+        if ratios.max() < SAME_VOICE:
+            break
+        labels = in_order(np.where(labels == gone, kept, labels))
+    return labels
+
+
 def in_order(labels: np.ndarray) -> np.ndarray:
     """Number labels in order of appearance."""
     names, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     place = np.empty(len(names), int)
     place[np.argsort(first)] = np.arange(len(names))
     return place[inverse]
-
-
-def turns(spans: Sequence[Span], labels: Sequence[int], end_s: float) -> list[Turn]:
-    """Return the turns of a segment from its windows' times and clusters; they cover it without gaps.
-
-    Where windows of two speakers overlap, the turns meet in the middle of the overlap. A turn shorter than
-    `SHORTEST_TURN_S` becomes part of its longer neighbour.
-    """
-    borders = [(before[1] + after[0]) / 2 for before, after in pairwise(spans)]
-    starts, ends = [spans[0][0], *borders], [*borders, end_s]
-    found = _joined([Turn(*each) for each in zip(starts, ends, map(int, labels), strict=True)])
-    while len(found) > 1:
-        place = min(range(len(found)), key=lambda i: found[i].end_s - found[i].start_s)
-        if found[place].end_s - found[place].start_s >= SHORTEST_TURN_S:
-            break
-        neighbours = [each for each in (place - 1, place + 1) if 0 <= each < len(found)]
-        longer = max(neighbours, key=lambda i: found[i].end_s - found[i].start_s)
-        found[place] = replace(found[place], speaker=found[longer].speaker)
-        found = _joined(found)
-    return found
-
-
-def _joined(found: Sequence[Turn]) -> list[Turn]:
-    """Join neighbouring turns of one speaker."""
-    joined: list[Turn] = []
-    for turn in found:
-        if joined and joined[-1].speaker == turn.speaker:
-            joined[-1] = replace(joined[-1], end_s=turn.end_s)
-        else:
-            joined.append(turn)
-    return joined
-
-
-def speaker_of(start_s: float, end_s: float, found: Sequence[Turn]) -> int:
-    """Return who speaks longest between two times; the nearest speaker if none of them does."""
-
-    def overlap_s(speaker: int) -> float:
-        own = (turn for turn in found if turn.speaker == speaker)
-        return sum(max(0.0, min(turn.end_s, end_s) - max(turn.start_s, start_s)) for turn in own)
-
-    longest = max(dict.fromkeys(turn.speaker for turn in found), key=overlap_s)
-    if overlap_s(longest):
-        return longest
-    return min(found, key=lambda turn: max(turn.start_s - end_s, start_s - turn.end_s)).speaker

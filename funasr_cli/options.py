@@ -30,7 +30,7 @@ AUTO_PUNCTUATION, NO_PUNCTUATION = "auto", "none"  # other values name a punctua
 AUTO_SPEAKERS, NO_SPEAKERS = "auto", "none"  # other values are a number, or a range
 AUTO_SPEAKER_MODEL, NO_SPEAKER_MODEL = "auto", "none"
 SPEAKER_METHODS = AVERAGE, FUNASR = ("average", "funasr")  # average linkage, and FunASR's clusters
-SPEAKER_THRESHOLD, TELEPHONE_MARGIN = 0.75, 0.08  # the margin: by which voices are more alike on the telephone
+SPEAKER_THRESHOLD, TELEPHONE_MARGIN = 0.74, 0.1  # the margin: by which voices are more alike on the telephone
 ENGLISH = "en"  # the language to translate into, if none is named
 OFF, CLIP, FULL = VERIFICATIONS = ("off", "clip", "full")
 DRAFTS = AUTO_DRAFT, NO_DRAFT = ("auto", "off")

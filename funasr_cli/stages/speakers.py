@@ -18,24 +18,21 @@ from funasr_cli import funasr_clusters
 from funasr_cli.diarization import (
     TELEPHONE_SHARE,
     Span,
-    Turn,
     cluster,
     embedded,
     in_order,
     of_length_one,
     powers,
-    speaker_of,
-    turns,
 )
 from funasr_cli.options import FUNASR, SPEAKER_THRESHOLD, TELEPHONE_MARGIN, TranscribeOptions
 from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
 from funasr_cli.speaker_model import SpeakerModel
+from funasr_cli.speaker_turns import Turn, Voiced, corrected, speaker_of, turns
 from funasr_cli.speech_model import SegmentRequest, TranscriptStage
 from funasr_cli.stages.known_speakers import KnownSpeakers
 from funasr_cli.transcript import Segment, Transcript
 
 COARSE = "speakers are those of whole segments: without word times, a change of speaker within one is not found"
-Kept = tuple[Span, list[Span], np.ndarray]  # times of a segment, of its windows, and their embeddings
 
 
 class Voices(TranscriptStage):
@@ -66,8 +63,8 @@ class Voices(TranscriptStage):
         total, above = self._powers.pop(source, np.ones(2))
         return SPEAKER_THRESHOLD - (TELEPHONE_MARGIN if above < TELEPHONE_SHARE * total else 0)
 
-    def take(self, source: int) -> list[Kept]:
-        """Return times, windows and embeddings of the segments of a recording, in order, and forget them.
+    def take(self, source: int) -> list[Voiced]:
+        """Return the segments of a recording, in order, and forget them.
 
         Raises:
             MemoryError, RuntimeError: an embedding could not be computed.
@@ -76,7 +73,7 @@ class Voices(TranscriptStage):
         kept = sorted(self._kept.pop(source, {}).items(), key=lambda item: item[0])
         if error := self._failed.pop(source, None):
             raise error
-        return [((a / rate_hz, b / rate_hz), spans, vectors) for (a, b), (spans, vectors) in kept]
+        return [Voiced((a / rate_hz, b / rate_hz), spans, vectors) for (a, b), (spans, vectors) in kept]
 
 
 class Speakers:
@@ -106,12 +103,11 @@ class Speakers:
 
     def _with_speakers(self, source: int, transcript: Transcript) -> Transcript:
         began = time.perf_counter()
-        usual, stated = self._voices.threshold(source), self._options.speaker_threshold
-        threshold = usual if stated is None else stated
+        usual = self._voices.threshold(source)
         kept = self._voices.take(source)
-        vectors = np.concatenate([own for _, _, own in kept] or [np.zeros((0, 1))])  # (windows, width)
-        labels = clusters(vectors, self._options, threshold)
-        found = turns_of(kept, labels.tolist())
+        vectors = np.concatenate([own.vectors for own in kept] or [np.zeros((0, 1))])  # (windows, width)
+        labels = clusters(kept, vectors, self._options, usual)
+        found = turns(kept, labels)
         segments = [part for segment in transcript.segments for part in cut(segment, found)]
         order, units = dict.fromkeys(part.speaker for part in segments if part.speaker), of_length_one(vectors)
         means = {speaker: units[labels == int(speaker)].mean(axis=0) for speaker in order if speaker}
@@ -145,20 +141,19 @@ class Speakers:
         return called
 
 
-def clusters(vectors: np.ndarray, options: TranscribeOptions, threshold: float) -> np.ndarray:
-    """Return the speaker (windows,) of each window, numbered in order of appearance."""
+def clusters(
+    speech: Sequence[Voiced], vectors: np.ndarray, options: TranscribeOptions, usual: float
+) -> np.ndarray:
+    """Return the speaker (windows,) of each window, numbered in order of appearance.
+
+    `vectors` are all embeddings (windows, width); the `usual` threshold is used unless one is stated.
+    """
     assert options.speakers is not None
     if options.speaker_method == FUNASR:
         return in_order(funasr_clusters.cluster(vectors, options.speakers[1]))
-    return cluster(vectors, threshold, *options.speakers)
-
-
-def turns_of(kept: Sequence[Kept], labels: Sequence[int]) -> list[Turn]:
-    """Return the turns of a recording, in order, given the speaker of each window."""
-    found, left = list[Turn](), iter(labels)
-    for (_, end_s), spans, _ in kept:
-        found += turns(spans, [next(left) for _ in spans], end_s)
-    return found
+    stated = options.speaker_threshold
+    threshold, join_alike = (usual, True) if stated is None else (stated, False)
+    return in_order(corrected(speech, cluster(vectors, threshold, *options.speakers, join_alike=join_alike)))
 
 
 def by_name(means: Mapping[str, np.ndarray], called: Mapping[str, str]) -> dict[str, tuple[float, ...]]:

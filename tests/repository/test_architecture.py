@@ -49,6 +49,7 @@ families
 hubs
 scheduling conversion
 diarization funasr_clusters
+speaker_turns
 text_generator
 stages
 pipeline

@@ -1,8 +1,6 @@
-"""Windows, clusters and turns; clusters compared with SciPy's average linkage."""
+"""Windows and clusters; clusters compared with SciPy's average linkage."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from funasr_cli import diarization
-from funasr_cli.diarization import STEP_S, WINDOW_S, Turn, cluster, speaker_of, turns, windows
+from funasr_cli.diarization import STEP_S, WINDOW_S, cluster, windows
 
 
 def voices(count: int, each: int, noise: float = 0.05, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -109,29 +107,34 @@ def test_no_windows_and_one() -> None:
     assert cluster(np.ones((1, 192)), 0.75).tolist() == [0]
 
 
-def test_turns_meet_in_the_middle() -> None:
-    spans = [(10.0, 11.5), (10.75, 12.25), (11.5, 13.0), (12.25, 13.75)]
-    assert turns(spans, [0, 0, 1, 1], 13.75) == [Turn(10, 11.875, 0), Turn(11.875, 13.75, 1)]
+def test_clusters_of_one_voice_are_joined() -> None:
+    """Noise makes the windows of all voices unlike each other: what counts is the share of their likeness."""
+    first, second = directions(60, {0: 0.6}, 0), directions(60, {0: 0.45, 1: 0.35}, 1)
+    vectors, stranger = np.concatenate([first, second]), directions(60, {0: 0.3, 2: 0.5}, 2)
+    assert set(cluster(vectors, 0.7).tolist()) == {0, 1}
+    assert set(cluster(vectors, 0.7, join_alike=True).tolist()) == {0}
+    assert set(cluster(vectors, 0.7, 2, 2, join_alike=True).tolist()) == {0, 1}
+    assert set(cluster(np.concatenate([first, stranger]), 0.7, join_alike=True).tolist()) == {0, 1}
 
 
-def test_short_turns_belong_to_the_longer_neighbour() -> None:
-    spans = [(0.0, 1.5), (0.75, 2.25), (0.9, 2.4), (1.65, 3.15)]
-    assert turns(spans, [0, 1, 0, 0], 3.15) == [Turn(0, 3.15, 0)]
-
-
-@given(st.floats(0.1, 30), st.data())
-def test_turns_cover_their_segment(duration_s: float, data: st.DataObject) -> None:
-    spans = list(windows(duration_s))
-    labels = [data.draw(st.integers(0, 3)) for _ in spans]
-    found = turns(spans, labels, duration_s)
-    assert found[0].start_s == 0
-    assert found[-1].end_s == duration_s
-    for before, after in pairwise(found):
-        assert before.end_s == after.start_s
-        assert before.speaker != after.speaker
-
-
-def test_speaker_of_a_word() -> None:
-    found = [Turn(0, 2, 0), Turn(2, 5, 1), Turn(8, 9, 2)]
-    assert [speaker_of(1.5, 2.3, found), speaker_of(1.9, 2.3, found)] == [0, 1]
-    assert speaker_of(7.5, 7.9, found) == 2  # none of them speaks: the nearest
+@pytest.mark.parametrize("seed", range(5))
+def test_likeness_leaves_out_near_windows(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two clusters are joined from the right likeness on, which is computed here pair by pair."""
+    vectors, _ = voices(2, 3, noise=0.2, seed=seed)
+    units = diarization.of_length_one(vectors)
+    labels = np.random.default_rng(seed).integers(0, 2, len(units))
+    labels = diarization.in_order(labels)
+    alike = np.zeros((2, 2))
+    for one, other in np.ndindex(2, 2):
+        cosines = [
+            units[a] @ units[b]
+            for a in np.flatnonzero(labels == one)
+            for b in np.flatnonzero(labels == other)
+            if abs(int(a) - int(b)) > diarization.NEAR_WINDOWS
+        ]
+        alike[one, other] = np.mean(cosines)
+    within = np.maximum(np.diag(alike), diarization.LEAST_WITHIN)
+    ratio = alike[0, 1] / np.sqrt(within.prod())
+    for change, number in ((-1e-6, 1), (1e-6, 2)):
+        monkeypatch.setattr(diarization, "SAME_VOICE", ratio + change)
+        assert len({*diarization._alike_joined(units, labels).tolist()}) == number

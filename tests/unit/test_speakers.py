@@ -12,11 +12,11 @@ import soxr
 from support.campplus import Pitches
 
 from funasr_cli.audio.segment import AudioSegment
-from funasr_cli.diarization import Turn
 from funasr_cli.errors import AudioError, UsageError
 from funasr_cli.options import SPEAKER_THRESHOLD, TELEPHONE_MARGIN, TranscribeOptions, parse_speakers
 from funasr_cli.scheduling.events import Event, Failed, Finished, SegmentFinished
 from funasr_cli.speaker_model import SpeakerModel
+from funasr_cli.speaker_turns import Turn
 from funasr_cli.speech_model import SegmentRequest
 from funasr_cli.stages.known_speakers import KnownSpeakers
 from funasr_cli.stages.speakers import COARSE, Speakers, Voices, cut

@@ -5,7 +5,7 @@ LibriVox, who has too few clips for long talks. Turns have 1 to 15 s, pauses bet
 voice that runs out of clips repeats them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import cycle
 from pathlib import Path
@@ -83,6 +83,10 @@ MIXTURES = tuple(
     for speakers in (2, 3, 4, 5)
     for take in range(takes)
 )
+
+
+# As many others, on which no threshold was chosen.
+OTHERS = tuple(replace(mixture, take=mixture.take + 10) for mixture in MIXTURES)
 
 
 @cache

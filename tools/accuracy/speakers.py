@@ -1,6 +1,6 @@
 """Tell speakers apart in talks of real voices: errors by threshold, and those of FunASR.
 
-    python -m tools.accuracy.speakers MODEL OUT [--minutes M ...] [--conditions C ...] [--vad FOLDER]
+    python -m tools.accuracy.speakers MODEL OUT [--minutes M ...] [--conditions C ...] [--vad FOLDER] [--others]
 
 MODEL is a converted CAM++. The talks are made of the clips of `make real-data`: tools.accuracy.mixtures. What is
 computed is kept in OUT, one file for each talk, condition and way to find speech. Speech is given, or found by the
@@ -23,12 +23,13 @@ from pathlib import Path
 
 import numpy as np
 
-from funasr_cli.diarization import WINDOW_S, Turn, cluster, turns, windows
+from funasr_cli.diarization import WINDOW_S, cluster, windows
 from funasr_cli.families.load import load_speakers
 from funasr_cli.options import DEFAULTS, SPEAKER_THRESHOLD, TELEPHONE_MARGIN
 from funasr_cli.speaker_model import SpeakerModel
+from funasr_cli.speaker_turns import Turn, Voiced, corrected, turns
 from tools.accuracy.detectors import cut
-from tools.accuracy.mixtures import CLEAN, CONDITIONS, MIXTURES, RATE_HZ, TELEPHONE, Mixture, Said, segments
+from tools.accuracy.mixtures import CONDITIONS, MIXTURES, OTHERS, RATE_HZ, TELEPHONE, Mixture, Said, segments
 
 THRESHOLDS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 COLLAR_S = 0.25
@@ -141,14 +142,18 @@ def make(model: Path, out: Path, talks: list[Talk], vad: Path | None) -> None:
         detect.close()
 
 
-def told_apart(kept: dict[str, np.ndarray], threshold: float, number: int | None = None) -> list[Turn]:
-    """Return the turns that this package finds, given the number of speakers or not."""
-    labels = cluster(kept["vectors"], threshold - float(kept.get("margin", 0)), number or 1, number)
-    found = []
-    for place, (_, end_s) in enumerate(kept["segments"].tolist()):
+def told_apart(kept: dict[str, np.ndarray], stated: float | None = None, number: int | None = None) -> list[Turn]:
+    """Return the turns that this package finds, with the usual or a stated threshold, and the number or not."""
+    threshold = SPEAKER_THRESHOLD if stated is None else stated
+    labels = cluster(
+        kept["vectors"], threshold - float(kept["margin"]), number or 1, number, join_alike=stated is None
+    )
+    speech = []
+    for place, span in enumerate(kept["segments"].tolist()):
         own = kept["places"] == place
-        found += turns([tuple(span) for span in kept["spans"][own].tolist()], labels[own].tolist(), end_s)
-    return found
+        spans = [tuple(each) for each in kept["spans"][own].tolist()]
+        speech.append(Voiced(tuple(span), spans, kept["vectors"][own]))
+    return turns(speech, corrected(speech, labels))
 
 
 def by_funasr(talks: list[Talk]) -> dict[Path, dict[str, list[Turn]]]:
@@ -179,10 +184,10 @@ def score(found: list[Turn], said: Said) -> float:
 def answers(talk: Talk, funasr: dict[str, list[Turn]]) -> dict[str, list[Turn]]:
     """Return the turns in a talk by method."""
     kept, number = talk.kept | {"margin": talk.margin}, talk.mixture.speakers
+    ways = {"usual": told_apart(kept), "number given": told_apart(kept, number=number)}
     if talk.speech in (FSMN, FSMN_STATIC):
-        return funasr
-    ways = {f"threshold {threshold}": told_apart(kept, threshold) for threshold in THRESHOLDS}
-    ways["number given"] = told_apart(kept, SPEAKER_THRESHOLD, number)
+        return ways | funasr
+    ways |= {f"threshold {threshold}": told_apart(kept, threshold) for threshold in THRESHOLDS}
     return ways | {way: found for way, found in funasr.items() if not way.endswith("by segment")}
 
 
@@ -197,17 +202,18 @@ def main() -> None:
         "--speech", nargs="+", choices=NAMES, default=(GIVEN, DETECTED), help="how speech is found"
     )
     parser.add_argument("--vad", type=Path, help="FunASR's FSMN-VAD, for fsmn and fsmn-static")
+    parser.add_argument("--others", action="store_true", help="the talks on which nothing was chosen")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     talks = [
         Talk(mixture, condition, speech, options.out / f"{mixture.name}-{condition.replace(' ', '')}-{speech}.npz")
-        for mixture in MIXTURES
+        for mixture in (OTHERS if options.others else MIXTURES)
         if not options.minutes or mixture.minutes in options.minutes
         for condition in options.conditions
         for speech in options.speech
     ]
     make(options.model, options.out, talks, options.vad)
-    funasr = by_funasr([talk for talk in talks if talk.condition == CLEAN and talk.speech != DETECTED])
+    funasr = by_funasr([talk for talk in talks if talk.speech != DETECTED])
     rows: dict[tuple[str, str, str], list[tuple[Mixture, int, float]]] = defaultdict(list)
     for talk in talks:
         said: Said = [(start, end, voice) for start, end, voice in json.loads(str(talk.kept["said"]))]
