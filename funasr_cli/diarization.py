@@ -17,8 +17,8 @@ Span = tuple[float, float]  # start and end, in seconds
 WINDOW_S, STEP_S = 1.5, 0.75
 FEW_WINDOWS = 4  # a cluster of fewer is part of the nearest one with more, if there is one
 SMALL_SHARE, SMALL_MARGIN = 0.03, 0.1  # a cluster of a smaller share of the windows must be that much further away
-# Clusters are one voice from this average cosine between them on, as a share of that within them. The latter counts
-# as the second number if it is less, and leaves out windows up to the third number apart.
+# Clusters are one voice from this average cosine between them on, as a share of that within them. The latter is at
+# least the second number, and leaves out windows up to the third number apart.
 SAME_VOICE, LEAST_WITHIN, NEAR_WINDOWS = 0.65, 0.05, 2
 # Telephone sound has less than this share of its power above the second frequency. What is below the first one may
 # be hum or a constant, and does not count. In talks of real voices, it was 1e-4 or more; 16 bits leave 1e-8.
@@ -75,14 +75,14 @@ def cluster(
         most: of the clusters; None is no limit. There may still be fewer than `fewest` if there is too little
             speech.
         join_alike: join clusters that sound like one voice, see `SAME_VOICE`. This has no effect where
-            the threshold finds a number of clusters that is not allowed.
+            there would be fewer than `fewest`.
     """
     if not len(vectors):
         return np.zeros(0, int)
     if fewest > 1 or most is not None:  # a cut elsewhere would count unusual windows as a speaker
         usual = cluster(vectors, threshold, join_alike=join_alike)
-        if fewest <= usual.max() + 1 <= (most or len(usual)):
-            return usual
+        if usual.max() + 1 >= fewest:
+            return _most_alike_joined(of_length_one(vectors), usual, most or len(usual))
     units = of_length_one(vectors)
     groups, means, sizes = _neighbours_joined(units)
     merges = list(_merges(means, sizes))
@@ -106,7 +106,7 @@ def cluster(
         if step == 0 or rank <= best_rank:
             best, best_rank = labels, rank
     found = in_order(_without_few(best, means, sizes, 1 - threshold - SMALL_MARGIN, fewest)[groups])
-    return _alike_joined(units, found) if join_alike and fewest <= 1 and most is None else found
+    return _most_alike_joined(units, found) if join_alike and fewest <= 1 and most is None else found
 
 
 def of_length_one(vectors: np.ndarray) -> np.ndarray:
@@ -188,30 +188,39 @@ def _without_few(
     return place[inverse]
 
 
-def _alike_joined(units: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Join the two clusters that are most like one voice, while they are as alike as `SAME_VOICE`.
+def _most_alike_joined(units: np.ndarray, labels: np.ndarray, most: int | None = None) -> np.ndarray:
+    """Join the two clusters that are most like one voice, until there are at most `most`.
+
+    None joins them while they are as alike as `SAME_VOICE`.
 
     How alike windows of one voice are depends on the recording: noise makes them less alike, a telephone more. So
     the average cosine between two clusters is compared with that within them (its geometric mean). Windows that
     overlap or touch are left out of it, since what they share makes them alike.
     """
-    while (number := int(labels.max()) + 1) > 1:
-        sums = np.stack([units[labels == each].sum(axis=0) for each in range(number)])
-        totals, pairs = sums @ sums.T, np.outer(sizes := np.bincount(labels), sizes).astype(float)
-        for distance in range(NEAR_WINDOWS + 1):  # take off what windows have in common with near ones
-            before, after = labels[: len(labels) - distance], labels[distance:]
-            near = (units[: len(before)] * units[distance:]).sum(axis=1)
-            for one, other in ((before, after), (after, before)) if distance else ((before, after),):
-                np.subtract.at(totals, (one, other), near)
-                np.subtract.at(pairs, (one, other), 1)
-        alike = totals / np.maximum(pairs, 1)  # average cosines (clusters, clusters)
+    sizes = np.bincount(labels)
+    sums = np.zeros((len(sizes), units.shape[1]))  # float64: near windows are taken off one by one
+    np.add.at(sums, labels, units)
+    totals, pairs = sums @ sums.T, np.outer(sizes, sizes).astype(float)  # (clusters, clusters)
+    for distance in range(NEAR_WINDOWS + 1):  # take off what windows have in common with near ones
+        before, after = labels[: len(labels) - distance], labels[distance:]
+        near = (units[: len(before)] * units[distance:]).sum(axis=1)
+        for one, other in ((before, after), (after, before)) if distance else ((before, after),):
+            np.subtract.at(totals, (one, other), near)
+            np.subtract.at(pairs, (one, other), 1)
+    while len(totals) > (most or 1):
+        alike = totals / np.maximum(pairs, 1)  # average cosines
         within = np.sqrt(np.maximum(np.diag(alike), LEAST_WITHIN))
-        ratios = np.tril(alike / np.outer(within, within), -1)
-        kept, gone = sorted(np.unravel_index(ratios.argmax(), ratios.shape))
-        if ratios.max() < SAME_VOICE:
+        ratios = alike / np.outer(within, within)
+        ratios[np.triu_indices(len(ratios))] = -np.inf  # all others may be negative
+        gone, kept = np.unravel_index(ratios.argmax(), ratios.shape)
+        if most is None and ratios[gone, kept] < SAME_VOICE:
             break
-        labels = in_order(np.where(labels == gone, kept, labels))
-    return labels
+        labels = np.where(labels == gone, kept, labels - (labels > gone))
+        for table in (totals, pairs):
+            table[kept] += table[gone]
+            table[:, kept] += table[:, gone]
+        totals, pairs = (np.delete(np.delete(each, gone, 0), gone, 1) for each in (totals, pairs))
+    return in_order(labels)
 
 
 def in_order(labels: np.ndarray) -> np.ndarray:

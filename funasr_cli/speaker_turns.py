@@ -38,19 +38,21 @@ class Voiced(NamedTuple):
 
 
 def corrected(speech: Sequence[Voiced], labels: np.ndarray) -> np.ndarray:
-    """Return the speaker (windows,) of each window, corrected along time.
+    """Return the speaker (windows,) of each window, corrected along time; speakers are numbered without gaps.
 
     In each segment, the most likely sequence of its speakers is found (Viterbi). It has the largest sum of cosines
-    between windows and the means of their speakers, less `CHANGE_COST` for each change. Who is not in a segment does
-    not join it, or a speaker with few windows would collect unusual ones of all others. A speaker never loses all
-    windows.
+    between windows and the means of their speakers, less `CHANGE_COST` for each change. No other speaker joins a
+    segment, or one with few windows would collect unusual windows of all others. Who would lose all windows
+    keeps them.
     """
     borders = np.cumsum([len(segment.windows) for segment in speech])[:-1]
     for _ in range(MOST_ROUNDS if speech else 0):
         alike, _ = _likeness(speech, labels)
         parts = zip(np.split(alike, borders), np.split(labels, borders), strict=True)
         found = np.concatenate([(own := np.unique(old))[_likeliest(part[:, own])] for part, old in parts])
-        if set(found.tolist()) != set(labels.tolist()) or (found == labels).all():
+        lost = np.isin(labels, np.setdiff1d(labels, found))  # windows of speakers who would have none
+        found[lost] = labels[lost]
+        if (found == labels).all():
             break
         labels = found
     return labels
@@ -76,7 +78,8 @@ def turns(speech: Sequence[Voiced], labels: np.ndarray) -> list[Turn]:
 def _likeness(speech: Sequence[Voiced], labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the cosine of each window with each speaker's mean, and the averages of that for each speaker.
 
-    Windows next to a change are left out of the mean if there are others, since both speakers may be in them.
+    Windows next to a change are left out of the mean, but not of the averages, if there are others: both speakers
+    may be in them.
 
     Returns:
         (windows, speakers) and (speakers, speakers): the speaker of the window, then that of the mean.

@@ -137,4 +137,10 @@ def test_likeness_leaves_out_near_windows(seed: int, monkeypatch: pytest.MonkeyP
     ratio = alike[0, 1] / np.sqrt(within.prod())
     for change, number in ((-1e-6, 1), (1e-6, 2)):
         monkeypatch.setattr(diarization, "SAME_VOICE", ratio + change)
-        assert len({*diarization._alike_joined(units, labels).tolist()}) == number
+        assert len({*diarization._most_alike_joined(units, labels).tolist()}) == number
+
+
+def test_voices_that_are_opposites_are_joined_if_one_is_asked_for() -> None:
+    vectors = np.repeat(np.eye(8)[:2], 20, axis=0)
+    vectors[:20, 1] = -0.1
+    assert set(cluster(vectors, 0.74, 1, 1).tolist()) == {0}

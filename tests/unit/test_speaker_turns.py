@@ -110,6 +110,37 @@ def test_nothing_is_no_turn() -> None:
     assert corrected([], np.zeros(0, int)).tolist() == []
 
 
+def test_a_speaker_who_would_be_lost_stops_no_other_correction() -> None:
+    spans = [(0.75 * place, 0.75 * place + 1.5) for place in range(12)]
+    speech = [Voiced((0.0, 9.75), spans, VOICES[[voice] * 12]) for voice in (0, 1, 2)]
+    labels = np.repeat([0, 1, 2], 12)
+    labels[5], labels[17] = 3, 2  # 3 has no other window
+    wanted = np.repeat([0, 1, 2], 12)
+    wanted[5] = 3
+    assert corrected(speech, labels).tolist() == wanted.tolist()
+
+
+def test_nobody_joins_a_segment() -> None:
+    """A window that sounds like somebody in another segment stays with a speaker of its own segment."""
+    spans = [(0.75 * place, 0.75 * place + 1.5) for place in range(5)]
+    speech = [Voiced((0.0, 4.5), spans, VOICES[[0, 0, 0, 0, 1]]), Voiced((10.0, 14.5), spans, VOICES[[1] * 5])]
+    labels = np.repeat([0, 1], 5)
+    assert corrected(speech, labels).tolist() == labels.tolist()
+
+
+def test_turns_of_several_segments() -> None:
+    spans = [(0.0, 1.5), (0.75, 2.25)]
+    later = [(start_s + 10, end_s + 10) for start_s, end_s in spans]
+    speech = [Voiced((0.0, 2.25), spans, VOICES[[0, 0]]), Voiced((10.0, 12.25), later, VOICES[[1, 1]])]
+    assert turns(speech, np.array([0, 0, 1, 1])) == [Turn(0, 2.25, 0), Turn(10, 12.25, 1)]
+
+
+def test_a_short_turn_belongs_to_the_longer_of_unequal_neighbours() -> None:
+    spans = [(0.0, 1.5), (0.1, 1.6), (0.75, 2.25), (1.5, 3.0), (2.25, 3.75)]
+    speech = Voiced((0.0, 3.75), spans, VOICES[[0, 1, 2, 2, 2]])
+    assert [turn.speaker for turn in turns([speech], np.array([0, 1, 2, 2, 2]))] == [0, 2]
+
+
 def test_speaker_of_a_word() -> None:
     found = [Turn(0, 2, 0), Turn(2, 5, 1), Turn(8, 9, 2)]
     assert [speaker_of(1.5, 2.3, found), speaker_of(1.9, 2.3, found)] == [0, 1]

@@ -60,7 +60,7 @@ class Talk:
 
     @property
     def margin(self) -> np.ndarray:
-        """What is taken off each threshold: see `Voices.threshold`, which recognises telephone sound."""
+        """What is taken off the usual threshold: see `Voices.threshold`, which recognises telephone sound."""
         return np.array(TELEPHONE_MARGIN if self.condition == TELEPHONE else 0.0)
 
 
@@ -144,10 +144,8 @@ def make(model: Path, out: Path, talks: list[Talk], vad: Path | None) -> None:
 
 def told_apart(kept: dict[str, np.ndarray], stated: float | None = None, number: int | None = None) -> list[Turn]:
     """Return the turns that this package finds, with the usual or a stated threshold, and the number or not."""
-    threshold = SPEAKER_THRESHOLD if stated is None else stated
-    labels = cluster(
-        kept["vectors"], threshold - float(kept["margin"]), number or 1, number, join_alike=stated is None
-    )
+    threshold = SPEAKER_THRESHOLD - float(kept["margin"]) if stated is None else stated
+    labels = cluster(kept["vectors"], threshold, number or 1, number, join_alike=stated is None)
     speech = []
     for place, span in enumerate(kept["segments"].tolist()):
         own = kept["places"] == place
