@@ -13,6 +13,7 @@ from funasr_cli.decoding.rules import Exclusion
 from funasr_cli.decoding.sampling import make_sampler
 from funasr_cli.families.base import BaseModel
 from funasr_cli.families.windows import ROW_OPTIONS, WindowSession, Witness
+from funasr_cli.languages import resolve_language
 from funasr_cli.options import DEFAULTS, TranscribeOptions
 from funasr_cli.speech_model import EncodedAudio, Trace
 from funasr_cli.vocabulary import TimedVocabulary
@@ -43,22 +44,27 @@ class EncoderDecoderModel(BaseModel, ABC):
         """
 
     @abstractmethod
-    def detects(self, options: TranscribeOptions) -> bool:
-        """Return whether the model finds the language itself."""
-
-    @abstractmethod
-    def prompt(self, options: TranscribeOptions, *, first: bool = True) -> None:
-        """Return None, since the prompt is not text alone; raise a `UsageError` if it would be too long."""
-
-    @abstractmethod
     def prompt_ids(
         self, options: TranscribeOptions, language: str, *, first: bool = True, translate: bool = False
     ) -> list[int]:
-        """Return the tokens that a text in this language, or its translation into English, begins with."""
+        """Return the tokens that a text in this language, or its translation into English, begins with.
+
+        Raises:
+            UsageError: the text before the recording does not fit.
+        """
 
     @abstractmethod
     def rules(self, options: TranscribeOptions) -> Exclusion:
         """Return the rules on logits."""
+
+    def prompt(self, options: TranscribeOptions, *, first: bool = True) -> None:
+        """Return None: the prompt consists of tokens. Raise a `UsageError` as `prompt_ids` does."""
+        self.prompt_ids(options, self.capabilities.languages[0], first=first)
+
+    def detects(self, options: TranscribeOptions) -> bool:
+        """Return whether the model finds the language itself."""
+        able = self.capabilities
+        return able.language_found and resolve_language(options.language, able.languages) is None
 
     @property
     def most_tokens(self) -> int:

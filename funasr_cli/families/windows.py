@@ -16,7 +16,7 @@ from funasr_cli.decoding.text import TextStream, clean_text, settled_text
 from funasr_cli.decoding.time_tokens import TIME_STEP_S, timed_pieces
 from funasr_cli.families.rows import DecoderSession, Row
 from funasr_cli.languages import resolve_language
-from funasr_cli.options import TranscribeOptions
+from funasr_cli.options import ENGLISH, TranscribeOptions
 from funasr_cli.speech_model import Hypothesis, SegmentRequest
 from funasr_cli.transcript import TimedText, Translation, Word
 
@@ -28,7 +28,6 @@ ROW_OPTIONS: tuple[str, ...] = (
     "language", "hotwords", "prev_text", "translate", "word_times", "confidence", "max_tokens", "exact_tokens",
     *BEST_EFFORT,
 )  # fmt: skip
-ENGLISH = "en"  # the language of all translations
 # Thresholds of openai-whisper's ``transcribe``: of a text that repeats itself, and of a window without speech.
 MOST_COMPRESSION, SILENT, UNLIKELY = 2.4, 0.6, -1.0
 HAS_WORDS_S = 1.0  # speech of this duration should have words, so an empty text is doubtful

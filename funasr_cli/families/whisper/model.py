@@ -58,18 +58,6 @@ class WhisperModel(EncoderDecoderModel):
             found = [languages[index] for index in logits[:, columns].argmax(axis=-1).tolist()]
         return [Witness(*pair) for pair in zip(found, no_speech, strict=True)]
 
-    def detects(self, options: TranscribeOptions) -> bool:
-        """Return whether the model finds the language itself."""
-        return self.config.multilingual and resolve_language(options.language, self.config.languages) is None
-
-    def prompt(self, options: TranscribeOptions, *, first: bool = True) -> None:
-        """Return None: the prompt consists of special tokens, and text before the recording.
-
-        Raises:
-            UsageError: the hotwords are too long.
-        """
-        self.text_before(options, first=first)
-
     def prompt_ids(
         self, options: TranscribeOptions, language: str, *, first: bool = True, translate: bool = False
     ) -> list[int]:
