@@ -100,6 +100,18 @@ class ByteVocabulary(CTCVocabulary):
         self.special = special
 
 
+class TimedVocabulary(ByteVocabulary):
+    """Vocabulary with a token that ends a text, above all tokens of text, and with time tokens above all others.
+
+    Attributes:
+        end: id of the former.
+        first_time: id of the token for the start of a segment; those of later times follow.
+    """
+
+    end: int
+    first_time: int
+
+
 class PieceVocabulary(CTCVocabulary):
     """Vocabulary of SentencePiece pieces.
 

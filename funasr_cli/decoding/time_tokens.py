@@ -5,24 +5,23 @@ from bisect import bisect_left
 from funasr_cli.decoding.row_text import RowText
 from funasr_cli.decoding.text import clean_text
 from funasr_cli.transcript import TimedText
-from funasr_cli.vocabulary import CTCVocabulary
+from funasr_cli.vocabulary import TimedVocabulary
 
 TIME_STEP_S = 0.02  # from one time token to the next
 
 
 def timed_pieces(
-    text: RowText, vocabulary: CTCVocabulary, first_time: int, start_s: float, end_s: float
+    text: RowText, vocabulary: TimedVocabulary, start_s: float, end_s: float
 ) -> tuple[TimedText, ...]:
     """Divide a text at its time tokens; a character belongs to its first token.
 
     Args:
         text: the text, which has ended.
         vocabulary: spells its tokens; time tokens are not text.
-        first_time: id of the token for the start of the segment; those of later times follow.
         start_s: start of the segment.
         end_s: end of the segment, and of a last piece that has no end.
     """
-    token_ids = text.stream.token_ids
+    token_ids, first_time = text.stream.token_ids, vocabulary.first_time
     origins = [first for first, _ in vocabulary.spell(token_ids)[1]]  # of each character, ascending
     pieces, begun, begun_s = list[TimedText](), 0, start_s
     for index, token_id in [*enumerate(token_ids), (len(token_ids), None)]:

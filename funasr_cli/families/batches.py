@@ -1,4 +1,4 @@
-"""Apply an encoder or adaptor to clips of different lengths, on either engine."""
+"""Apply an encoder or adaptor to clips of different lengths, or to windows of one length, on either engine."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -27,3 +27,12 @@ def on_clips(network: Callable[..., Any], clips: Sequence[Frames], stacked: int 
     batch = right_pad([mx.array(clip) for clip in clips])  # (batch, frames, width)
     out = network(batch, batch_lengths(lengths, batch.shape[1]))
     return [row[: -(-length // stacked)] for row, length in zip(out, lengths, strict=True)]
+
+
+def on_windows(network: Callable[..., Any], windows: Sequence[np.ndarray]) -> list[Frames]:
+    """Apply a network to windows of equal length, (length, width) each, which need no padding; see `on_clips`."""
+    if not isinstance(network, nn.Module):
+        return list(network(windows))
+    out = network(mx.array(np.stack(windows)))
+    mx.eval(out)
+    return list(out)

@@ -23,16 +23,10 @@ class DecoderModel(FilterBankModel):
     Its network has the methods `encode` and `audio_embeddings`, and its decoder as `llm`.
     """
 
-    window_s: float | None = None
-
     def __init__(self, loaded: LoadedModel):
-        super().__init__(loaded.file.config.frontend)
+        super().__init__(loaded)
         self.loaded = loaded
-        self.config, self.network = loaded.file.config, loaded.network
         self.tokenizer = read_tokenizer(loaded.files[TOKENIZER_FILE], self.config.llm.vocab_size)
-        self.name, self.weights_type, self.engine = loaded.name, loaded.weights_type, loaded.engine
-        self.capabilities = loaded.family.capabilities(self.config)
-        self.parameters, self.native_bytes = loaded.parameters, loaded.native_bytes
 
     @abstractmethod
     def prompts(

@@ -5,16 +5,17 @@ import soxr
 
 from funasr_cli.audio.vad import SAMPLE_RATE_HZ
 from funasr_cli.errors import AudioError
-from funasr_cli.features.fbank import MIN_SAMPLES, Frontend, FrontendConfig
+from funasr_cli.families.base import BaseModel
+from funasr_cli.families.family import LoadedModel
+from funasr_cli.features.fbank import MIN_SAMPLES, Frontend
 
 
-class FilterBankModel:
+class FilterBankModel(BaseModel):
     """Base class of speech models with filter bank features: their front end."""
 
-    sample_rate_hz = SAMPLE_RATE_HZ
-
-    def __init__(self, config: FrontendConfig):
-        self.frontend = Frontend(config)
+    def __init__(self, loaded: LoadedModel):
+        super().__init__(loaded)
+        self.frontend = Frontend(self.config.frontend)
 
     def at_model_rate(self, samples: np.ndarray) -> np.ndarray:
         """Resample (samples,) from `sample_rate_hz` to the rate in the model's configuration, such as 8 kHz."""

@@ -9,14 +9,12 @@ import numpy as np
 
 from funasr_cli.compute.backend import on_accelerator
 from funasr_cli.compute.memory import available_bytes
-from funasr_cli.decoding.ctc import CTCReading
-from funasr_cli.errors import ModelError
 from funasr_cli.families.cmvn import read_cmvn
 from funasr_cli.families.family import LoadedModel
 from funasr_cli.families.frontend import FilterBankModel
 from funasr_cli.languages import resolve_language
 from funasr_cli.models.sanm import SANMConfig
-from funasr_cli.options import DEFAULTS, MAX_SEGMENT_S, SEGMENT_S, TranscribeOptions
+from funasr_cli.options import MAX_SEGMENT_S, SEGMENT_S, TranscribeOptions
 from funasr_cli.speech_model import Hypothesis, SegmentRequest, Update
 from funasr_cli.transcript import Segment
 
@@ -30,24 +28,15 @@ class OneStepModel(FilterBankModel):
     """Base class of such models with FunASR's normalised features; see `SpeechModel`."""
 
     best_segment_s, longest_segment_s = SEGMENT_S, float(MAX_SEGMENT_S)
-    window_s: float | None = None
     queries = 0  # rows that precede the audio
 
     def __init__(self, loaded: LoadedModel):
-        super().__init__(loaded.file.config.frontend)
-        self.name, self.weights_type, self.engine = loaded.name, loaded.weights_type, loaded.engine
-        self.parameters, self.native_bytes = loaded.parameters, loaded.native_bytes
-        self.network, self.config = loaded.network, loaded.file.config
-        self.capabilities = loaded.family.capabilities(self.config)
+        super().__init__(loaded)
         self.cmvn = read_cmvn(loaded.files, self.config.frontend.row_width)
 
     def features(self, samples: np.ndarray) -> np.ndarray:
         """Compute normalised features (rows, row width) of (samples,) at `sample_rate_hz`."""
         return self.cmvn(super().features(samples))
-
-    def read_ctc(self, samples: np.ndarray, options: TranscribeOptions = DEFAULTS) -> CTCReading:
-        """Return the CTC output for (samples,); raise a `ModelError`, unless the model has one."""
-        raise ModelError(f"{self.name} has no CTC output", "use another model", code="ctc-missing")
 
 
 class OneStepSession(Generic[Read]):

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from funasr_cli.checkpoints.bart import MODULES
 from funasr_cli.families.whisper import tokens
-from funasr_cli.families.whisper.layouts import MODULES
 
 WIDTH, HEADS, LAYERS, MELS, VOCABULARY = 128, 2, 2, 80, 51865
 HEAD_PAIRS = [[0, 1], [1, 0]]

@@ -68,7 +68,7 @@ def test_prompts(shared_whisper: WhisperModel, language: str) -> None:
     options = TranscribeOptions(language=language)
     names = ["startoftranscript", token, "transcribe", "notimestamps"]
     assert shared_whisper.prompt_ids(options, code) == [special[name] for name in names]
-    timed = shared_whisper.prompt_ids(dataclasses.replace(options, segment_times=True), code, task="translate")
+    timed = shared_whisper.prompt_ids(dataclasses.replace(options, segment_times=True), code, translate=True)
     assert timed == [special[name] for name in ["startoftranscript", token, "translate"]]
 
 

@@ -165,7 +165,7 @@ def test_text_of_silence(whisper: WhisperModel, monkeypatch: pytest.MonkeyPatch)
     listen = whisper.listen
     monkeypatch.setattr(whisper, "listen", lambda *args: [each._replace(no_speech=0.7) for each in listen(*args)])
     assert decode(whisper, TranscribeOptions(), CLIPS[0])[0].text == "Thank you."
-    monkeypatch.setattr("funasr_cli.families.whisper.session.UNLIKELY", 1.0)
+    monkeypatch.setattr("funasr_cli.families.windows.UNLIKELY", 1.0)
     [segment] = decode(whisper, TranscribeOptions(word_times=True, translate=True), CLIPS[0])
     assert (segment.text, segment.words, segment.language, segment.doubtful) == ("", (), None, False)
     assert segment.translation.text == ""

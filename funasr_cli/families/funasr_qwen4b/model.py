@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from funasr_cli.compute.backend import mx
-from funasr_cli.decoding.ctc import CTCReading
-from funasr_cli.errors import ModelError
 from funasr_cli.families.batches import Frames
 from funasr_cli.families.cmvn import read_cmvn
 from funasr_cli.families.decoder_model import DecoderModel
@@ -15,7 +13,7 @@ from funasr_cli.families.funasr_qwen4b.prompt import FORMATS, TRANSCRIBE
 from funasr_cli.families.funasr_qwen4b.session import ROW_OPTIONS, Qwen4BSession
 from funasr_cli.families.writing import QwenWriter
 from funasr_cli.features.floored_fbank import FlooredFrontend
-from funasr_cli.options import DEFAULTS, SCALED_INPUT, SEGMENT_S, TranscribeOptions
+from funasr_cli.options import SCALED_INPUT, SEGMENT_S, TranscribeOptions
 from funasr_cli.speech_model import Prompt
 
 
@@ -50,10 +48,6 @@ class Qwen4BModel(DecoderModel):
         """Compute the encoder's input (rows, row width) of (samples,) at `sample_rate_hz`."""
         rows = super().features(samples)
         return self.cmvn(rows) if self.cmvn else rows
-
-    def read_ctc(self, samples: np.ndarray, options: TranscribeOptions = DEFAULTS) -> CTCReading:
-        """Raise a `ModelError`: the model has no CTC output."""
-        raise ModelError(f"{self.name} has no CTC output", "use another model", code="ctc-missing")
 
     def prompt(self, options: TranscribeOptions, *, first: bool = True) -> Prompt:
         """Return the prompt of the transcript, which is the same for all segments."""

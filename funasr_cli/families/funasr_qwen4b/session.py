@@ -23,14 +23,13 @@ from funasr_cli.decoding.text import (
 from funasr_cli.families.funasr_qwen4b.config import QUERIES
 from funasr_cli.families.funasr_qwen4b.prompt import ECHOES, FORMATS, TRANSCRIBE, TRANSLATE, budget
 from funasr_cli.families.rows import DecoderSession, Row
-from funasr_cli.options import TranscribeOptions
+from funasr_cli.options import ENGLISH, TranscribeOptions
 from funasr_cli.speech_model import Hypothesis, SegmentRequest
 from funasr_cli.transcript import Translation
 
 if TYPE_CHECKING:
     from funasr_cli.families.funasr_qwen4b.model import Qwen4BModel
 
-ENGLISH = "en"  # the language of all translations
 # What is done with the text. All rows share the sampling and the longest segment.
 ROW_OPTIONS: tuple[str, ...] = (
     "language", "itn", "max_tokens", "exact_tokens", "confidence", "translate", *BEST_EFFORT,

@@ -1,9 +1,10 @@
 """Configuration of Whisper, and what models of each size can do."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from funasr_cli.capabilities import Capabilities
 from funasr_cli.checkpoints.untrusted import readable
@@ -14,12 +15,26 @@ from funasr_cli.languages import LANGUAGES
 from funasr_cli.models.whisper_decoder import WhisperDecoderConfig
 from funasr_cli.models.whisper_encoder import HEAD_WIDTH, WhisperEncoderConfig
 
-# Cross-attention heads, as layer.head, that follow the speech best: ``_ALIGNMENT_HEADS`` of openai-whisper.
-HEADS_FILE = Path(__file__).with_name("alignment_heads.json")
-SIZES = {(4, 4): "tiny", (6, 6): "base", (12, 12): "small", (24, 24): "medium", (32, 4): "turbo"}  # by layers
-
-
+ENGLISH_SIZE = ".en"  # at the end of the names of English models
 CTC_INSTEAD = "leave it out: the picture shows the CTC output of a model such as sensevoice"
+
+
+class Size(NamedTuple):
+    """One of OpenAI's models, in ``sizes.json``.
+
+    `heads` are the cross-attention heads, as layer.head, that follow the speech best: ``_ALIGNMENT_HEADS`` of
+    openai-whisper. `megabytes` are those of the repository and of a conversion to bfloat16; none: not offered.
+    """
+
+    layers: list[int]  # of encoder and decoder
+    width: int
+    mel_bins: int
+    heads: str
+    megabytes: Sequence[int] = ()
+
+
+_stated = json.loads(Path(__file__).with_name("sizes.json").read_text(encoding="utf-8"))
+SIZES = {name: Size(**stated) for name, stated in _stated.items()}
 
 
 @dataclass(frozen=True)
@@ -40,11 +55,6 @@ class WhisperConfig:
     def multilingual(self) -> bool:
         """Whether the prompt states language and task."""
         return len(self.languages) > 1
-
-    @property
-    def translates(self) -> bool:
-        """Whether the model can translate: turbo and distilled models, with few layers, were not trained to."""
-        return self.multilingual and self.decoder.layers >= self.encoder.layers
 
 
 def misfits(config: WhisperConfig) -> Iterator[str]:
@@ -69,25 +79,27 @@ def usual_heads(encoder: WhisperEncoderConfig, decoder: WhisperDecoderConfig, na
 
     `name` tells large-v1 and large-v2 apart, whose sizes are the same.
     """
-    size = SIZES.get((encoder.layers, decoder.layers))
-    if (encoder.layers, decoder.layers) == (32, 32):
-        size = "large-v3" if encoder.mel_bins == 128 else "large-v1" if "large-v1" in name else "large-v2"
-    elif size and decoder.vocab_size == ENGLISH_VOCABULARY:
-        size += ".en"
-    if size is None or decoder.width != HEAD_WIDTH * decoder.heads:
+    wanted = [encoder.layers, decoder.layers], encoder.mel_bins, decoder.vocab_size == ENGLISH_VOCABULARY
+    stated = {size: (known.layers, known.mel_bins, size.endswith(ENGLISH_SIZE)) for size, known in SIZES.items()}
+    alike = [size for size in SIZES if stated[size] == wanted]
+    if not alike or decoder.width != HEAD_WIDTH * decoder.heads:
         return tuple(range(decoder.layers // 2 * decoder.heads, decoder.layers * decoder.heads))
-    known: dict[str, str] = json.loads(HEADS_FILE.read_text(encoding="utf-8"))
-    pairs = (map(int, pair.split(".")) for pair in known[size].split())
+    size = next((size for size in alike if size in name), alike[-1])
+    pairs = (map(int, pair.split(".")) for pair in SIZES[size].heads.split())
     return tuple(layer * decoder.heads + head for layer, head in pairs if head < decoder.heads)
 
 
 def capabilities(config: WhisperConfig) -> Capabilities:
     """Return what a model with this configuration can do."""
-    return capabilities_of(config.languages, translates=config.translates)
+    return capabilities_of(config.languages, config.encoder.layers, config.decoder.layers)
 
 
-def capabilities_of(languages: tuple[str, ...], *, translates: bool) -> Capabilities:
-    """Return what a model with these languages can do. A single language means an English model."""
+def capabilities_of(languages: tuple[str, ...], encoder_layers: int, decoder_layers: int) -> Capabilities:
+    """Return what a model with these languages and numbers of layers can do.
+
+    A single language means an English model. Turbo and distilled models, whose decoders have few layers, were not
+    trained to translate.
+    """
     instead = (
         "name a chat model with --translator, or use a larger multilingual model, such as whisper-small; turbo "
         "cannot translate"
@@ -105,6 +117,6 @@ def capabilities_of(languages: tuple[str, ...], *, translates: bool) -> Capabili
         word_times=True,
         confidence=True,
         language_found=len(languages) > 1,
-        translation=translates,
+        translation=len(languages) > 1 and decoder_layers >= encoder_layers,
         hints={"translation": instead, "alignment": CTC_INSTEAD, "drafts": "leave it out: Whisper has no drafts"},
     )

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from funasr_cli.capabilities import Capabilities
 from funasr_cli.checkpoints import format as files
 from funasr_cli.checkpoints import funasr
 from funasr_cli.checkpoints.checkpoint import Checkpoint
@@ -14,7 +13,14 @@ from funasr_cli.checkpoints.shards import PICKLE
 from funasr_cli.checkpoints.untrusted import DAMAGED_HINT, file_in
 from funasr_cli.families.family import Download, Family, Layout, LoadedModel, NativePart
 from funasr_cli.families.whisper import layouts
-from funasr_cli.families.whisper.config import WhisperConfig, capabilities, capabilities_of, misfits
+from funasr_cli.families.whisper.config import (
+    ENGLISH_SIZE,
+    SIZES,
+    WhisperConfig,
+    capabilities,
+    capabilities_of,
+    misfits,
+)
 from funasr_cli.families.whisper.network import Whisper
 from funasr_cli.families.whisper.tokens import TOKENS_FILE, read_vocabulary
 from funasr_cli.features.log_mel import WINDOW_S
@@ -25,17 +31,10 @@ from funasr_cli.options import ENCODER_BITS, NATIVE, RECIPES
 if TYPE_CHECKING:
     from funasr_cli.speech_model import SpeechModel
 
-# Short names; megabytes in the repository and in bfloat16; width, and layers of encoder and decoder.
-SIZES = {
-    "tiny": (151, 76, 384, 4, 4), "base": (290, 146, 512, 6, 6), "small": (967, 484, 768, 12, 12),
-    "medium": (3055, 1528, 1024, 24, 24), "large-v2": (6173, 3087, 1280, 32, 32),
-    "large-v3": (3087, 3088, 1280, 32, 32), "large-v3-turbo": (1618, 1618, 1280, 32, 4),
-    "tiny.en": (151, 76, 384, 4, 4), "base.en": (290, 146, 512, 6, 6), "small.en": (967, 484, 768, 12, 12),
-    "medium.en": (3055, 1528, 1024, 24, 24),
-}  # fmt: skip
 VOCABULARY = 51865  # about
-ALIASES = {f"whisper-{size}": f"openai/whisper-{size}" for size in SIZES}
-ALIASES |= {"whisper-turbo": "openai/whisper-large-v3-turbo"}
+SHORT, HUB = "whisper-", "openai/whisper-"  # before a size
+ALIASES = {f"{SHORT}{name}": f"{HUB}{name}" for name, size in SIZES.items() if size.megabytes}
+ALIASES |= {f"{SHORT}turbo": f"{HUB}large-v3-turbo"}
 
 
 def _load(loaded: LoadedModel) -> "SpeechModel":
@@ -53,26 +52,21 @@ def _vocabulary_problems(checkpoint: Checkpoint) -> tuple[tuple[str, str], ...]:
 def _downloads() -> dict[str, Download]:
     found = {}
     for alias, hub_id in ALIASES.items():
-        fetched_mb, converted_mb, width, encoder, decoder = SIZES[hub_id.removeprefix("openai/whisper-")]
-        packed = 16 * decoder * width**2 + VOCABULARY * width, 12 * encoder * width**2
-        size = alias.removeprefix("whisper-")
+        size = SIZES[hub_id.removeprefix(HUB)]
+        every, (encoder, decoder) = tuple(WHISPER_TOKEN_OF), size.layers
+        # Cantonese, the last language, came with large-v3.
+        languages = ("en",) if alias.endswith(ENGLISH_SIZE) else every if size.mel_bins > 80 else every[:-1]
+        fetched, converted = (each * 10**6 for each in size.megabytes)
         found[alias] = Download(
-            f"Whisper {size}", hub_id, fetched_mb * 10**6, converted_mb * 10**6,
-            capabilities=_capabilities(size), longest_segment_s=float(WINDOW_S), packed_values=packed,
+            f"Whisper {alias.removeprefix(SHORT)}", hub_id, fetched, converted,
+            capabilities=capabilities_of(languages, encoder, decoder), longest_segment_s=float(WINDOW_S),
+            packed_values=(16 * decoder * size.width**2 + VOCABULARY * size.width, 12 * encoder * size.width**2),
         )  # fmt: skip
     return found
 
 
-def _capabilities(size: str) -> Capabilities:
-    """Return what the model of a size can do; Cantonese came with large-v3."""
-    every = tuple(WHISPER_TOKEN_OF)
-    newest = size in ("large-v3", "large-v3-turbo", "turbo")
-    languages = ("en",) if size.endswith(".en") else every if newest else every[:-1]
-    return capabilities_of(languages, translates=len(languages) > 1 and not size.endswith("turbo"))
-
-
 def _readme(config: WhisperConfig) -> Iterator[str]:
-    yield f"Translation into English: {'yes' if config.translates else 'no'}"
+    yield f"Translation into English: {'yes' if capabilities(config).translation else 'no'}"
 
 
 FAMILY = Family(

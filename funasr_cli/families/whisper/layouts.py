@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from funasr_cli.checkpoints import bart, funasr, keymap, quantize
 from funasr_cli.checkpoints import format as files
-from funasr_cli.checkpoints import funasr, keymap, quantize
 from funasr_cli.checkpoints.byte_tokens import Tables, to_text
 from funasr_cli.checkpoints.checkpoint import Checkpoint
-from funasr_cli.checkpoints.keymap import HEAD, SAME, SWAP, Rule, Tied
+from funasr_cli.checkpoints.keymap import SAME, SWAP, Rule
 from funasr_cli.checkpoints.npz import open_npz
 from funasr_cli.checkpoints.pickles import read_state_dict, require_torch
 from funasr_cli.checkpoints.shards import open_weights_or_pickle, refuse_quantized
@@ -30,9 +30,7 @@ from funasr_cli.models.whisper_encoder import WhisperEncoderConfig
 MODEL = "WhisperWarp"  # FunASR's class
 OPENAI, TRANSFORMERS, MLX = "OpenAI", "Transformers", "mlx-whisper"
 MLX_WEIGHTS = ("weights.safetensors", "weights.npz")
-EMBEDDING, LM_HEAD = "decoder.token_embedding.weight", "decoder.proj_out.weight"
 POSITIONS, MLX_HEADS = "encoder.positional_embedding", "alignment_heads"
-TIED = Tied(LM_HEAD, EMBEDDING)
 
 _CONVOLUTION = Rule("encoder.conv{n}.weight", "encoder.conv{n}.weight", SWAP)
 OPENAI_RULES = (
@@ -40,28 +38,7 @@ OPENAI_RULES = (
     *(Rule(f"{{anything}}.mlp.{old}.{{p}}", f"{{anything}}.mlp{new}.{{p}}") for old, new in ((0, 1), (2, 2))),
     *SAME,
 )
-MODULES = {
-    "self_attn.q_proj": "attn.query", "self_attn.k_proj": "attn.key", "self_attn.v_proj": "attn.value",
-    "self_attn.out_proj": "attn.out", "self_attn_layer_norm": "attn_ln", "encoder_attn.q_proj": "cross_attn.query",
-    "encoder_attn.k_proj": "cross_attn.key", "encoder_attn.v_proj": "cross_attn.value",
-    "encoder_attn.out_proj": "cross_attn.out", "encoder_attn_layer_norm": "cross_attn_ln", "fc1": "mlp1",
-    "fc2": "mlp2", "final_layer_norm": "mlp_ln",
-}  # fmt: skip
-TRANSFORMERS_RULES = (
-    _CONVOLUTION,
-    Rule("encoder.embed_positions.weight", POSITIONS),
-    Rule("decoder.embed_positions.weight", "decoder.positional_embedding"),
-    Rule("decoder.embed_tokens.{p}", "decoder.token_embedding.{p}"),
-    Rule("encoder.layer_norm.{p}", "encoder.ln_post.{p}"),
-    Rule("decoder.layer_norm.{p}", "decoder.ln.{p}"),
-    *(
-        Rule(f"{side}.layers.{{n}}.{there}.{{p}}", f"{side}.blocks.{{n}}.{here}.{{p}}")
-        for side in ("encoder", "decoder")
-        for there, here in MODULES.items()
-        if side == "decoder" or "cross" not in here
-    ),
-    Rule("proj_out.weight", LM_HEAD, HEAD),
-)
+TRANSFORMERS_RULES = (_CONVOLUTION, *bart.RULES)
 
 
 def open_openai(path: Path, name: str, layout: str = OPENAI) -> Checkpoint:
@@ -88,7 +65,7 @@ def open_transformers(folder: Path, name: str) -> Checkpoint:
         require(content, "activation_function", "gelu", default="gelu")
         require(content, "scale_embedding", False, default=False)
     weights, stored = open_weights_or_pickle(folder)
-    tensors = keymap.translate(_unprefixed(stored), TRANSFORMERS_RULES, str(folder), tied=TIED)
+    tensors = keymap.translate(_unprefixed(stored), TRANSFORMERS_RULES, str(folder), tied=bart.TIED)
     generation = optional_file_in(folder, files.GENERATION_FILE)
     stated = read_json(generation).get("alignment_heads") if generation else None
     tokenizer = file_in(folder, files.TOKENIZER_FILE, "copy it from the model that this one was made from")

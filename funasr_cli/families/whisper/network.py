@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from funasr_cli.compute.backend import mx, nn
-from funasr_cli.families.batches import Frames
+from funasr_cli.compute.backend import nn
+from funasr_cli.families.batches import Frames, on_windows
 from funasr_cli.families.whisper.config import WhisperConfig
 from funasr_cli.models.whisper_decoder import WhisperDecoder
 from funasr_cli.models.whisper_encoder import WhisperEncoder
@@ -22,8 +22,4 @@ class Whisper(nn.Module):
 
     def encode(self, features: Sequence[np.ndarray]) -> list[Frames]:
         """Run the encoder over windows: (3,000, mel bins) -> (1,500, width) for each."""
-        if isinstance(self.encoder, NativeWhisperEncoder):
-            return list(self.encoder(features))
-        encoded = self.encoder(mx.array(np.stack(features)))
-        mx.eval(encoded)
-        return list(encoded)
+        return on_windows(self.encoder, features)

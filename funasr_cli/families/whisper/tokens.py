@@ -16,7 +16,7 @@ from funasr_cli.checkpoints.vocabularies import VOCABULARY_HINT
 from funasr_cli.decoding.time_tokens import TIME_STEP_S
 from funasr_cli.errors import ModelError
 from funasr_cli.languages import WHISPER_TOKEN_OF, WHISPER_TOKENS
-from funasr_cli.vocabulary import CHARACTERS, ByteVocabulary
+from funasr_cli.vocabulary import CHARACTERS, TimedVocabulary
 
 TOKENS_FILE = "whisper_tokens.json"  # in a converted model
 ENGLISH_VOCABULARY = 51864  # number of tokens of the .en models; others have more
@@ -34,12 +34,10 @@ SYMBOLS = (
 NOTES = "♩♪♫♬♭♮♯"  # spelled with several tokens, of which the first is excluded
 
 
-class WhisperVocabulary(ByteVocabulary):
+class WhisperVocabulary(TimedVocabulary):
     """Vocabulary of the decoder.
 
     Attributes:
-        end: id of the token that ends a text; special tokens have higher ids.
-        first_time: id of the token for 0.00 s; the others follow.
         never: ids that are never written, such as annotations of sounds.
         blank: ids that a text does not begin with: a space by itself, and the end.
     """

@@ -1,10 +1,10 @@
-"""A run of Whisper: windows that are decoded together, with times, translation and checks of the text."""
+"""A run of an encoder-decoder: windows decoded together, with times, translation and checks of the text."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from funasr_cli.capabilities import BEST_EFFORT
 from funasr_cli.compute.backend import mx
@@ -15,22 +15,20 @@ from funasr_cli.decoding.stopping import StopReason, stopping_criteria
 from funasr_cli.decoding.text import TextStream, clean_text, settled_text
 from funasr_cli.decoding.time_tokens import TIME_STEP_S, timed_pieces
 from funasr_cli.families.rows import DecoderSession, Row
-from funasr_cli.families.whisper import tokens
 from funasr_cli.languages import resolve_language
-from funasr_cli.options import TranscribeOptions
+from funasr_cli.options import ENGLISH, TranscribeOptions
 from funasr_cli.speech_model import Hypothesis, SegmentRequest
 from funasr_cli.transcript import TimedText, Translation, Word
 
 if TYPE_CHECKING:
-    from funasr_cli.families.whisper.model import WhisperModel, Witness
+    from funasr_cli.families.encoder_decoder import EncoderDecoderModel
 
 # The prompt, and what is done with the text. All rows share the sampling and the longest segment.
 ROW_OPTIONS: tuple[str, ...] = (
     "language", "hotwords", "prev_text", "translate", "word_times", "confidence", "max_tokens", "exact_tokens",
     *BEST_EFFORT,
 )  # fmt: skip
-ENGLISH = "en"  # the language of all translations
-# Upstream's thresholds: of a text that repeats itself, and of a window without speech.
+# Thresholds of openai-whisper's ``transcribe``: of a text that repeats itself, and of a window without speech.
 MOST_COMPRESSION, SILENT, UNLIKELY = 2.4, 0.6, -1.0
 HAS_WORDS_S = 1.0  # speech of this duration should have words, so an empty text is doubtful
 # Longest time from the last time token to the end of the segment: after a longer one, words were left out. In a
@@ -38,22 +36,29 @@ HAS_WORDS_S = 1.0  # speech of this duration should have words, so an empty text
 LEFT_OUT_S = 1.5
 
 
+class Witness(NamedTuple):
+    """What the decoder says of a window before it writes: its language, and whether there is speech."""
+
+    language: str  # ISO code
+    no_speech: float  # probability
+
+
 @dataclass
-class WhisperRow(Row):
+class WindowRow(Row):
     """A segment that is being decoded, with what the model heard in it."""
 
     memory: Any  # what the decoder attends to
-    witness: "Witness"
+    witness: Witness
 
 
-class WhisperSession(DecoderSession[WhisperRow]):
+class WindowSession(DecoderSession[WindowRow]):
     """A batch of segments on the decoder; see `Session`. A row may have a second text, its translation."""
 
-    def __init__(self, model: "WhisperModel", options: TranscribeOptions):
+    def __init__(self, model: "EncoderDecoderModel", options: TranscribeOptions):
         super().__init__(model.network.decoder, options)
         self._model = model
         resolve_language(options.language, model.capabilities.languages)  # raises if the language is unknown
-        model.text_before(options, first=True)  # raises if there are too many hotwords
+        model.prompt(options)  # raises if there are too many hotwords
         self._rules = {timed: model.rules(replace(options, segment_times=timed)) for timed in (False, True)}
 
     def _row_bytes(self) -> int:
@@ -73,24 +78,24 @@ class WhisperSession(DecoderSession[WhisperRow]):
             memory = decoder.memory(encoded)
             witnesses = model.listen(memory, options)
             languages = [witness.language for witness in witnesses]
-            texts = [(index, tokens.TRANSCRIBE) for index in range(len(requests))]
+            texts = [(index, False) for index in range(len(requests))]
             if options.translate:
                 foreign = (index for index, language in enumerate(languages) if language != ENGLISH)
-                texts += [(index, tokens.TRANSLATE) for index in foreign]
+                texts += [(index, True) for index in foreign]
             # Without time tokens, the model skips some sentences after a pause in its window.
             timed = [
                 replace(options, segment_times=options.segment_times or request.audio.joined)
                 for request in requests
             ]
             prompts = [
-                model.prompt_ids(timed[index], languages[index], first=requests[index].first, task=task)
-                for index, task in texts
+                model.prompt_ids(timed[index], languages[index], first=requests[index].first, translate=translate)
+                for index, translate in texts
             ]
             embedded = [decoder.embed(mx.array(prompt)) for prompt in prompts]
             rules = [self._rules[timed[index].segment_times] for index, _ in texts]
             numbers = self._decoder.add(embedded, memory=[memory[index] for index, _ in texts], rules=rules)
         rows = [
-            WhisperRow(request, options, attended, witness)
+            WindowRow(request, options, attended, witness)
             for request, attended, witness in zip(requests, memory, witnesses, strict=True)
         ]
         for number, prompt, (index, _) in zip(numbers, prompts, texts, strict=True):
@@ -100,7 +105,7 @@ class WhisperSession(DecoderSession[WhisperRow]):
             rows[index].parts[number] = RowText(stream, stopping, MOST_COMPRESSION)
         return self._join(rows)
 
-    def _hypothesis(self, row: WhisperRow) -> Hypothesis:
+    def _hypothesis(self, row: WindowRow) -> Hypothesis:
         options, model, (part, *others) = row.options, self._model, row.texts
         no_speech = row.witness.no_speech
         is_silent = no_speech > SILENT and part.mean_logprob is not None and part.mean_logprob < UNLIKELY
@@ -134,7 +139,7 @@ class WhisperSession(DecoderSession[WhisperRow]):
         ends_early = bool(text) and left_out_s > LEFT_OUT_S
         return Hypothesis(segment, coverage, part.stopping.worth_retrying(row.reason, ends_early))
 
-    def _words(self, row: WhisperRow) -> tuple[Word, ...]:
+    def _words(self, row: WindowRow) -> tuple[Word, ...]:
         """Measure the times of the words of a transcript, from the tokens that its text keeps."""
         model, audio, part = self._model, row.request.audio, row.texts[0]
         pairs = [
@@ -151,7 +156,7 @@ class WhisperSession(DecoderSession[WhisperRow]):
         scores = [math.exp(min(0.0, logprob)) for _, logprob in pairs]
         return place_words(raw, sources, begins_s, scores, audio.start_s, audio.end_s)
 
-    def _pieces(self, row: WhisperRow, part: RowText) -> tuple[TimedText, ...]:
+    def _pieces(self, row: WindowRow, part: RowText) -> tuple[TimedText, ...]:
         """Divide a transcript or a translation at its time tokens."""
-        vocabulary, audio = self._model.vocabulary, row.request.audio
-        return timed_pieces(part, vocabulary, vocabulary.first_time, audio.start_s, audio.end_s)
+        audio = row.request.audio
+        return timed_pieces(part, self._model.vocabulary, audio.start_s, audio.end_s)
