@@ -151,6 +151,9 @@ def bench(
     from funasr_cli.compute.device import gflops_a_core
     from funasr_cli.pictures import check_picture, require_matplotlib
 
+    with console.uninterrupted():  # NumPy imports this when it is first used, and would swallow a Ctrl-C meanwhile
+        import numpy.random  # noqa: F401
+
     # Refuse bad files before measuring, which takes time.
     warn_if_slow(gflops_a_core())
     before = comparing.read_report(compare, mode) if compare else None
