@@ -145,9 +145,11 @@ def bench(
         references=read_references(refs) if refs else None,
         typed=parameters.typed(context, OPTIONS),
     )
-    from funasr_cli.benchmarks import comparison as comparing
-    from funasr_cli.benchmarks import plot as plotting
-    from funasr_cli.benchmarks.report import measure
+
+    with console.uninterrupted():  # numpy.random, which these import, would swallow a Ctrl-C meanwhile
+        from funasr_cli.benchmarks import comparison as comparing
+        from funasr_cli.benchmarks import plot as plotting
+        from funasr_cli.benchmarks.report import measure
     from funasr_cli.compute.device import gflops_a_core
     from funasr_cli.pictures import check_picture, require_matplotlib
 

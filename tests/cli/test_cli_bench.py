@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -333,3 +335,24 @@ def test_what_a_model_lacks_is_refused_before_memory_is_measured(
     assert [arguments for models in given for arguments in models.values()] == [
         ["-m", str(demo.MODEL), "--lang", "auto", "--engine", "native" if LIBRARY else "mlx"]
     ]
+
+
+CTRL_C = """
+import abc, signal, sys
+register = abc.ABCMeta.register
+def interrupting(cls, subclass):
+    if cls.__name__ == "Sequence" and subclass.__module__.startswith("numpy.random"):
+        signal.raise_signal(signal.SIGINT)
+    return register(cls, subclass)
+abc.ABCMeta.register = interrupting
+sys.argv = ["funasr", "bench", "--rtf", "--synthetic", "demo", "--trials", "1", "--max-tokens", "1"]
+from funasr_cli.__main__ import main
+main()
+"""
+
+
+@process
+def test_ctrl_c_is_not_lost_while_numpy_random_is_imported() -> None:
+    """Where it registers its arrays, code that Cython writes has `except: pass`."""
+    result = subprocess.run([sys.executable, "-c", CTRL_C], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "warning: interrupted\n")

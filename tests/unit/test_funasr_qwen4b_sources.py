@@ -31,6 +31,7 @@ from support.small import convert
 
 from funasr_cli.checkpoints.format import read_header
 from funasr_cli.families.converted import open_converted, read_config
+from funasr_cli.families.funasr_qwen4b.sources import is_folder
 from funasr_cli.families.load import load_model
 from funasr_cli.families.open import open_checkpoint
 from funasr_cli.options import DEFAULTS, TranscribeOptions
@@ -397,3 +398,22 @@ def test_an_adapter_of_the_language_model(source: Path, tmp_path: Path, where: s
         if (module := module.removesuffix(".weight")) in modules:
             expected += 1.5 * (tensors[f"{module}.lora_B"] @ tensors[f"{module}.lora_A"]).numpy()
         np.testing.assert_allclose(np.array(tensor.read_in("float32")), expected, rtol=0, atol=5e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("names", "counts"),
+    [
+        (["adaptor_phase2_final.pt"], True),
+        (["models/adaptor_phase3_final.safetensors"], True),
+        (["adaptor_cached.pt", "models/Qwen3-4B/config.json"], True),
+        (["adaptor_config.pt"], False),
+        (["adaptor.safetensors", "model.pt", "config.yaml"], False),
+    ],
+)
+def test_an_unrelated_adaptor_does_not_make_a_folder_of_this_model(
+    names: list[str], counts: bool, tmp_path: Path
+) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert is_folder(tmp_path) is counts

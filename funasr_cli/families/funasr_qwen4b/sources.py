@@ -70,8 +70,10 @@ class Encoder:
 
 
 def is_folder(folder: Path) -> bool:
-    """Tell whether a folder has parts of this model, by its adaptor."""
-    return any(True for _ in _adaptors(folder))
+    """Tell whether a folder has parts of this model: an adaptor of a known name, or next to its LLM."""
+    found = [path.name for path in _adaptors(folder)]
+    has_llm = any((folder / name / files.CONFIG_FILE).is_file() for name in LLMS)
+    return any(has_llm or name.startswith("adaptor_phase") for name in found)
 
 
 def open_sources(sources: Sources) -> Checkpoint:
