@@ -121,7 +121,7 @@ def test_a_speaker_who_would_be_lost_stops_no_other_correction() -> None:
 
 
 def test_nobody_joins_a_segment() -> None:
-    """A window that sounds like somebody in another segment stays with a speaker of its own segment."""
+    """A window that sounds like a speaker of another segment stays with a speaker of its own segment."""
     spans = [(0.75 * place, 0.75 * place + 1.5) for place in range(5)]
     speech = [Voiced((0.0, 4.5), spans, VOICES[[0, 0, 0, 0, 1]]), Voiced((10.0, 14.5), spans, VOICES[[1] * 5])]
     labels = np.repeat([0, 1], 5)
