@@ -36,6 +36,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.process]
 SCRIPTS = REPOSITORY / "tests/support/parity"
 EVERY = {"en": 76, "es": 140, "fr": 140}  # which phrases of each language
 MARGIN = 1e-3  # of the range of logits: rounding may decide smaller margins
+ENCODER_ERROR = 1e-4  # of the largest value
 STEP_S = 0.02
 KINDS = {"plain": False, "timed": True}  # without and with time tokens
 
@@ -126,11 +127,16 @@ def run(request: pytest.FixtureRequest, reference: Reference) -> Run:
     return Run(load(engine=request.param), *reference)
 
 
+def assert_close(encoded: Any, expected: np.ndarray) -> None:
+    """Compare rows of the encoder. Their largest values are near 24; torch itself is 2e-5 of that from float64."""
+    assert np.abs(np.array(encoded) - expected).max() < ENCODER_ERROR * np.abs(expected).max()
+
+
 def test_features_and_encoder(run: Run) -> None:
     for name in run.clips:
         # torch computes its spectrum in float32, which shows in the quietest bins; see the test of Transformers.
         assert np.abs(run.features[name] - run.arrays[f"{name}/features"]).max() < 5e-5, name
-        assert np.abs(np.array(run.encoded[name]) - run.arrays[f"{name}/encoder"]).max() < 1e-3, name
+        assert_close(run.encoded[name], run.arrays[f"{name}/encoder"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -187,7 +193,7 @@ def test_transformers(run: Run) -> None:
     arrays = dict(np.load(run.folder / "hf.npz"))
     for name in run.clips:
         assert np.abs(run.features[name] - arrays[f"{name}/exact_features"]).max() < 1e-5, name
-        assert np.abs(np.array(run.encoded[name]) - arrays[f"{name}/encoder"]).max() < 1e-3, name
+        assert_close(run.encoded[name], arrays[f"{name}/encoder"])
         found = run.logits(name, timed=False, token_ids=forced[name], language="en")
         assert np.abs(found - arrays[f"{name}/logits"]).max() < 1e-3 * np.ptp(found), name
 
