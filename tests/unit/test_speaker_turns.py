@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funasr_cli.diarization import STEP_S, WINDOW_S, in_order, windows
+from funasr_cli.diarization import STEP_S, in_order, windows
 from funasr_cli.speaker_turns import CHANGE_COST, Turn, Voiced, _likeliest, corrected, speaker_of, turns
 
 VOICES = np.eye(8)
 
 
-def mixed(said: list[tuple[float, int]], noise: float = 0.0) -> tuple[Voiced, np.ndarray]:
+def mixed(said: list[tuple[float, int]]) -> tuple[Voiced, np.ndarray]:
     """Return a segment from each turn's end and speaker, whose windows sound like what they consist of.
 
     The speaker of each window is the one who says most of it.
@@ -28,8 +28,7 @@ def mixed(said: list[tuple[float, int]], noise: float = 0.0) -> tuple[Voiced, np
         for until_s, speaker in said:
             shares[place, speaker] += max(0.0, min(last_s, until_s) - max(first_s, begin_s))
             begin_s = until_s
-    vectors = shares + noise * np.random.default_rng(0).normal(size=shares.shape)
-    return Voiced((0.0, end_s), spans, vectors), shares.argmax(axis=1)
+    return Voiced((0.0, end_s), spans, shares), shares.argmax(axis=1)
 
 
 @pytest.mark.parametrize("change_s", np.arange(4.0, 6.0, 0.17).tolist())
@@ -93,7 +92,6 @@ def test_short_turns_belong_to_the_longer_neighbour() -> None:
 @given(st.floats(0.1, 30), st.data())
 def test_turns_cover_their_segment(duration_s: float, data: st.DataObject) -> None:
     spans = list(windows(duration_s))
-    assert spans[-1][1] <= max(duration_s, WINDOW_S) + 1e-9
     labels = in_order(np.array([data.draw(st.integers(0, 3)) for _ in spans]))
     vectors = np.random.default_rng(data.draw(st.integers(0, 99))).normal(size=(len(spans), 8))
     speech = [Voiced((0.0, duration_s), spans, vectors)]
